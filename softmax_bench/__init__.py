@@ -1,0 +1,1 @@
+"""softmax-bench: which softmax approximation for a large output layer, and at what price?"""

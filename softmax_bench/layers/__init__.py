@@ -1,0 +1,26 @@
+"""The output layers, one a file, and the registry that finds them.
+
+A new layer is a new file in this folder with one class derived from
+:class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``: tests, benchmarks, command
+line and reports pick it up by themselves.
+"""
+
+from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.full import FullSoftmax
+from softmax_bench.layers.hierarchical import HierarchicalSoftmax
+from softmax_bench.layers.nce import NCE
+from softmax_bench.layers.registry import create_layer, layer_names, parse_spec
+from softmax_bench.layers.sampled import SampledSoftmax
+
+__all__ = [
+    "NCE",
+    "CommonOptions",
+    "Cost",
+    "FullSoftmax",
+    "HierarchicalSoftmax",
+    "OutputLayer",
+    "SampledSoftmax",
+    "create_layer",
+    "layer_names",
+    "parse_spec",
+]

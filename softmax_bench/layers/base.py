@@ -1,0 +1,228 @@
+"""The contract of an output layer: what every method of this package can do, and how it is asked.
+
+The conventions are torch's own (``nn.Linear``, ``nn.AdaptiveLogSoftmaxWithLoss``), so that a layer
+can be lifted into any model. A layer is one file with one class that says which (hidden state,
+row) pairs are scored, how the scores become a loss, and how they give a normalised distribution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, TypedDict, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.huffman import check_counts
+from softmax_bench.noise import positive_counts
+
+Counts = npt.ArrayLike | Tensor
+
+
+class CommonOptions(TypedDict, total=False):
+    """What every layer's constructor takes besides its sizes and its own options.
+
+    * ``class_counts``: (V,) how often each class occurs in the training data. Ids need not be
+      sorted by frequency. Without counts all classes are taken to be alike.
+    * ``bias``: whether scores have an offset a class (default true).
+    * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
+    * ``device``, ``dtype``: of the parameters.
+    """
+
+    class_counts: Counts | None
+    bias: bool
+    ignore_index: int
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Analytic cost of one training step of an output layer, forward and backward."""
+
+    flops: float
+    """Floating-point operations of the matrix products."""
+    bytes: float
+    """Fewest bytes to move: operands and gradients once each, scores never."""
+    parameters: int
+    rows_touched: int
+    """Rows of the parameters that the step reads and updates."""
+
+
+class OutputLayer(nn.Module, ABC):
+    """A distribution over classes given a hidden state.
+
+    Args:
+        in_features: Size H of a hidden state.
+        num_classes: Number V of classes.
+        **common: See :class:`CommonOptions`.
+
+    Raises:
+        SoftmaxBenchError: A size is not positive, or counts do not fit.
+    """
+
+    name: ClassVar[str]
+    """How ``create_layer`` and the command line call the layer."""
+    scores: ClassVar[str]
+    """Which pairs a training step scores, in a few words for the tables."""
+    source: ClassVar[str]
+    """The paper."""
+
+    def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
+        for what, size in (("in_features", in_features), ("num_classes", num_classes)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise SoftmaxBenchError(f"{what} must be a positive whole number, not {size!r}")
+        super().__init__()
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.ignore_index = common.get("ignore_index", -100)
+        counts = common.get("class_counts")
+        self._counts = None if counts is None else as_counts(counts, num_classes)
+
+    def forward(
+        self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, ""]:
+        """The training objective: mean nats a target.
+
+        Raises:
+            SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite (the
+                last two are looked at on a CPU only: elsewhere the look would stop the queue).
+        """
+        flat = self._flatten(hidden)
+        ids, kept = self._check_target(hidden, target)
+        coefficient = kept / kept.sum().clamp(min=1)
+        loss = self._loss(flat, ids, coefficient.to(flat.dtype))
+        self._check_loss(loss, flat)
+        return loss
+
+    @abstractmethod
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        """``sum_n coefficient_n loss_n`` for hidden (N, H), target (N,) and coefficient (N,)."""
+
+    @abstractmethod
+    def cost(self, num_tokens: int) -> Cost:
+        """Cost of one training step on ``num_tokens`` targets."""
+
+    def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:
+        """Normalised log-probabilities of all classes: exact for the model the layer defines."""
+        return self._log_prob(self._flatten(hidden)).view(*hidden.shape[:-1], self.num_classes)
+
+    def target_log_prob(
+        self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        """Normalised log-probability of one class each, 0 where the target is ``ignore_index``.
+
+        Never holds N x V numbers.
+        """
+        flat = self._flatten(hidden)
+        ids, kept = self._check_target(hidden, target)
+        return (self._target_log_prob(flat, ids) * kept).view(target.shape)
+
+    def unnormalized_target_log_prob(
+        self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"] | None:
+        """What the scores alone claim, for layers trained to be normalised by themselves."""
+        return None
+
+    @torch.no_grad()
+    def topk(
+        self, hidden: Float[Tensor, "*batch H"], k: int
+    ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+        """The ``k`` most probable classes: their log-probabilities, falling, and their ids.
+
+        Raises:
+            SoftmaxBenchError: ``k`` is not in [1, V].
+        """
+        if not 1 <= k <= self.num_classes:
+            raise SoftmaxBenchError(f"k must be from 1 to {self.num_classes} classes, not {k}")
+        values, classes = self._topk(self._flatten(hidden), k)
+        shape = (*hidden.shape[:-1], k)
+        return values.view(shape), classes.view(shape)
+
+    @torch.no_grad()
+    def sample(self, hidden: Float[Tensor, "*batch H"]) -> Int[Tensor, "*batch"]:
+        """One class drawn from the distribution at each hidden state."""
+        return self._sample(self._flatten(hidden)).view(hidden.shape[:-1])
+
+    @abstractmethod
+    def _log_prob(self, hidden: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _sample(self, hidden: Tensor) -> Tensor: ...
+
+    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters whose gradients are row-sparse: their optimiser must know."""
+        return iter(())
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(layer)``."""
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+
+    def _flatten(self, hidden: Tensor) -> Tensor:
+        if hidden.dim() == 0 or hidden.shape[-1] != self.in_features:
+            raise SoftmaxBenchError(
+                f"hidden must have shape (..., {self.in_features}), not {tuple(hidden.shape)}"
+            )
+        if not hidden.is_floating_point():
+            raise SoftmaxBenchError(f"hidden must be floating-point, not {hidden.dtype}")
+        return hidden.reshape(-1, self.in_features)
+
+    def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat targets with ignored ones set to class 0, and which are kept."""
+        if target.shape != hidden.shape[:-1]:
+            raise SoftmaxBenchError(
+                f"target must have the shape {tuple(hidden.shape[:-1])} of the hidden states, "
+                f"not {tuple(target.shape)}"
+            )
+        if target.dtype not in (torch.int64, torch.int32):
+            raise SoftmaxBenchError(f"target must be int64 class ids, not {target.dtype}")
+        flat = target.reshape(-1).long()
+        kept = flat != self.ignore_index
+        ids = torch.where(kept, flat, 0)
+        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+            low, high = (int(x) for x in ids.aminmax())
+            if low < 0 or high >= self.num_classes:
+                wrong = low if low < 0 else high
+                raise SoftmaxBenchError(
+                    f"target {wrong} is not a class: ids go from 0 to {self.num_classes - 1} "
+                    f"(or {self.ignore_index} to ignore a token)"
+                )
+        return ids, kept
+
+    def _check_loss(self, loss: Tensor, hidden: Tensor) -> None:
+        # Whatever is not finite in the input shows in the loss, and one number is cheap to see.
+        if loss.device.type != "cpu" or torch.compiler.is_compiling() or bool(loss.isfinite()):
+            return
+        bad = int((~hidden.isfinite().all(-1)).sum())
+        if bad:
+            raise SoftmaxBenchError(
+                f"{bad} of {hidden.shape[0]} hidden states hold NaN or infinity: the model before "
+                "the output layer has diverged; try a lower learning rate or clip gradients"
+            )
+
+
+def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
+    """Class counts from a tensor or anything numpy reads, checked."""
+    array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
+    return check_counts(array, num_classes)
+
+
+def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Tensor:
+    """Log relative frequency of each class (V,), float64; a class never seen counts as seen once.
+
+    Where scores start, the loss starts at the unigram model's: the same start for every layer.
+    """
+    positive = positive_counts(counts, num_classes)
+    return torch.from_numpy(np.log(positive / positive.sum()))

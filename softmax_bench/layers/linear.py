@@ -1,0 +1,98 @@
+"""What layers with one row and one offset a class share: exact inference over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar, Unpack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench.layers.base import CommonOptions, OutputLayer, log_unigram
+from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
+
+_SCORES_AT_ONCE = 2**22
+"""Scores held at once by ``topk`` and ``sample``."""
+
+
+class LinearOutputLayer(OutputLayer):
+    """Scores ``h . w_j + b_j``, normalised over all classes when asked.
+
+    ``weight`` (V, H) and ``bias`` (V,) are named as in ``nn.Linear``: state dicts are exchangeable.
+    The bias starts at the log-unigram distribution where counts are given.
+    """
+
+    touches_all_rows: ClassVar[bool]
+    """Whether a training step's gradient is dense."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
+        super().__init__(in_features, num_classes, **common)
+        device, dtype = common.get("device"), common.get("dtype")
+        self.weight = nn.Parameter(
+            torch.empty(num_classes, in_features, device=device, dtype=dtype)
+        )
+        if common.get("bias", True):
+            self.bias = nn.Parameter(torch.empty(num_classes, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+        for parameter in self.row_sparse_parameters():
+            keep_coalesced(parameter)
+
+    def reset_parameters(self) -> None:
+        """Small uniform rows as in ``nn.Linear``; the bias at the log-unigram distribution."""
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(self._initial_bias())
+
+    def _initial_bias(self) -> Tensor:
+        if self._counts is None:
+            return torch.zeros(self.num_classes)
+        return log_unigram(self._counts, self.num_classes)
+
+    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """Weight and bias, where a step touches few rows."""
+        if not self.touches_all_rows:
+            yield from (p for p in (self.weight, self.bias) if p is not None)
+
+    @torch.no_grad()
+    def log_normalizer(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch"]:
+        """``log Z``: log of the sum of exponentiated scores over all classes."""
+        flat = self._flatten(hidden)
+        return log_sum_exp(flat, self.weight, self.bias).view(hidden.shape[:-1])
+
+    def _log_prob(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight, self.bias).log_softmax(-1)
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -linear_nll(hidden, self.weight, self.bias, target)
+
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        best = [F.linear(h, self.weight, self.bias).topk(k) for h in self._token_chunks(hidden)]
+        values = torch.cat([scores for scores, _ in best])
+        classes = torch.cat([ids for _, ids in best])
+        return values - self.log_normalizer(hidden).unsqueeze(1), classes
+
+    def _sample(self, hidden: Tensor) -> Tensor:
+        chunks = self._token_chunks(hidden)
+        # Gumbel-max: argmax of score - log(exponential noise) is a draw from the softmax.
+        draws = [
+            F.linear(h, self.weight, self.bias).float().sub_(_log_exponential(h, self.num_classes))
+            for h in chunks
+        ]
+        return torch.cat([draw.argmax(-1) for draw in draws])
+
+    def _token_chunks(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        return hidden.split(max(1, _SCORES_AT_ONCE // self.num_classes))
+
+
+def _log_exponential(like: Tensor, num_classes: int) -> Tensor:
+    noise = torch.empty(like.shape[0], num_classes, device=like.device)
+    return noise.exponential_().log_()

@@ -1,0 +1,97 @@
+"""Sampled softmax: the normaliser estimated from a sample of classes."""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.noise import make_noise
+from softmax_bench.ops import subset_cross_entropy
+
+
+class SampledSoftmax(LinearOutputLayer):
+    """Softmax over the target and a sample of other classes that the whole batch shares.
+
+    ``loss = log(exp(s_t) + sum_{j in sample, j != t} exp(s_j - log E[count_j])) - s_t``
+
+    The sum estimates what the other classes contribute to Z without bias: the target itself is
+    always there, once, and needs no correction. So the loss is an estimate of the exact
+    cross-entropy and tends to it as samples grow. With replacement, a token's own target among
+    the draws is left out and the rest weighted up, which makes the gradient exactly unbiased
+    when q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1).
+
+    Args:
+        num_samples: Classes shared by the batch (drawn, or distinct on average).
+        noise: Proposal ``"log_uniform"``, ``"unigram"`` or ``"uniform"``. Log-uniform takes ids
+            to be ranks of frequency where there are no ``class_counts`` to rank them by.
+        power: Exponent of the counts, for ``"unigram"``.
+        replacement: Whether a class drawn twice counts twice.
+        **common: As for every output layer.
+    """
+
+    name = "sampled"
+    scores = "N x S, one sample for all tokens"
+    source = "Bengio & Senecal 2003; Jean et al. 2015"
+    touches_all_rows = False
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "log_uniform",
+        power: float = 1.0,
+        replacement: bool = False,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        proposal = make_noise(noise, num_classes, self._counts, power)
+        self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
+        self.sampler.to(self.weight.device)
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        sample = self.sampler.draw(hidden.device)
+        return subset_cross_entropy(
+            hidden,
+            self.weight,
+            self.bias,
+            target,
+            coefficient,
+            sample.rows,
+            sample.count.log() - sample.log_expected,
+            self._target_offset(target, sample.rows, sample.count).to(hidden.dtype),
+        )
+
+    def _target_offset(self, target: Tensor, rows: Tensor, count: Tensor) -> Tensor:
+        """Minus the log of the factor that makes up for draws that hit the token's own target.
+
+        Of m draws, m - hits fell on other classes, which have mass 1 - q_t: they are an
+        independent sample of those, to be weighted by m (1 - q_t) / (m - hits). The factor is
+        taken off the target's score instead of put on every other.
+        """
+        if not self.sampler.replacement:
+            return torch.zeros(target.shape, dtype=torch.float64, device=target.device)
+        draws = self.sampler.num_draws
+        place = torch.searchsorted(rows, target).clamp_(max=rows.shape[0] - 1)
+        hits = count.index_select(0, place) * (rows.index_select(0, place) == target)
+        others = torch.log1p(-self.sampler.noise.log_prob(target).exp().clamp(max=1 - 1e-12))
+        return torch.log((draws - hits).clamp(min=1.0)) - math.log(draws) - others
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the sample, two row-wise ones for the targets."""
+        width, size = self.in_features, self.weight.element_size()
+        samples = min(self.sampler.num_samples, self.num_classes)
+        rows = min(self.num_classes, samples + num_tokens)
+        return Cost(
+            flops=6.0 * num_tokens * (samples + 1) * width,
+            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=rows,
+        )

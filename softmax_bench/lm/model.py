@@ -1,0 +1,119 @@
+"""The shared language model: embedding, recurrent encoder, and the output layer under test."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import OutputLayer
+from softmax_bench.ops import embed_rows, keep_coalesced
+
+State = Any
+"""What a recurrent encoder carries from one stretch of text to the next; None at the start."""
+
+ENCODERS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class RowSparseEmbedding(nn.Module):
+    """An embedding table whose gradient has the rows of the step's words only."""
+
+    def __init__(self, num_classes: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, size).uniform_(-0.1, 0.1))
+        keep_coalesced(self.weight)
+
+    def forward(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch E"]:
+        """Rows of the words."""
+        return embed_rows(self.weight, tokens)
+
+
+class RNNLanguageModel(nn.Module):
+    """Predicts each token of a text from those before it.
+
+    Args:
+        layer: The output layer; it decides the vocabulary and the hidden size.
+        encoder: ``"rnn"`` (Elman), ``"gru"`` or ``"lstm"``.
+        embedding_size: Size of a word vector.
+        num_layers: Recurrent layers.
+        dropout: Probability, on the word vectors, between layers and on the hidden states.
+        tied: Whether the embedding is the output layer's ``weight``.
+
+    Raises:
+        SoftmaxBenchError: No such encoder, or a layer that cannot be tied.
+    """
+
+    def __init__(
+        self,
+        layer: OutputLayer,
+        *,
+        encoder: str = "lstm",
+        embedding_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        tied: bool = False,
+    ) -> None:
+        super().__init__()
+        if encoder not in ENCODERS:
+            near = difflib.get_close_matches(encoder, ENCODERS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SoftmaxBenchError(
+                f"unknown encoder {encoder!r}: choose {', '.join(ENCODERS)}{hint}"
+            )
+        self.layer = layer
+        self.embedding = RowSparseEmbedding(layer.num_classes, embedding_size)
+        if tied:
+            self.embedding.weight = _tie(layer, embedding_size)
+        self.encoder = ENCODERS[encoder](
+            embedding_size,
+            layer.in_features,
+            num_layers,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.dropout = dropout
+
+    def hidden(
+        self, tokens: Int[Tensor, "time batch"], state: State = None
+    ) -> tuple[Float[Tensor, "time batch H"], State]:
+        """Hidden states that predict the next token, and the state to go on with."""
+        vectors = F.dropout(self.embedding(tokens), self.dropout, self.training)
+        hidden, state = self.encoder(vectors, state)
+        return F.dropout(hidden, self.dropout, self.training), state
+
+    def forward(
+        self, tokens: Int[Tensor, "time batch"], target: Int[Tensor, "time batch"], state: State
+    ) -> tuple[Float[Tensor, ""], State]:
+        """Training loss of a stretch of text, and the state after it, cut off from its history."""
+        hidden, state = self.hidden(tokens, state)
+        return self.layer(hidden, target), detach(state)
+
+    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters whose gradients are row-sparse: a tied weight only if both uses are."""
+        of_layer = list(self.layer.row_sparse_parameters())
+        yield from of_layer
+        known = {id(p) for p in self.layer.parameters()}
+        if id(self.embedding.weight) not in known:
+            yield self.embedding.weight
+
+
+def _tie(layer: OutputLayer, embedding_size: int) -> nn.Parameter:
+    weight = getattr(layer, "weight", None)
+    wanted = (layer.num_classes, embedding_size)
+    if not isinstance(weight, nn.Parameter) or tuple(weight.shape) != wanted:
+        raise SoftmaxBenchError(
+            f"tied embeddings need an output layer with a weight of shape {wanted}: "
+            f"{layer.name!r} with hidden size {layer.in_features} has none; set the embedding "
+            "size to the hidden size, or choose a layer with one row a class"
+        )
+    return weight
+
+
+def detach(state: State) -> State:
+    """The state without its history."""
+    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()

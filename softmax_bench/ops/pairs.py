@@ -1,0 +1,161 @@
+"""Scores of chosen (token, row) pairs: the sampled dense-dense product, and its gradients.
+
+For ``P`` pairs the products cost 2PH flop forward and 4PH backward. Gathering both sides of every
+pair would move 2PH numbers and, for the gradient, write PH more; with the *distinct* rows
+gathered once and the pairs as a sparse ``N x U`` pattern, scores are a sampled product and both
+gradients are sparse-times-dense products that read each row where it is used. The gradient comes
+out with one row a distinct id: coalesced by construction.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from softmax_bench.ops.rows import distinct, row_sparse
+from softmax_bench.ops.softmax_loss import accumulator
+
+_log = logging.getLogger(__name__)
+
+
+def pair_scores(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, V] | None,
+    starts: Int[Tensor, N + 1],
+    rows: Int[Tensor, P],
+) -> Float[Tensor, P]:
+    """Scores ``h_n . w_r + b_r`` of the pairs (n, r).
+
+    Args:
+        hidden: Hidden states.
+        weight: Rows; the gradient is row-sparse and coalesced.
+        bias: One offset a row.
+        starts: Where each token's pairs begin in ``rows``, and the total at the end.
+        rows: The rows paired with each token, all pairs of a token together.
+    """
+    scores: Tensor = _PairScores.apply(hidden, weight, bias, starts, rows)
+    return scores
+
+
+class _PairScores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
+    ) -> Tensor:
+        touched, columns = distinct(rows)
+        gathered = weight.index_select(0, touched)
+        ctx.save_for_backward(hidden, gathered, starts, columns, touched)
+        ctx.num_rows = weight.shape[0]
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        scores = _sampled_product(hidden, gathered, starts, columns)
+        if bias is not None:
+            scores += bias.index_select(0, touched).index_select(0, columns)
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, gathered, starts, columns, touched = ctx.saved_tensors
+        dtype = accumulator(hidden.dtype)
+        values = grad.to(dtype)
+        tokens = _token_of_pair(starts, columns.shape[0])
+        grad_hidden = _sparse_product(starts, columns, values, gathered.to(dtype))
+        order = torch.argsort(columns, stable=True)
+        row_starts = torch.searchsorted(
+            columns.index_select(0, order),
+            torch.arange(touched.shape[0] + 1, device=columns.device),
+        )
+        grad_rows = _sparse_product(
+            row_starts,
+            tokens.index_select(0, order),
+            values.index_select(0, order),
+            hidden.to(dtype),
+        )
+        grad_bias = None
+        if ctx.bias_dtype is not None:
+            sums = torch.zeros(touched.shape[0], dtype=dtype, device=grad.device)
+            sums.index_add_(0, columns, values)
+            grad_bias = row_sparse(touched, sums.to(ctx.bias_dtype), ctx.num_rows)
+        grad_weight = row_sparse(touched, grad_rows.to(gathered.dtype), ctx.num_rows)
+        return grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None
+
+
+def _token_of_pair(starts: Tensor, num_pairs: int) -> Tensor:
+    lengths = starts.diff()
+    tokens = torch.arange(lengths.shape[0], device=starts.device)
+    return tokens.repeat_interleave(lengths, output_size=num_pairs)
+
+
+@cache
+def _has_sparse_products(device_type: str) -> bool:
+    """Whether torch multiplies CSR matrices here: on a CPU that takes MKL."""
+    if device_type == "cuda" or (device_type == "cpu" and torch.backends.mkl.is_available()):
+        return True
+    _log.warning("no sparse products on this %s: pairs are gathered, which is slower", device_type)
+    return False
+
+
+def _use_sparse_product(starts: Tensor, columns: Tensor, num_columns: int) -> bool:
+    # torch refuses a sparse matrix with more entries than places, which repeated pairs can make.
+    fits = columns.shape[0] <= (starts.shape[0] - 1) * num_columns
+    return fits and _has_sparse_products(columns.device.type)
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, num_columns: int) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts,
+            columns,
+            values,
+            (starts.shape[0] - 1, num_columns),
+            check_invariants=False,
+        )
+
+
+def _sampled_product(hidden: Tensor, rows: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """``hidden[n] . rows[c]`` for the pairs (n, c)."""
+    dtype = accumulator(hidden.dtype)
+    if columns.shape[0] == 0:
+        return hidden.new_zeros(0, dtype=dtype)
+    hidden, rows = hidden.to(dtype), rows.to(dtype)
+    if _use_sparse_product(starts, columns, rows.shape[0]):
+        zeros = torch.zeros(columns.shape[0], dtype=dtype, device=hidden.device)
+        pattern = _csr(starts, columns, zeros, rows.shape[0])
+        return torch.sparse.sampled_addmm(pattern, hidden, rows.t()).values()
+    tokens = _token_of_pair(starts, columns.shape[0])
+    parts = [
+        torch.linalg.vecdot(hidden.index_select(0, t), rows.index_select(0, c))
+        for t, c in zip(tokens.split(_GATHERED_PAIRS), columns.split(_GATHERED_PAIRS), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+_GATHERED_PAIRS = 2**14
+"""Pairs gathered at once where there is no sparse product: bounds the memory of the slow path."""
+
+
+def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> Tensor:
+    """The CSR matrix (starts, columns, values) times ``dense``."""
+    if columns.shape[0] == 0:
+        return dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
+    if _use_sparse_product(starts, columns, dense.shape[0]):
+        return _csr(starts, columns, values, dense.shape[0]) @ dense
+    tokens = _token_of_pair(starts, columns.shape[0])
+    product = dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
+    for t, c, v in zip(
+        tokens.split(_GATHERED_PAIRS),
+        columns.split(_GATHERED_PAIRS),
+        values.split(_GATHERED_PAIRS),
+        strict=True,
+    ):
+        product.index_add_(0, t, dense.index_select(0, c) * v.unsqueeze(1))
+    return product

@@ -1,0 +1,68 @@
+"""The primitives as their formulas stand: slow, large, differentiated by autograd.
+
+The tests hold every fast primitive against these in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+    """``-log softmax(h W^T + b)[target]`` of each token, by way of all N x V scores."""
+    return F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="none")
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, coefficient: Tensor
+) -> Tensor:
+    """Sum of coefficient times :func:`linear_nll`."""
+    return (coefficient * linear_nll(hidden, weight, bias, target)).sum()
+
+
+def subset_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    target_offset: Tensor,
+) -> Tensor:
+    """Cross-entropy of the target's score against it and the sampled scores, hits left out."""
+    scores = F.linear(hidden, weight, bias)
+    own = scores.gather(1, target.unsqueeze(1)) + target_offset.unsqueeze(1)
+    sampled = scores[:, rows] + row_offset
+    sampled = sampled.masked_fill(rows == target.unsqueeze(1), -torch.inf)
+    nll = -torch.log_softmax(torch.cat([own, sampled], 1), 1)[:, 0]
+    return (coefficient * nll).sum()
+
+
+def subset_logistic(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    log_z: Tensor,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    row_count: Tensor,
+    target_offset: Tensor,
+) -> Tensor:
+    """Binary cross-entropy of target against noise."""
+    scores = F.linear(hidden, weight, bias) - log_z
+    own = scores.gather(1, target.unsqueeze(1)).squeeze(1) + target_offset
+    noise = F.softplus(scores[:, rows] + row_offset) @ row_count
+    return (coefficient * (F.softplus(-own) + noise)).sum()
+
+
+def pair_scores(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
+) -> Tensor:
+    """Scores of pairs, read out of all N x V scores."""
+    tokens = torch.arange(hidden.shape[0]).repeat_interleave(starts.diff())
+    return F.linear(hidden, weight, bias)[tokens, rows]

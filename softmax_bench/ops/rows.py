@@ -1,0 +1,86 @@
+"""Row-sparse gradients: how a step on a million classes avoids all work in the million.
+
+A layer that touches few rows of its ``(V, H)`` weight must not make a dense gradient: filling,
+clipping and applying ``V x H`` zeros costs more than the layer itself. These helpers build the
+sparse gradient *coalesced* (distinct rows, sorted), because an optimiser that must coalesce does
+so on one thread and again costs more than the layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def distinct(ids: Int[Tensor, n]) -> tuple[Int[Tensor, u], Int[Tensor, n]]:
+    """Sorted distinct ids, and for every id its position among them."""
+    rows, inverse = torch.unique(ids, sorted=True, return_inverse=True)
+    return rows, inverse
+
+
+def row_sparse(rows: Int[Tensor, u], values: Tensor, num_rows: int) -> Tensor:
+    """A coalesced sparse tensor that is ``values`` in ``rows`` (distinct, sorted), zero elsewhere."""
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0),
+        values,
+        (num_rows, *values.shape[1:]),
+        is_coalesced=True,
+        check_invariants=False,
+    )
+
+
+class _EmbedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.num_rows = weight.shape[0]
+        ctx.save_for_backward(ids)
+        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (ids,) = ctx.saved_tensors
+        rows, inverse = distinct(ids.reshape(-1))
+        values = grad.new_zeros(rows.shape[0], grad.shape[-1])
+        values.index_add_(0, inverse, grad.reshape(inverse.shape[0], -1))
+        return row_sparse(rows, values, ctx.num_rows), None
+
+
+def embed_rows(
+    weight: Float[Tensor, "V H"], ids: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch H"]:
+    """Rows of ``weight`` by id, with a coalesced row-sparse gradient.
+
+    ``torch.nn.Embedding(sparse=True)`` gives one gradient row a *token*; this gives one a
+    distinct id, which is what clipping and the optimisers need.
+    """
+    embedded: Tensor = _EmbedRows.apply(weight, ids)
+    return embedded
+
+
+def keep_coalesced(parameter: Tensor) -> None:
+    """Let ``parameter.grad`` keep the coalesced flag that torch drops when it stores a gradient.
+
+    Without it every optimiser and every clipping would sort and sum rows that are sorted and
+    distinct already. Where two gradients were added (tied weights) the flag stays off.
+    """
+
+    def mark(stored: Tensor) -> None:
+        grad = stored.grad
+        if grad is None or not grad.is_sparse or grad.is_coalesced() or grad.is_cuda:
+            return  # on CUDA the look at the rows would stop the queue
+        rows = grad._indices()[0]
+        if bool((rows[1:] > rows[:-1]).all()):
+            grad._coalesced_(True)
+
+    parameter.register_post_accumulate_grad_hook(mark)
+
+
+def needs_grad(ctx: FunctionCtx, *positions: int) -> bool:
+    """Whether any of these inputs of an autograd function wants a gradient."""
+    needs: tuple[bool, ...] = ctx.needs_input_grad  # type: ignore[attr-defined]
+    return any(needs[position] for position in positions)

@@ -1,0 +1,262 @@
+"""Losses on a subset of classes that all tokens share: one gather, then dense products.
+
+``S`` distinct rows are gathered once and scored against all ``N`` tokens, 3 x 2NSH flop forward
+and backward, whatever the number of classes; each token's own class is a row-wise product beside
+them. The gradient of ``weight`` and ``bias`` has the rows of the sample and of the targets only,
+and is coalesced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from softmax_bench.ops.gradients import Held
+from softmax_bench.ops.linear import target_scores
+from softmax_bench.ops.rows import distinct, row_sparse
+from softmax_bench.ops.softmax_loss import (
+    Gradients,
+    accumulator,
+    class_tiles,
+    softmax_loss,
+    tile_scores,
+    token_blocks,
+)
+from softmax_bench.ops.workspace import workspace
+
+
+def subset_cross_entropy(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, V] | None,
+    target: Int[Tensor, N],
+    coefficient: Float[Tensor, N],
+    rows: Int[Tensor, S],
+    row_offset: Float[Tensor, S],
+    target_offset: Float[Tensor, N],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each target against a shared sample of other classes.
+
+    ``sum_n c_n (log(exp(t_n) + sum_{j: rows_j != target_n} exp(s_nj + row_offset_j)) - t_n)``
+    with ``t_n = s_n,target(n) + target_offset_n``. A sampled class that is the token's own target
+    is left out for that token, since the target is already there.
+
+    Args:
+        hidden: Hidden states.
+        weight: One row a class; its gradient is row-sparse.
+        bias: One offset a class; its gradient is row-sparse.
+        target: Class of each token.
+        coefficient: Weight of each token in the sum.
+        rows: Sampled classes, distinct and sorted.
+        row_offset: Added to the scores of each sampled class: minus the log of its expected count.
+        target_offset: Added to the score of each token's target.
+    """
+    loss: Tensor = _SubsetCrossEntropy.apply(
+        hidden, weight, bias, target, coefficient, rows, row_offset, target_offset
+    )
+    return loss
+
+
+def subset_logistic(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, V] | None,
+    log_z: Float[Tensor, ""],
+    target: Int[Tensor, N],
+    coefficient: Float[Tensor, N],
+    rows: Int[Tensor, S],
+    row_offset: Float[Tensor, S],
+    row_count: Float[Tensor, S],
+    target_offset: Float[Tensor, N],
+) -> Float[Tensor, ""]:
+    """Logistic loss that tells each target from a shared sample of noise classes.
+
+    ``sum_n c_n (softplus(-t_n) + sum_j row_count_j softplus(x_nj))`` with
+    ``x_nj = s_nj - log_z + row_offset_j`` and ``t_n = s_n,target(n) - log_z + target_offset_n``.
+
+    Args:
+        hidden: Hidden states.
+        weight: One row a class; its gradient is row-sparse.
+        bias: One offset a class; its gradient is row-sparse.
+        log_z: Subtracted from every score; it may be a parameter.
+        target: Class of each token.
+        coefficient: Weight of each token in the sum.
+        rows: Sampled classes, distinct and sorted.
+        row_offset: Added to the scores of each sampled class: minus log(k q).
+        row_count: How often each class was drawn.
+        target_offset: Added to the score of each token's target: minus log(k q) of that class.
+    """
+    loss: Tensor = _SubsetLogistic.apply(
+        hidden,
+        weight,
+        bias,
+        log_z,
+        target,
+        coefficient,
+        rows,
+        row_offset,
+        row_count,
+        target_offset,
+    )
+    return loss
+
+
+def _join(
+    sample: Gradients,
+    rows: Tensor,
+    target: Tensor,
+    target_weight: Tensor,
+    target_bias: Tensor,
+    num_classes: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Row-sparse gradients of weight and bias from those of the sample and of the targets."""
+    assert sample.bias is not None
+    touched, place = distinct(torch.cat([rows, target]))
+    of_sample, of_target = place[: rows.shape[0]], place[rows.shape[0] :]
+    weight = sample.weight.new_zeros(touched.shape[0], sample.weight.shape[1])
+    weight.index_copy_(0, of_sample, sample.weight)  # rows are distinct: no sum is needed
+    weight.index_add_(0, of_target, target_weight)
+    bias = sample.bias.new_zeros(touched.shape[0])
+    bias.index_copy_(0, of_sample, sample.bias)
+    bias.index_add_(0, of_target, target_bias)
+    return row_sparse(touched, weight, num_classes), row_sparse(touched, bias, num_classes)
+
+
+class _SubsetCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        coefficient: Tensor,
+        rows: Tensor,
+        row_offset: Tensor,
+        target_offset: Tensor,
+    ) -> Tensor:
+        own, own_rows = target_scores(hidden, weight, bias, target)
+        own = own + target_offset
+        log_z, gradients = softmax_loss(
+            hidden,
+            weight.index_select(0, rows),
+            _row_bias(bias, rows, row_offset, weight.dtype),
+            coefficient,
+            first=own,
+            excluded=_column_of(target, rows),
+        )
+        nll = log_z - own
+        # d loss / d own score: c (p_target - 1)
+        pull = (torch.expm1(-nll) * coefficient).to(hidden.dtype)
+        gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
+        weight_gradient, bias_gradient = _join(
+            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight.shape[0]
+        )
+        if bias is None:
+            bias_gradient = None
+        ctx.held = Held((gradients.hidden, weight_gradient, bias_gradient))
+        return torch.dot(nll, coefficient.to(nll.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return (*ctx.held.times(grad), None, None, None, None, None)
+
+
+def _row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """Offset of each sampled row: its bias, where there is one, and its correction."""
+    offset = row_offset.to(dtype)
+    return offset if bias is None else bias.index_select(0, rows) + offset
+
+
+def _column_of(target: Tensor, rows: Tensor) -> Tensor:
+    """Position of each target among the sorted ``rows``, -1 where it is not there."""
+    if rows.shape[0] == 0:
+        return torch.full_like(target, -1)
+    place = torch.searchsorted(rows, target).clamp_(max=rows.shape[0] - 1)
+    return torch.where(rows.index_select(0, place) == target, place, -1)
+
+
+class _SubsetLogistic(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        log_z: Tensor,
+        target: Tensor,
+        coefficient: Tensor,
+        rows: Tensor,
+        row_offset: Tensor,
+        row_count: Tensor,
+        target_offset: Tensor,
+    ) -> Tensor:
+        own, own_rows = target_scores(hidden, weight, bias, target)
+        own = own - log_z + target_offset
+        noise_loss, gradients = _logistic_noise(
+            hidden,
+            weight.index_select(0, rows),
+            _row_bias(bias, rows, row_offset - log_z, weight.dtype),
+            coefficient,
+            row_count,
+        )
+        assert gradients.bias is not None
+        pull = (-torch.sigmoid(-own) * coefficient).to(hidden.dtype)
+        gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
+        # log_z enters every score like a bias shared by all classes, with the other sign.
+        log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
+        weight_gradient, bias_gradient = _join(
+            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight.shape[0]
+        )
+        if bias is None:
+            bias_gradient = None
+        ctx.held = Held((gradients.hidden, weight_gradient, bias_gradient, log_z_gradient))
+        return torch.dot(F.softplus(-own) + noise_loss, coefficient.to(own.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return (*ctx.held.times(grad), None, None, None, None, None, None)
+
+
+def _logistic_noise(
+    hidden: Tensor, weight: Tensor, bias: Tensor, coefficient: Tensor, count: Tensor
+) -> tuple[Tensor, Gradients]:
+    """``sum_j count_j softplus(h_n . w_j + b_j)`` of each token, and the weighted gradients.
+
+    The coefficients are known before the scores are made, so a tile is used up while it is in
+    cache and nothing of size N x S is kept.
+    """
+    dtype = hidden.dtype
+    sums = accumulator(dtype)
+    count = count.to(dtype)
+    counted_weight = weight * count.unsqueeze(1)
+    scaled_hidden = hidden * coefficient.to(dtype).unsqueeze(1)
+    loss = torch.zeros(hidden.shape[0], dtype=sums, device=hidden.device)
+    grad_hidden = torch.zeros(hidden.shape, dtype=sums, device=hidden.device)
+    grad_weight = torch.zeros_like(weight)
+    grad_bias = torch.zeros_like(bias)
+    for block in token_blocks(hidden.shape[0], 8192):
+        tokens = block.stop - block.start
+        for tile in class_tiles(tokens, weight.shape[0]):
+            width = tile.stop - tile.start
+            buffer = workspace(2 * tokens * width, dtype, hidden.device)
+            scores = buffer[: tokens * width].view(tokens, width)
+            losses = buffer[tokens * width :].view(tokens, width)
+            tile_scores(hidden[block], weight, bias, tile, scores)
+            torch.ops.aten.softplus.out(scores, 1, 20, out=losses)
+            loss[block] += losses @ count[tile]
+            pulls = scores.sigmoid_()
+            grad_hidden[block] += pulls @ counted_weight[tile]
+            grad_weight[tile].addmm_(pulls.t(), scaled_hidden[block])
+            grad_bias[tile].addmv_(pulls.t(), coefficient[block].to(dtype))
+    grad_hidden.mul_(coefficient.to(sums).unsqueeze(1))
+    grad_weight.mul_(count.unsqueeze(1))
+    grad_bias.mul_(count)
+    return loss, Gradients(grad_hidden.to(dtype), grad_weight, grad_bias)

@@ -1,0 +1,174 @@
+"""What was run and what came of it: the schema of every stored result.
+
+A record carries its whole configuration, so that two results are comparable exactly when the
+fields that should be equal are equal. Units are in the names: ``seconds``, ``bytes``, ``nats``.
+This module imports no torch: reports are drawn on machines that have none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One language model to train: everything that decides the outcome, and nothing else."""
+
+    corpus: str
+    """``"synthetic"`` or the name of the text's file or folder."""
+    corpus_sha256: str
+    """Hash of the token stream and vocabulary, so that equal names of unlike texts differ."""
+    vocab_size: int
+    layer: str
+    """Specification of the output layer, as ``create_layer`` reads it."""
+    encoder: str
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+    tied: bool
+    optimizer: str
+    learning_rate: float
+    clip_norm: float
+    batch_size: int
+    bptt: int
+    max_tokens: int
+    """Training budget in predicted tokens; the last step may overshoot by less than one batch."""
+    seed: int
+    threads: int
+    device: str
+    dtype: str
+
+
+class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One output layer to time alone, on random hidden states and Zipf-distributed targets."""
+
+    layer: str
+    vocab_size: int
+    hidden_size: int
+    num_tokens: int
+    """Targets in one step: batch size times unrolled length."""
+    optimizer: str
+    seed: int
+    threads: int
+    device: str
+    dtype: str
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact, normalised quality on one split."""
+
+    tokens: int
+    """Predicted tokens, ``<eos>`` and ``<unk>`` included."""
+    unknown_tokens: int
+    nats: float
+    """Mean negative log-probability of a token."""
+    perplexity: float
+    unnormalized_perplexity: float | None = None
+    """What the scores alone claim, for layers trained to be self-normalised (NCE)."""
+    log_z_mean: float | None = None
+    log_z_sd: float | None = None
+    true_perplexity: float | None = None
+    """Perplexity of the source itself, known for the synthetic language."""
+
+
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of training at one evaluation."""
+
+    tokens: int
+    seconds: float
+    """Training time alone: evaluation is not counted."""
+    train_loss: float
+    """Mean training objective since the last point; not comparable between layers."""
+    valid_perplexity: float
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What training gave."""
+
+    train_tokens: int
+    train_seconds: float
+    parameters: int
+    layer_parameters: int
+    curve: list[CurvePoint]
+    valid: Evaluation
+    test: Evaluation
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of one phase of a step: the median and its 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+    repetitions: int
+
+
+class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What timing gave."""
+
+    phases: dict[str, Timing]
+    """``forward``, ``backward``, ``optimizer`` and ``step`` (all three together)."""
+    peak_bytes: int
+    """Most memory held at once during forward and backward, beyond the parameters."""
+    parameters: int
+    rows_touched: int
+    flops: float
+    """Analytic cost of one step, forward and backward."""
+    bytes: float
+    """Fewest bytes that the step must move, analytic."""
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and the versions of what ran on it."""
+
+    processor: str
+    cores: int
+    memory_bytes: int
+    system: str
+    accelerator: str | None
+    versions: dict[str, str]
+    """Of python, torch, numpy and softmax_bench."""
+    blas: str
+    git_commit: str | None
+    """Commit of softmax_bench's own checkout, with ``-dirty`` where it was changed."""
+    variables: dict[str, str]
+    """Environment variables that change speed, where set (``OMP_NUM_THREADS`` ...)."""
+
+
+class TrainRecord(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="kind"):
+    """A finished training trial."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    """ISO 8601, UTC."""
+    trial: TrainTrial
+    environment: Environment
+    result: TrainResult
+
+
+class SpeedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
+    """A finished timing trial."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: SpeedTrial
+    environment: Environment
+    result: SpeedResult
+
+
+Record = TrainRecord | SpeedRecord
+
+
+def trial_id(trial: TrainTrial | SpeedTrial) -> str:
+    """Identity of a trial: a hash of its whole configuration, the same on every machine."""
+    kind = type(trial).__name__
+    fields: dict[str, Any] = msgspec.to_builtins(trial)
+    canonical = msgspec.json.encode([kind, sorted(fields.items())])
+    return hashlib.sha256(canonical).hexdigest()[:16]

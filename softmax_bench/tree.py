@@ -1,0 +1,114 @@
+"""Binary trees whose leaves are classes: a value that can be built, passed and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from softmax_bench.errors import SoftmaxBenchError
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The way from the root to every leaf, all leaves one after another."""
+
+    starts: Ints
+    """(V+1,) where the path of each class begins, and the total length at the end."""
+    nodes: npt.NDArray[np.int32]
+    """Internal nodes from the root down."""
+    codes: npt.NDArray[np.int8]
+    """The side taken at each node: 0 or 1, an index into ``children``."""
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryTree:
+    """A full binary tree over ``num_classes`` leaves.
+
+    ``children`` (V-1, 2) names the two children of each internal node: ``c >= 0`` is the internal
+    node c, ``c < 0`` is the leaf of class ``-c - 1``. Node 0 is the root, and a node's number is
+    smaller than its children's, so that one sweep in number order meets parents first.
+
+    Raises:
+        SoftmaxBenchError: ``children`` is not such a tree.
+    """
+
+    children: Ints
+
+    def __post_init__(self) -> None:
+        children = self.children
+        if children.ndim != 2 or children.shape[1] != 2:
+            raise SoftmaxBenchError(f"children must have shape (V-1, 2), not {children.shape}")
+        nodes = children.shape[0]
+        numbers = np.sort(children.reshape(-1))
+        expected = np.concatenate([np.arange(-nodes - 1, 0), np.arange(1, nodes)])
+        if nodes and not np.array_equal(numbers, expected):
+            raise SoftmaxBenchError(
+                "not a full binary tree: every class (-1 ... -V) and every internal node but the "
+                "root (1 ... V-2) must be the child of exactly one node"
+            )
+        if np.any((children >= 0) & (children <= np.arange(nodes)[:, None])):
+            raise SoftmaxBenchError("a node's number must be smaller than its children's")
+
+    @property
+    def num_classes(self) -> int:
+        """Leaves."""
+        return self.children.shape[0] + 1
+
+    @cached_property
+    def levels(self) -> list[Ints]:
+        """Internal nodes by depth, the root's level first."""
+        levels = []
+        level = np.arange(min(1, self.children.shape[0]))
+        while level.size:
+            levels.append(level)
+            below = self.children[level].reshape(-1)
+            level = np.sort(below[below >= 0])
+        return levels
+
+    @cached_property
+    def depths(self) -> Ints:
+        """(V,) length of every leaf's path."""
+        depths = np.zeros(self.num_classes, dtype=np.int64)
+        for depth, level in enumerate(self.levels, start=1):
+            below = self.children[level]
+            depths[-below[below < 0] - 1] = depth
+        return depths
+
+    def paths(self) -> Paths:
+        """The path of every class, by one walk from all leaves to the root at once."""
+        starts = np.concatenate([[0], np.cumsum(self.depths)])
+        nodes = np.empty(starts[-1], dtype=np.int32)
+        codes = np.empty(starts[-1], dtype=np.int8)
+        leaf_parent, leaf_code = self._parents_of_leaves()
+        node_parent, node_code = self._parents_of_nodes()
+        place = starts[1:] - 1  # paths are filled from the leaf's end
+        node, code = leaf_parent, leaf_code
+        if not self.children.shape[0]:
+            return Paths(starts, nodes, codes)
+        while place.size:
+            nodes[place], codes[place] = node, code
+            going_on = node > 0
+            place, node = place[going_on] - 1, node[going_on]
+            node, code = node_parent[node], node_code[node]
+        return Paths(starts, nodes, codes)
+
+    def _parents_of_leaves(self) -> tuple[Ints, npt.NDArray[np.int8]]:
+        parent, side = np.nonzero(self.children < 0)
+        leaf = -self.children[parent, side] - 1
+        return _scatter(leaf, parent, side, self.num_classes)
+
+    def _parents_of_nodes(self) -> tuple[Ints, npt.NDArray[np.int8]]:
+        parent, side = np.nonzero(self.children >= 0)
+        return _scatter(self.children[parent, side], parent, side, self.num_classes)
+
+
+def _scatter(at: Ints, parent: Ints, side: Ints, size: int) -> tuple[Ints, npt.NDArray[np.int8]]:
+    parents = np.zeros(size, dtype=np.int64)
+    sides = np.zeros(size, dtype=np.int8)
+    parents[at], sides[at] = parent, side
+    return parents, sides

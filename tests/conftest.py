@@ -1,0 +1,32 @@
+"""Runtime shape checks, reproducible randomness, and where real corpora lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes in annotations are checked in the tests only: in use they cost nothing.
+install_import_hook("softmax_bench", "beartype.beartype")
+
+settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def corpora_folder() -> Path:
+    """Folder of real corpora; tests that need it are skipped where it is absent."""
+    default = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("SOFTMAX_BENCH_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no corpora at {folder}; set SOFTMAX_BENCH_DATA to test on real text")
+    return folder
