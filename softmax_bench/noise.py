@@ -38,7 +38,7 @@ class Noise(nn.Module, ABC):
         self.num_classes = num_classes
 
     @abstractmethod
-    def sample(self, num_samples: int, device: torch.device) -> Int[Tensor, num_samples]:
+    def sample(self, num_samples: int, device: torch.device) -> Int[Tensor, "num_samples"]:
         """Draw classes, independently and with replacement, from torch's global generator."""
 
     @abstractmethod

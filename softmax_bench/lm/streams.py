@@ -27,6 +27,10 @@ class Streams:
         """Successive stretches of ``length`` time steps; the last may be shorter."""
         yield from zip(self.inputs.split(length), self.targets.split(length), strict=True)
 
+    def to(self, device: torch.device) -> Streams:
+        """The same on another device."""
+        return Streams(self.inputs.to(device), self.targets.to(device))
+
 
 def make_streams(tokens: npt.NDArray[np.integer], batch_size: int, first_input: int) -> Streams:
     """Cut ``tokens`` into ``batch_size`` streams of nearly equal length.

@@ -17,9 +17,9 @@ from softmax_bench.ops.softmax_loss import Gradients, accumulator, log_sum_exp, 
 def linear_cross_entropy(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
-    target: Int[Tensor, N],
-    coefficient: Float[Tensor, N],
+    bias: Float[Tensor, "V"] | None,
+    target: Int[Tensor, "N"],
+    coefficient: Float[Tensor, "N"],
 ) -> Float[Tensor, ""]:
     """``sum_n coefficient_n * -log softmax(h_n W^T + b)[target_n]``.
 
@@ -40,9 +40,9 @@ def linear_cross_entropy(
 def linear_nll(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
-    target: Int[Tensor, N],
-) -> Float[Tensor, N]:
+    bias: Float[Tensor, "V"] | None,
+    target: Int[Tensor, "N"],
+) -> Float[Tensor, "N"]:
     """``-log softmax(h_n W^T + b)[target_n]`` of each token, in memory that N x V does not enter.
 
     The backward makes the scores a second time: which coefficients the tokens get is not known

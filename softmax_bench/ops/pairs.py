@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 def pair_scores(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
-    starts: Int[Tensor, N + 1],
-    rows: Int[Tensor, P],
-) -> Float[Tensor, P]:
+    bias: Float[Tensor, "V"] | None,
+    starts: Int[Tensor, "N+1"],
+    rows: Int[Tensor, "P"],
+) -> Float[Tensor, "P"]:
     """Scores ``h_n . w_r + b_r`` of the pairs (n, r).
 
     Args:

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
-def distinct(ids: Int[Tensor, n]) -> tuple[Int[Tensor, u], Int[Tensor, n]]:
+def distinct(ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "u"], Int[Tensor, "n"]]:
     """Sorted distinct ids, and for every id its position among them."""
     rows, inverse = torch.unique(ids, sorted=True, return_inverse=True)
     return rows, inverse
 
 
-def row_sparse(rows: Int[Tensor, u], values: Tensor, num_rows: int) -> Tensor:
+def row_sparse(rows: Int[Tensor, "u"], values: Tensor, num_rows: int) -> Tensor:
     """A coalesced sparse tensor that is ``values`` in ``rows`` (distinct, sorted), zero elsewhere."""
     return torch.sparse_coo_tensor(
         rows.unsqueeze(0),

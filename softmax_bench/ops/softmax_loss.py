@@ -91,11 +91,11 @@ def exclude_hits(scores: Tensor, tile: slice, excluded: Tensor) -> None:
 def log_sum_exp(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
+    bias: Float[Tensor, "V"] | None,
     *,
-    first: Float[Tensor, N] | None = None,
-    excluded: Int[Tensor, N] | None = None,
-) -> Float[Tensor, N]:
+    first: Float[Tensor, "N"] | None = None,
+    excluded: Int[Tensor, "N"] | None = None,
+) -> Float[Tensor, "N"]:
     """``log sum_j exp(h_n . w_j + b_j)`` of every token, one tile of scores at a time.
 
     Args:
@@ -175,12 +175,12 @@ class _RunningSum:
 def softmax_loss(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
-    coefficient: Float[Tensor, N],
+    bias: Float[Tensor, "V"] | None,
+    coefficient: Float[Tensor, "N"],
     *,
-    first: Float[Tensor, N] | None = None,
-    excluded: Int[Tensor, N] | None = None,
-) -> tuple[Float[Tensor, N], Gradients]:
+    first: Float[Tensor, "N"] | None = None,
+    excluded: Int[Tensor, "N"] | None = None,
+) -> tuple[Float[Tensor, "N"], Gradients]:
     """Log-normalisers of all tokens, and the gradients of ``sum_n coefficient_n log Z_n``.
 
     The part of a cross-entropy that comes from the targets is linear in the operands and left to

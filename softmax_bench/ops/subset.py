@@ -33,12 +33,12 @@ from softmax_bench.ops.workspace import workspace
 def subset_cross_entropy(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
-    target: Int[Tensor, N],
-    coefficient: Float[Tensor, N],
-    rows: Int[Tensor, S],
-    row_offset: Float[Tensor, S],
-    target_offset: Float[Tensor, N],
+    bias: Float[Tensor, "V"] | None,
+    target: Int[Tensor, "N"],
+    coefficient: Float[Tensor, "N"],
+    rows: Int[Tensor, "S"],
+    row_offset: Float[Tensor, "S"],
+    target_offset: Float[Tensor, "N"],
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each target against a shared sample of other classes.
 
@@ -65,14 +65,14 @@ def subset_cross_entropy(
 def subset_logistic(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, V] | None,
+    bias: Float[Tensor, "V"] | None,
     log_z: Float[Tensor, ""],
-    target: Int[Tensor, N],
-    coefficient: Float[Tensor, N],
-    rows: Int[Tensor, S],
-    row_offset: Float[Tensor, S],
-    row_count: Float[Tensor, S],
-    target_offset: Float[Tensor, N],
+    target: Int[Tensor, "N"],
+    coefficient: Float[Tensor, "N"],
+    rows: Int[Tensor, "S"],
+    row_offset: Float[Tensor, "S"],
+    row_count: Float[Tensor, "S"],
+    target_offset: Float[Tensor, "N"],
 ) -> Float[Tensor, ""]:
     """Logistic loss that tells each target from a shared sample of noise classes.
 

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 _SUFFIX = ".json"
 
 
+def record_path(folder: Path, identity: str) -> Path:
+    """Where the store ``folder`` keeps the record of a trial."""
+    return folder / f"{identity}{_SUFFIX}"
+
+
 def write_record(folder: Path, record: Record) -> Path:
     """Write ``record`` into the store ``folder`` (made if absent), whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{record.id}{_SUFFIX}"
+    target = record_path(folder, record.id)
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{record.id}.", suffix=".partial")
     try:

@@ -1,0 +1,115 @@
+"""A text ready for a language model: token ids of three splits, and what is known of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from softmax_bench.corpora.synthetic import SyntheticLanguage
+from softmax_bench.corpora.text import SPLITS, read_text
+from softmax_bench.corpora.vocabulary import END_OF_LINE, UNKNOWN, Ids, Vocabulary
+from softmax_bench.errors import SoftmaxBenchError
+
+SYNTHETIC = "synthetic"
+_SYNTHETIC_VOCAB_SIZE = 10_000
+_SYNTHETIC_TOKENS = 1_000_000
+_HELD_OUT_TOKENS = 20_000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids by split; ids are in falling order of frequency."""
+
+    name: str
+    vocab_size: int
+    train: Ids
+    valid: Ids
+    test: Ids
+    vocabulary: Vocabulary | None = None
+    """None for the synthetic language: its words have no spelling."""
+    unknown_id: int | None = None
+    eos_id: int = 0
+    """What stands before the first token of a split."""
+    true_perplexity: dict[str, float] | None = None
+    """Of the source itself on each split's own words, where it is known."""
+
+    def split(self, name: str) -> Ids:
+        """Token ids of ``"train"``, ``"valid"`` or ``"test"``."""
+        ids: Ids = getattr(self, name)
+        return ids
+
+    def unknown_tokens(self, split: str) -> int:
+        """How many tokens of a split are ``<unk>``."""
+        if self.unknown_id is None:
+            return 0
+        return int(np.count_nonzero(self.split(split) == self.unknown_id))
+
+    @cached_property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """(V,) how often each type occurs in the training text."""
+        return np.bincount(self.train, minlength=self.vocab_size)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all tokens and the vocabulary: equal only for equal prediction tasks."""
+        digest = hashlib.sha256(f"{self.vocab_size}".encode())
+        for split in SPLITS:
+            tokens = self.split(split).astype("<i4")
+            digest.update(len(tokens).to_bytes(8, "little"))
+            digest.update(tokens.tobytes())
+        if self.vocabulary is not None:
+            digest.update("\n".join(self.vocabulary.words).encode())
+        return digest.hexdigest()
+
+
+def load_corpus(
+    spec: str, *, vocab_size: int | None = None, seed: int = 0, tokens: int = _SYNTHETIC_TOKENS
+) -> Corpus:
+    """Load a text, or make the synthetic language.
+
+    Args:
+        spec: ``"synthetic"``, or the path of a text file or of a folder with train, valid and
+            test files.
+        vocab_size: Number of types. By default all types of the training text; 10,000 for the
+            synthetic language.
+        seed: Of the synthetic language.
+        tokens: Training tokens of the synthetic language.
+
+    Raises:
+        SoftmaxBenchError: See :func:`softmax_bench.corpora.text.read_text`.
+    """
+    if spec == SYNTHETIC:
+        return _synthetic(vocab_size or _SYNTHETIC_VOCAB_SIZE, seed, tokens)
+    path = Path(spec)
+    vocabulary, splits = read_text(path, vocab_size)
+    return Corpus(
+        name=path.resolve().name,
+        vocab_size=len(vocabulary),
+        vocabulary=vocabulary,
+        unknown_id=vocabulary.ids.get(UNKNOWN),
+        eos_id=vocabulary.ids[END_OF_LINE],
+        **splits,
+    )
+
+
+def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
+    if tokens < 1:
+        raise SoftmaxBenchError(f"the training text needs at least one token, not {tokens}")
+    language = SyntheticLanguage(vocab_size, seed)
+    lengths = {"train": tokens, "valid": _HELD_OUT_TOKENS, "test": _HELD_OUT_TOKENS}
+    texts = {
+        split: language.draw(length, np.random.default_rng([seed, number]))
+        for number, (split, length) in enumerate(lengths.items())
+    }
+    true = {split: float(np.exp(-language.log_prob(text).mean())) for split, text in texts.items()}
+    return Corpus(
+        name=SYNTHETIC,
+        vocab_size=vocab_size,
+        true_perplexity=true,
+        **{split: text.astype(np.int32) for split, text in texts.items()},
+    )

@@ -1,0 +1,91 @@
+"""Words and their ids: the most frequent types, ids in falling order of frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from softmax_bench.errors import SoftmaxBenchError
+
+UNKNOWN = "<unk>"
+END_OF_LINE = "<eos>"
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Types by id; id 0 is the most frequent type of the training text."""
+
+    words: tuple[str, ...]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Id of every type."""
+        return {word: i for i, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+class TypeIndex:
+    """Gives every type that it meets a provisional number, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def encode(self, tokens: Iterable[str]) -> list[int]:
+        """Provisional numbers of tokens; new types get the next free ones."""
+        numbers = self.numbers
+        return [numbers.setdefault(token, len(numbers)) for token in tokens]
+
+
+def choose_vocabulary(
+    index: TypeIndex, counts: npt.NDArray[np.int64], size: int | None, *, needs_unknown: bool
+) -> tuple[Vocabulary, Ids]:
+    """The ``size`` most frequent training types, and the id of every provisional number.
+
+    ``<unk>`` is one of them where the text has it or where a type must be mapped to it.
+
+    Args:
+        index: All types met, in training or elsewhere.
+        counts: How often each occurs in the training text.
+        size: Wanted size, ``<unk>`` and ``<eos>`` included; all training types by default.
+        needs_unknown: Whether the other splits hold types that the training text does not.
+
+    Returns:
+        The vocabulary, and an array that maps provisional numbers to ids.
+
+    Raises:
+        SoftmaxBenchError: ``size`` is less than 2 or more than the training text offers.
+    """
+    unknown = index.numbers.setdefault(UNKNOWN, len(index.numbers))
+    counts = np.append(counts, np.zeros(len(index.numbers) - len(counts), dtype=np.int64))
+    types = int(np.count_nonzero(counts))
+    offered = types + int(counts[unknown] == 0 and needs_unknown)
+    if size is None:
+        size = offered
+    if size < 2:
+        raise SoftmaxBenchError(f"the vocabulary must have at least 2 types, not {size}")
+    if size > offered:
+        raise SoftmaxBenchError(
+            f"a vocabulary of {size:,} was asked for, but the training text has only "
+            f"{offered:,} types: use {offered} or less"
+        )
+    # Stable: of equally frequent types the one met first comes first.
+    order = np.argsort(-counts, kind="stable")
+    kept = order[:size]
+    if size < types or needs_unknown:
+        others = kept[kept != unknown][: size - 1]
+        rest = counts.sum() - counts[others].sum()  # all that <unk> stands for
+        kept = np.insert(others, np.searchsorted(-counts[others], -rest, side="right"), unknown)
+    words = list(index.numbers)
+    ids = np.full(len(words), -1, dtype=np.int32)
+    ids[kept] = np.arange(len(kept), dtype=np.int32)
+    if ids[unknown] >= 0:
+        ids[ids < 0] = ids[unknown]
+    return Vocabulary(tuple(words[number] for number in kept)), ids

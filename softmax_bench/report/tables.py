@@ -1,0 +1,232 @@
+"""The one table that everything in a report comes from: a row a layer and vocabulary size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.study.store import Results
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+KEY = ["vocab_size", "layer"]
+_VARIED = {
+    "train": {*KEY, "corpus_sha256", "learning_rate", "max_tokens", "seed"},
+    "speed": {*KEY, "seed"},
+}
+"""What may differ between rows that are set side by side."""
+
+COLUMNS = {
+    "vocab_size": "V",
+    "layer": "layer",
+    "test_perplexity": "test ppl",
+    "excess": "ppl / true ppl",
+    "unnormalized_perplexity": "unnormalised ppl",
+    "log_z_mean": "mean log Z",
+    "log_z_sd": "sd log Z",
+    "learning_rate": "learning rate",
+    "train_seconds": "training s",
+    "step_ms": "step ms",
+    "speedup": "x full",
+    "forward_ms": "forward ms",
+    "backward_ms": "backward ms",
+    "optimizer_ms": "optimizer ms",
+    "memory_mb": "memory MB",
+    "parameters": "parameters",
+    "gflops": "GFLOP/s",
+}
+"""Columns of the printed tables and their headings."""
+
+
+def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows whose configuration is that of the latest, and a warning if there are others.
+
+    Args:
+        frame: ``Results.train`` or ``Results.speed``.
+        kind: ``"train"`` or ``"speed"``.
+    """
+    if frame.empty:
+        return frame, []
+    fields = [name for name in _configuration_fields(kind) if name not in _VARIED[kind]]
+    latest = frame.sort_values("started").iloc[-1]
+    same = (frame[fields] == latest[fields]).all(axis=1)
+    if same.all():
+        return frame, []
+    differing = [name for name in fields if frame[name].nunique() > 1]
+    left_out = frame.loc[~same, "id"].nunique()
+    return frame[same], [
+        f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
+        "latest; unlike things are not compared"
+    ]
+
+
+def _configuration_fields(kind: str) -> tuple[str, ...]:
+    from softmax_bench.study.record import SpeedTrial, TrainTrial
+
+    return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
+
+
+def best_trials(results: Results) -> pd.DataFrame:
+    """The trained model of each layer and vocabulary size: full budget, best learning rate.
+
+    Trials with a smaller budget were for finding the learning rate. The choice is by validation
+    perplexity; test perplexity takes no part in it.
+    """
+    train, _ = one_configuration(results.train, "train")
+    if train.empty:
+        return train
+    full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
+    return full.loc[full.groupby(KEY)["valid_perplexity"].idxmin()].reset_index(drop=True)
+
+
+def latest_speed(results: Results) -> pd.DataFrame:
+    """The latest timing of every phase of each layer and vocabulary size."""
+    speed, _ = one_configuration(results.speed, "speed")
+    if speed.empty:
+        return speed
+    return speed.sort_values("started").groupby([*KEY, "phase"], as_index=False).last()
+
+
+def summary_table(results: Results) -> pd.DataFrame:
+    """One row a layer and vocabulary size, sorted; what was not measured is missing.
+
+    ``excess`` is test perplexity over that of the true source, where that is known; ``speedup``
+    the step time of full softmax at the same V over the layer's own.
+    """
+    train, speed = _quality(results), _speed(results)
+    if train.empty:
+        table = speed
+    elif speed.empty:
+        table = train
+    else:
+        table = train.merge(speed, on=KEY, how="outer")
+    return table.sort_values(KEY).reset_index(drop=True)
+
+
+def _quality(results: Results) -> pd.DataFrame:
+    best = best_trials(results)
+    if best.empty:
+        return best
+    columns: dict[str, Any] = {name: best[name] for name in KEY}
+    return pd.DataFrame(
+        columns
+        | {
+            "corpus": best["corpus"],
+            "learning_rate": best["learning_rate"],
+            "valid_perplexity": best["valid_perplexity"],
+            "test_perplexity": best["test_perplexity"],
+            "true_perplexity": best["test_true_perplexity"].astype(float),
+            "excess": best["test_perplexity"] / best["test_true_perplexity"].astype(float),
+            "unnormalized_perplexity": best["test_unnormalized_perplexity"].astype(float),
+            "log_z_mean": best["test_log_z_mean"].astype(float),
+            "log_z_sd": best["test_log_z_sd"].astype(float),
+            "train_tokens": best["train_tokens"],
+            "train_seconds": best["train_seconds"],
+        }
+    )
+
+
+def _speed(results: Results) -> pd.DataFrame:
+    speed = latest_speed(results)
+    if speed.empty:
+        return speed
+    step = speed[speed["phase"] == "step"].set_index(KEY)
+    table = pd.DataFrame(
+        {
+            "step_ms": step["seconds"] * 1e3,
+            "step_low_ms": step["low"] * 1e3,
+            "step_high_ms": step["high"] * 1e3,
+            "memory_mb": step["peak_bytes"] / 1e6,
+            "parameters": step["parameters"],
+            "rows_touched": step["rows_touched"],
+            "gflops": step["flops"] / step["seconds"] / 1e9,
+        }
+    )
+    for phase in ("forward", "backward", "optimizer"):
+        table[f"{phase}_ms"] = speed[speed["phase"] == phase].set_index(KEY)["seconds"] * 1e3
+    table = table.reset_index()
+    full = table.loc[table["layer"] == "full"].set_index("vocab_size")["step_ms"]
+    table["speedup"] = table["vocab_size"].map(full) / table["step_ms"]
+    return table
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader of the table must know before believing it."""
+    found = []
+    for kind, frame in (("train", results.train), ("speed", results.speed)):
+        found += one_configuration(frame, kind)[1]
+    machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
+    if len(machines) > 1:
+        found.append(f"the records come from {len(machines)} different machines")
+    commits = results.environments["git_commit"].dropna().unique()
+    if len(commits) > 1:
+        found.append(f"the records come from {len(commits)} versions of the code")
+    return found
+
+
+def fit_slope(sizes: np.typing.ArrayLike, seconds: np.typing.ArrayLike) -> float:
+    """Slope of log time on log V: 0 is independent of V, 1 is proportional to it."""
+    from scipy.stats import linregress
+
+    return float(linregress(np.log(sizes), np.log(seconds)).slope)
+
+
+def format_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, with headings for people; columns that are empty all over are dropped."""
+    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
+    text = pd.DataFrame(
+        {COLUMNS[name]: [_cell(name, value) for value in table[name]] for name in shown}
+    )
+    return text.astype(str)
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or np.isnan(value):
+        return ""
+    if column in ("vocab_size", "parameters"):
+        return f"{int(value):,}"
+    if column == "learning_rate":
+        return f"{value:g}"
+    if column in ("excess", "log_z_mean", "log_z_sd"):
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """The table in Markdown."""
+    text = format_table(table)
+    rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def print_table(table: pd.DataFrame, console: Console) -> None:
+    """Print the columns that matter most, a block a vocabulary size."""
+    from rich.table import Table
+
+    narrow = [
+        "vocab_size",
+        "layer",
+        "test_perplexity",
+        "excess",
+        "train_seconds",
+        "step_ms",
+        "speedup",
+        "memory_mb",
+    ]
+    text = format_table(table[[name for name in narrow if name in table]])
+    drawn = Table(pad_edge=False)
+    for heading in text.columns:
+        drawn.add_column(heading, justify="left" if heading == "layer" else "right")
+    previous = None
+    for row in text.to_numpy().tolist():
+        if previous is not None and row[0] != previous:
+            drawn.add_section()
+        drawn.add_row(*[cell.replace("[", r"\[") for cell in row])
+        previous = row[0]
+    console.print(drawn)

@@ -1,0 +1,191 @@
+"""Running trials: a trial goes in, a record comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import torch
+
+from softmax_bench.corpora import Corpus
+from softmax_bench.layers import create_layer
+from softmax_bench.lm import Quality, RNNLanguageModel, make_optimizer, make_streams, train
+from softmax_bench.lm.evaluate import evaluate
+from softmax_bench.measure import (
+    Interval,
+    LayerStep,
+    describe_environment,
+    interleave,
+    zipf_counts,
+)
+from softmax_bench.study.record import (
+    CurvePoint,
+    Environment,
+    Evaluation,
+    SpeedRecord,
+    SpeedResult,
+    SpeedTrial,
+    Timing,
+    TrainRecord,
+    TrainResult,
+    TrainTrial,
+    trial_id,
+)
+
+EVALUATION_BATCH = 10
+"""Streams side by side in evaluation: each but the first starts without its context."""
+
+
+def train_trial(
+    trial: TrainTrial, corpus: Corpus, *, on_step: Callable[[int], None] = lambda tokens: None
+) -> TrainRecord:
+    """Train one language model and evaluate it exactly.
+
+    Args:
+        trial: What to train.
+        corpus: The text that the trial names.
+        on_step: Called after each step with the number of tokens it predicted.
+
+    Raises:
+        SoftmaxBenchError: A field of the trial does not fit.
+        DivergedError: Training went to NaN or infinity.
+    """
+    started = _now()
+    torch.set_num_threads(trial.threads)
+    torch.manual_seed(trial.seed)
+    device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
+    layer = create_layer(trial.layer, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
+    model = RNNLanguageModel(
+        layer,
+        encoder=trial.encoder,
+        embedding_size=trial.embedding_size,
+        num_layers=trial.num_layers,
+        dropout=trial.dropout,
+        tied=trial.tied,
+    ).to(device, dtype)
+    optimizer = make_optimizer(
+        trial.optimizer, model.parameters(), model.row_sparse_parameters(), trial.learning_rate
+    )
+    valid, test = (
+        make_streams(corpus.split(split), EVALUATION_BATCH, corpus.eos_id).to(device)
+        for split in ("valid", "test")
+    )
+    history = train(
+        model,
+        optimizer,
+        make_streams(corpus.train, trial.batch_size, corpus.eos_id).to(device),
+        valid,
+        window=trial.bptt,
+        max_tokens=trial.max_tokens,
+        clip_norm=trial.clip_norm,
+        on_step=on_step,
+    )
+    last = history[-1]
+    return TrainRecord(
+        id=trial_id(trial),
+        started=started,
+        trial=trial,
+        environment=_environment(),
+        result=TrainResult(
+            train_tokens=last.tokens,
+            train_seconds=last.seconds,
+            parameters=sum(p.numel() for p in model.parameters()),
+            layer_parameters=sum(p.numel() for p in layer.parameters()),
+            curve=[
+                CurvePoint(
+                    tokens=point.tokens,
+                    seconds=point.seconds,
+                    train_loss=point.train_loss,
+                    valid_perplexity=point.valid.perplexity,
+                )
+                for point in history
+            ],
+            valid=_evaluation(last.valid, corpus, "valid"),
+            test=_evaluation(evaluate(model, test, trial.bptt), corpus, "test"),
+        ),
+    )
+
+
+def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
+    true = corpus.true_perplexity
+    return Evaluation(
+        tokens=quality.tokens,
+        unknown_tokens=corpus.unknown_tokens(split),
+        nats=quality.nats,
+        perplexity=quality.perplexity,
+        unnormalized_perplexity=quality.unnormalized_perplexity,
+        log_z_mean=quality.log_z_mean,
+        log_z_sd=quality.log_z_sd,
+        true_perplexity=None if true is None else true[split],
+    )
+
+
+def speed_trials(
+    trials: Sequence[SpeedTrial],
+    *,
+    budget_seconds: float,
+    on_round: Callable[[float], None] = lambda share: None,
+) -> list[SpeedRecord]:
+    """Time layers against each other, taking turns step by step.
+
+    Args:
+        trials: What to time together: one vocabulary size, as a rule.
+        budget_seconds: For all together.
+        on_round: Told after each round which share of the budget is spent.
+    """
+    started = _now()
+    torch.set_num_threads(trials[0].threads)
+    steps = {trial_id(trial): _layer_step(trial) for trial in trials}
+    intervals = interleave(steps, budget_seconds=budget_seconds, on_round=on_round)
+    return [
+        SpeedRecord(
+            id=name,
+            started=started,
+            trial=trial,
+            environment=_environment(),
+            result=_speed_result(steps[name], trial, intervals[name]),
+        )
+        for name, trial in zip(steps, trials, strict=True)
+    ]
+
+
+def _layer_step(trial: SpeedTrial) -> LayerStep:
+    torch.manual_seed(trial.seed)
+    layer = create_layer(
+        trial.layer,
+        trial.hidden_size,
+        trial.vocab_size,
+        zipf_counts(trial.vocab_size),
+        device=trial.device,
+        dtype=getattr(torch, trial.dtype),
+    )
+    return LayerStep(layer, trial.num_tokens, optimizer=trial.optimizer, seed=trial.seed)
+
+
+def _speed_result(step: LayerStep, trial: SpeedTrial, phases: dict[str, Interval]) -> SpeedResult:
+    cost = step.layer.cost(trial.num_tokens)
+    return SpeedResult(
+        phases={
+            phase: Timing(
+                median=interval.median,
+                low=interval.low,
+                high=interval.high,
+                repetitions=interval.repetitions,
+            )
+            for phase, interval in phases.items()
+        },
+        peak_bytes=step.peak_bytes(),
+        parameters=cost.parameters,
+        rows_touched=cost.rows_touched,
+        flops=cost.flops,
+        bytes=cost.bytes,
+    )
+
+
+def _environment() -> Environment:
+    return msgspec.convert(describe_environment(), Environment)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
