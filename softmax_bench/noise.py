@@ -31,7 +31,10 @@ def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArr
 
 
 class Noise(nn.Module, ABC):
-    """A distribution over ``num_classes`` classes."""
+    """A distribution over ``num_classes`` classes.
+
+    Its tables come from the class counts and stay out of the state dict.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -49,10 +52,10 @@ class Noise(nn.Module, ABC):
 class UniformNoise(Noise):
     """Every class alike."""
 
-    def sample(self, num_samples: int, device: torch.device) -> Tensor:
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         return torch.randint(self.num_classes, (num_samples,), device=device)
 
-    def log_prob(self, classes: Tensor) -> Tensor:
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         value = -math.log(self.num_classes)
         return torch.full(classes.shape, value, dtype=torch.float64, device=classes.device)
 
@@ -77,16 +80,16 @@ class LogUniformNoise(Noise):
                 ranked = torch.from_numpy(order)
                 rank = torch.empty_like(ranked)
                 rank[ranked] = torch.arange(num_classes)
-        self.register_buffer("ranked", ranked)
-        self.register_buffer("rank", rank)
+        self.register_buffer("ranked", ranked, persistent=False)
+        self.register_buffer("rank", rank, persistent=False)
 
-    def sample(self, num_samples: int, device: torch.device) -> Tensor:
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         u = torch.rand(num_samples, dtype=torch.float64, device=device)
         # The product can round up to the end of the range: clamp.
         rank = torch.exp(u * self._log_range).long().sub_(1).clamp_(0, self.num_classes - 1)
         return rank if self.ranked is None else self.ranked.index_select(0, rank)
 
-    def log_prob(self, classes: Tensor) -> Tensor:
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         rank = classes if self.rank is None else self.rank[classes]
         return torch.log1p(1.0 / (rank.double() + 1.0)).log_().sub_(math.log(self._log_range))
 
@@ -105,17 +108,17 @@ class UnigramNoise(Noise):
         weights = positive_counts(counts, num_classes) ** power
         probabilities = weights / weights.sum()
         threshold, alias = alias_table(probabilities)
-        self.register_buffer("threshold", torch.from_numpy(threshold))
-        self.register_buffer("alias", torch.from_numpy(alias))
-        self.register_buffer("log_q", torch.from_numpy(np.log(probabilities)))
+        self.register_buffer("threshold", torch.from_numpy(threshold), persistent=False)
+        self.register_buffer("alias", torch.from_numpy(alias), persistent=False)
+        self.register_buffer("log_q", torch.from_numpy(np.log(probabilities)), persistent=False)
 
-    def sample(self, num_samples: int, device: torch.device) -> Tensor:
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         column = torch.randint(self.num_classes, (num_samples,), device=device)
         u = torch.rand(num_samples, dtype=torch.float64, device=device)
         stays = u < self.threshold.index_select(0, column)
         return torch.where(stays, column, self.alias.index_select(0, column))
 
-    def log_prob(self, classes: Tensor) -> Tensor:
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         return self.log_q[classes]
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Shapes in annotations are checked in the tests only: in use they cost nothing.
-install_import_hook("softmax_bench", "beartype.beartype")
+# Shapes in annotations are checked in the tests only: in use they cost nothing. Output layers
+# check what they are given themselves, with messages for people.
+install_import_hook(["softmax_bench.ops", "softmax_bench.lm"], "beartype.beartype")
 
 settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("default")

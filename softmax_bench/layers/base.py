@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.huffman import check_counts
 from softmax_bench.noise import positive_counts
+from softmax_bench.ops import accumulator
 
 Counts = npt.ArrayLike | Tensor
 
@@ -96,8 +97,8 @@ class OutputLayer(nn.Module, ABC):
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
-        coefficient = kept / kept.sum().clamp(min=1)
-        loss = self._loss(flat, ids, coefficient.to(flat.dtype))
+        weights = kept.to(accumulator(flat.dtype))
+        loss = self._loss(flat, ids, weights / weights.sum().clamp(min=1))
         self._check_loss(loss, flat)
         return loss
 

@@ -124,13 +124,15 @@ class NCE(LinearOutputLayer):
         bias = None if self.bias is None else self.bias.index_select(0, rows)
         scores = F.linear(hidden, self.weight.index_select(0, rows), bias)
         estimate = torch.logsumexp(scores + log_weight.to(scores.dtype), 1).mean()
-        self.log_z.lerp_(estimate.to(self.log_z.dtype), 0.01)
+        estimate = torch.where(estimate.isfinite(), estimate.to(self.log_z.dtype), self.log_z)
+        self.log_z.lerp_(estimate, 0.01)
 
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Tensor
     ) -> Float[Tensor, "*batch"]:
-        """``s_target - log Z`` with the layer's own log Z: a log-probability only as far as the
-        layer is self-normalised.
+        """``s_target - log Z`` with the layer's own log Z.
+
+        A log-probability only as far as the layer is self-normalised.
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)

@@ -2,8 +2,8 @@
 
 SGD without momentum and Adagrad leave a row without gradient as it is, so their row-sparse forms
 give exactly the same parameters as the dense ones. Adam does not: its dense form moves every row
-at every step by its running mean. The row-sparse form is *lazy* Adam, as ``torch.optim.SparseAdam``,
-which treats a row's missing gradients as missing steps of its averages.
+at every step by its running mean. The row-sparse form is *lazy* Adam, as in
+``torch.optim.SparseAdam``, which treats a row's missing gradients as missing steps of its averages.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def distinct(ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "u"], Int[Tensor, "n"]]
 
 
 def row_sparse(rows: Int[Tensor, "u"], values: Tensor, num_rows: int) -> Tensor:
-    """A coalesced sparse tensor that is ``values`` in ``rows`` (distinct, sorted), zero elsewhere."""
+    """A coalesced sparse tensor: ``values`` in ``rows`` (distinct, sorted), zero elsewhere."""
     return torch.sparse_coo_tensor(
         rows.unsqueeze(0),
         values,

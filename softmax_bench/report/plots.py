@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from softmax_bench.report.style import TRUTH, dress, label_lines, line_style, new_figure
 from softmax_bench.report.tables import best_trials, fit_slope, latest_speed, summary_table
@@ -14,6 +14,7 @@ from softmax_bench.study.store import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
@@ -82,21 +83,10 @@ def perplexity(results: Results) -> Figure | None:
     table = summary_table(results)
     if "test_perplexity" not in table:
         return None
-    figure = _against_vocabulary(table, "test_perplexity", log=True)
-    axes = figure.axes[0]
     truth = table.dropna(subset="true_perplexity").drop_duplicates("vocab_size")
     known = not truth.empty
-    if known:
-        axes.plot(truth["vocab_size"], truth["true_perplexity"], color=TRUTH, linestyle=":")
-        axes.annotate(
-            "the source itself (no model can be below)",
-            (truth["vocab_size"].iloc[0], truth["true_perplexity"].iloc[0]),
-            textcoords="offset points",
-            xytext=(8, -9),
-            color=TRUTH,
-            fontsize=8,
-            va="top",
-        )
+    figure = _against_vocabulary(table, "test_perplexity", log=True, truth=truth)
+    axes = figure.axes[0]
     dress(
         axes,
         x="vocabulary size V",
@@ -150,9 +140,8 @@ def learning_curves(results: Results) -> Figure | None:
             )
         dress(axes, x="training time [s]", y="validation perplexity", title=f"V = {size:,}")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            _few_ticks(axis)
             axis.set_major_formatter(_plain)
-            axis.set_minor_formatter(NullFormatter())
         label_lines(axes, ends)
     return figure
 
@@ -187,7 +176,10 @@ PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
 """Every plot with its caption, in the order of the report."""
 
 
-def _against_vocabulary(table: pd.DataFrame, column: str, *, log: bool) -> Figure:
+def _against_vocabulary(
+    table: pd.DataFrame, column: str, *, log: bool, truth: pd.DataFrame | None = None
+) -> Figure:
+    """A line a layer; with ``truth``, one more for the source's own perplexity."""
     figure = new_figure()
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -203,20 +195,28 @@ def _against_vocabulary(table: pd.DataFrame, column: str, *, log: bool) -> Figur
         ends.append(
             (rows["vocab_size"].iloc[-1], rows[column].iloc[-1], str(layer), style["color"])
         )
+    if truth is not None and not truth.empty:
+        end = truth.iloc[-1]
+        axes.plot(truth["vocab_size"], truth["true_perplexity"], color=TRUTH, linestyle=":")
+        ends.append((end["vocab_size"], end["true_perplexity"], "the source itself", TRUTH))
     _log_ticks(axes, y=log)
     label_lines(axes, ends)
     return figure
 
 
 def _log_ticks(axes: Axes, *, y: bool = True) -> None:
+    _few_ticks(axes.xaxis)
     axes.xaxis.set_major_formatter(_si)
-    low, high = axes.get_xlim()
-    if high / low < 100:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     if y:
-        low, high = axes.get_ylim()
-        if high / low < 100:
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        _few_ticks(axes.yaxis)
         axes.yaxis.set_major_formatter(_plain)
-        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Round numbers on a logarithmic axis, however little or much of it there is."""
+    low, high = axis.get_view_interval()
+    if high / low < 5:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    elif high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_formatter(NullFormatter())

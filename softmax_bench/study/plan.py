@@ -1,4 +1,4 @@
-"""What to run: from a person's choices to trials, everything checked before the first one starts."""
+"""What to run: from a person's choices to trials, all checked before the first one starts."""
 
 from __future__ import annotations
 

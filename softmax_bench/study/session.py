@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -64,6 +66,7 @@ def _describe(corpus: Corpus, console: Console) -> None:
         f"valid {len(corpus.valid):,}, test {len(corpus.test):,} ({unknown:.1%} <unk>)",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 
@@ -139,11 +142,14 @@ def time_groups(
             records = speed_trials(
                 trials,
                 budget_seconds=time_budget,
-                on_round=lambda share: progress.update(task, completed=share),
+                on_round=partial(_show_share, progress, task),
             )
-            progress.update(task, completed=1.0)
         for record in records:
             write_record(out, record)
+
+
+def _show_share(progress: Progress, task: TaskID, share: float) -> None:
+    progress.update(task, completed=share)
 
 
 def _progress(console: Console) -> Progress:

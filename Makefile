@@ -1,0 +1,32 @@
+# Everything happens in .venv, made here with the tested versions of constraints.txt.
+# Options for pip go into PIP_ARGS, for example an index of CPU-only builds of torch:
+#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN = .venv/bin
+
+.PHONY: demo test benchmark clean
+
+demo: .venv/installed
+	$(BIN)/softmax-bench run --out runs/demo
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+benchmark: .venv/installed
+	$(BIN)/pytest --benchmark-only
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "Python's venv module is not complete; on Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,90 @@
+"""Every output layer, phase by phase, over a grid of vocabulary sizes.
+
+``pytest --benchmark-only`` prints a table for each vocabulary size and phase that compares the
+layers. It times the same :class:`~softmax_bench.measure.LayerStep` as the command line does; but
+pytest-benchmark runs one case to its end before the next, so on a machine whose speed drifts
+``softmax-bench time``, where the layers take turns, is the better judge of a small difference.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.measure import PHASES, LayerStep, zipf_counts
+from softmax_bench.study.plan import split_specs
+
+HIDDEN_SIZE = 256
+NUM_TOKENS = 700
+MAX_FLOPS = 5e11
+"""A step with more is left out of the grid: it takes many seconds on a CPU."""
+SECONDS = 0.5
+"""For one case, within the bounds on its rounds."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The grid: vocabulary size, then layer, then phase, so that one layer is held at a time."""
+    layers = metafunc.config.getoption("--layers")
+    sizes = [int(size) for size in metafunc.config.getoption("--vocab-sizes").split(",")]
+    specs = split_specs(layers) if layers else layer_names()
+    grid = [(size, spec, phase) for size in sizes for spec in specs for phase in PHASES]
+    metafunc.parametrize(("vocab_size", "spec", "phase"), grid)
+
+
+@lru_cache(maxsize=1)
+def _step(spec: str, vocab_size: int) -> LayerStep:
+    torch.manual_seed(0)
+    layer = create_layer(spec, HIDDEN_SIZE, vocab_size, zipf_counts(vocab_size))
+    return LayerStep(layer, NUM_TOKENS)
+
+
+def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, phase: str) -> None:
+    """Time one phase of a training step."""
+    if spec == "full" and 6.0 * NUM_TOKENS * vocab_size * HIDDEN_SIZE > MAX_FLOPS:
+        pytest.skip(f"full softmax at V={vocab_size:,} is too slow for this grid")
+    step = _step(spec, vocab_size)
+    cost = step.layer.cost(NUM_TOKENS)
+    benchmark.group = f"V={vocab_size:,} {phase}"
+    benchmark.extra_info.update(
+        layer=spec,
+        V=vocab_size,
+        H=HIDDEN_SIZE,
+        N=NUM_TOKENS,
+        threads=torch.get_num_threads(),
+        parameters=cost.parameters,
+        rows_touched=cost.rows_touched,
+        flops=cost.flops,
+        bytes=cost.bytes,
+    )
+    step()  # warms up, and makes the optimiser's state
+    begin = time.perf_counter()
+    step()
+    rounds = int(SECONDS / (time.perf_counter() - begin))
+    run, prepare = _phase(step, phase)
+    benchmark.pedantic(run, setup=prepare, rounds=min(50, max(3, rounds)))
+
+
+def _phase(step: LayerStep, phase: str):  # type: ignore[no-untyped-def]
+    """What to time, and what to do untimed before each round."""
+    if phase == "forward":
+        return step.forward, step.zero_grad
+    if phase == "optimizer":
+
+        def gradients() -> None:
+            step.zero_grad()
+            step.forward().backward()
+
+        return step.optimizer.step, gradients
+    if phase == "backward":
+
+        def loss() -> tuple[tuple[torch.Tensor], dict[str, object]]:
+            step.zero_grad()
+            return (step.forward(),), {}
+
+        return torch.Tensor.backward, loss
+    return step, None

@@ -1,0 +1,159 @@
+"""The contract of an output layer as a check that anybody can run on their own layer.
+
+from softmax_bench.testing import check_output_layer
+
+def test_my_layer():
+check_output_layer(lambda H, V, **options: MyLayer(H, V, **options))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import OutputLayer
+
+Factory = Callable[..., OutputLayer]
+"""Called as ``factory(in_features, num_classes, class_counts=..., dtype=...)``."""
+
+
+def check_output_layer(factory: Factory, *, sizes: tuple[int, ...] = (1, 2, 3, 17, 300)) -> None:
+    """Check that a layer keeps the whole contract, at each number of classes in ``sizes``.
+
+    Raises:
+        AssertionError: It does not; the message says which part.
+    """
+    for num_classes in sizes:
+        counts = torch.randint(0, 50, (num_classes,)).double()  # zeros and ties, in any order
+        layer = factory(6, num_classes, class_counts=counts, dtype=torch.float64)
+        _check_distribution(layer)
+        _check_search(layer)
+        _check_loss(layer)
+        _check_state(factory, layer, counts)
+        _check_refusals(layer)
+    _check_empty(factory)
+
+
+def _hidden(layer: OutputLayer, *shape: int) -> Tensor:
+    return torch.randn(*shape, layer.in_features, dtype=torch.float64)
+
+
+def _check_distribution(layer: OutputLayer) -> None:
+    hidden = _hidden(layer, 2, 3)
+    log_prob = layer.log_prob(hidden)
+    assert log_prob.shape == (2, 3, layer.num_classes), "log_prob must have shape (..., V)"
+    total = log_prob.exp().sum(-1)
+    assert torch.allclose(total, torch.ones_like(total)), "probabilities must sum to 1"
+    for target in (torch.zeros(2, 3, dtype=torch.int64), torch.randint(layer.num_classes, (2, 3))):
+        own = layer.target_log_prob(hidden, target)
+        wanted = log_prob.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        assert torch.allclose(own, wanted), "target_log_prob must agree with log_prob"
+    ignored = torch.full((2, 3), layer.ignore_index)
+    assert not layer.target_log_prob(hidden, ignored).any(), "ignored targets must give 0"
+
+
+def _check_search(layer: OutputLayer) -> None:
+    hidden = _hidden(layer, 4)
+    log_prob = layer.log_prob(hidden)
+    for k in {1, min(5, layer.num_classes), layer.num_classes}:
+        values, classes = layer.topk(hidden, k)
+        wanted = log_prob.topk(k).values
+        assert torch.allclose(values, wanted), "topk must find the most probable classes"
+        found = log_prob.gather(-1, classes)
+        assert torch.allclose(found, wanted), "topk's ids must belong to its values"
+    draws = 2000
+    drawn = layer.sample(hidden[:1].expand(draws, -1))
+    assert drawn.shape == (draws,), "sample must have the shape of the hidden states without H"
+    expected = log_prob[0].exp()
+    frequency = drawn.bincount(minlength=layer.num_classes) / draws
+    error = (expected * (1 - expected) / draws).sqrt() + 1 / draws
+    assert bool(((frequency - expected).abs() < 6 * error).all()), "sample must follow log_prob"
+
+
+def _check_loss(layer: OutputLayer) -> None:
+    hidden = _hidden(layer, 2, 4).requires_grad_()
+    target = torch.randint(layer.num_classes, (2, 4))
+    target[0, 0] = layer.ignore_index
+    loss = layer(hidden, target)
+    assert loss.shape == (), "forward must give a scalar"
+    assert bool(loss.isfinite()), "the loss must be finite"
+    loss.backward()
+    assert hidden.grad is not None, "the hidden states must get a gradient"
+    assert bool(hidden.grad.isfinite().all()), "gradients must be finite"
+    assert not hidden.grad[0, 0].any(), "an ignored target must give no gradient"
+    row_sparse = {id(p) for p in layer.row_sparse_parameters()}
+    for name, parameter in layer.named_parameters():
+        grad = parameter.grad
+        assert grad is not None, f"{name} must get a gradient in every step"
+        assert grad.is_sparse == (id(parameter) in row_sparse), f"{name}: row_sparse_parameters"
+        if grad.is_sparse:
+            assert grad.is_coalesced(), f"{name}: a row-sparse gradient must be coalesced"
+        parameter.grad = None
+    nothing = layer(hidden, torch.full((2, 4), layer.ignore_index))
+    assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
+    cost = layer.cost(8)
+    assert cost.parameters == sum(p.numel() for p in layer.parameters()), "cost: parameters"
+
+
+def _check_state(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
+    hidden = _hidden(layer, 3)
+    # Other counts: whatever the layer derives from them must come with the state.
+    other = factory(6, layer.num_classes, class_counts=counts.flip(0), dtype=torch.float64)
+    other.load_state_dict(layer.state_dict())
+    for twin in (other, copy.deepcopy(layer)):
+        same = torch.allclose(twin.log_prob(hidden), layer.log_prob(hidden))
+        assert same, "a copy and a layer with loaded state must give the same distribution"
+        target = torch.randint(layer.num_classes, (3,))
+        own = twin.target_log_prob(hidden, target)
+        assert torch.allclose(own, layer.target_log_prob(hidden, target)), "state: target_log_prob"
+    single = copy.deepcopy(layer).float()
+    log_prob = single.log_prob(hidden.float())
+    assert log_prob.dtype == torch.float32, "layer.float() must make a float32 layer"
+    loss = single(hidden.float(), torch.zeros(3, dtype=torch.int64))
+    assert loss.dtype == torch.float32, "the loss must have the layer's type"
+
+
+def _check_refusals(layer: OutputLayer) -> None:
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    hidden = _hidden(layer, 2)
+    zeros = torch.zeros(2, dtype=torch.int64)
+    not_finite = hidden.clone()
+    not_finite[0, 0] = torch.nan
+    for what, states, target in (
+        ("hidden states of another width", _hidden(layer, 2)[:, 1:], zeros),
+        ("targets of another shape", hidden, zeros[:1]),
+        ("a target that is no class", hidden, zeros + layer.num_classes),
+        ("a negative target", hidden, zeros - 1),
+        ("a target that is not whole", hidden, zeros.double()),
+        ("NaN in the hidden states", not_finite, zeros),
+    ):
+        if layer.num_classes == 1 and what.startswith("NaN"):
+            continue  # one class is certain whatever the hidden state
+        try:
+            layer(states, target)
+        except ValueError:
+            continue
+        raise AssertionError(f"{what} must raise a ValueError")
+    for k in (0, layer.num_classes + 1):
+        try:
+            layer.topk(hidden, k)
+        except ValueError:
+            continue
+        raise AssertionError(f"topk with k={k} must raise a ValueError")
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name]), f"refused input must change nothing: {name}"
+
+
+def _check_empty(factory: Factory) -> None:
+    layer = factory(6, 5, class_counts=torch.ones(5), dtype=torch.float64)
+    hidden, target = _hidden(layer, 0).requires_grad_(), torch.zeros(0, dtype=torch.int64)
+    loss = layer(hidden, target)
+    loss.backward()
+    assert float(loss.detach()) == 0.0, "an empty batch must give loss 0"
+    assert layer.log_prob(hidden).shape == (0, 5), "log_prob of an empty batch"
+    assert layer.target_log_prob(hidden, target).shape == (0,), "target_log_prob of an empty batch"
+    assert layer.topk(hidden, 2)[0].shape == (0, 2), "topk of an empty batch"
+    assert layer.sample(hidden).shape == (0,), "sample of an empty batch"

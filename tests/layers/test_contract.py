@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softmax_bench.layers import create_layer, layer_names, parse_spec
+from softmax_bench.testing import check_output_layer
+
+VARIANTS = [
+    *layer_names(),
+    "full(bias=False)",
+    "hierarchical(bias=False)",
+    "nce(num_samples=7, shared=False)",
+    "nce(log_z='learned', noise='log_uniform')",
+    "nce(log_z='estimated', bias=False)",
+    "nce(log_z=2.5, num_samples=3, power=0.5)",
+    "sampled(num_samples=5)",
+    "sampled(num_samples=4, replacement=True, noise='unigram', power=0.75)",
+    "sampled(noise='uniform', bias=False)",
+]
+
+
+@pytest.mark.parametrize("spec", VARIANTS)
+def test_contract(spec: str) -> None:
+    layer, options = parse_spec(spec)
+    check_output_layer(
+        lambda width, classes, **common: layer(width, classes, **{**common, **options})
+    )
+
+
+@pytest.mark.parametrize("spec", layer_names())
+@given(size=st.integers(1, 10_000), seed=st.integers(0, 1000))
+def test_normalised_at_any_size(spec: str, size: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = create_layer(spec, 3, size, torch.randint(0, 9, (size,)), dtype=torch.float64)
+    total = layer.log_prob(2 * torch.randn(2, 3, dtype=torch.float64)).exp().sum(-1)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("spec", layer_names())
+def test_starts_at_the_unigram_model(spec: str) -> None:
+    """Same start for all: at hidden state 0 every layer gives the log-unigram distribution."""
+    counts = torch.tensor([5.0, 1.0, 30.0, 0.0, 4.0, 60.0])
+    layer = create_layer(spec, 3, 6, counts, dtype=torch.float64)
+    seen = counts.clamp(min=1).double()
+    torch.testing.assert_close(
+        layer.log_prob(torch.zeros(1, 3, dtype=torch.float64))[0], (seen / seen.sum()).log()
+    )
+
+
+@pytest.mark.parametrize("spec", ["full", "nce", "sampled"])
+def test_state_dict_is_that_of_a_linear_layer(spec: str) -> None:
+    layer = create_layer(spec, 4, 9)
+    linear = torch.nn.Linear(4, 9)
+    state = {name: layer.state_dict()[name] for name in ("weight", "bias")}
+    linear.load_state_dict(state)
+    hidden = torch.randn(2, 4)
+    torch.testing.assert_close(layer.log_prob(hidden), linear(hidden).log_softmax(-1))
