@@ -41,7 +41,7 @@ def run(
     layers: Layers = DEFAULT_LAYERS,
     vocab_sizes: Annotated[
         str, typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type.")
-    ] = "1000,5000,20000",
+    ] = "1000,4000,16000",
     learning_rates: Annotated[
         str,
         typer.Option(help="Learning rates; of several, each layer gets the one it does best with."),
@@ -121,11 +121,13 @@ def time_layers(
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
     from softmax_bench.study import session
-    from softmax_bench.study.plan import split_specs
+    from softmax_bench.study.plan import check_layers, split_specs
     from softmax_bench.study.record import SpeedTrial
 
     console = _console()
     sizes = [int(size) for size in _numbers(vocab_sizes, "--vocab-sizes")]
+    specs = split_specs(layers)
+    check_layers(specs, optimizer, device)
     groups = [
         [
             SpeedTrial(
@@ -139,7 +141,7 @@ def time_layers(
                 device=device,
                 dtype="float32",
             )
-            for layer in split_specs(layers)
+            for layer in specs
         ]
         for size in sizes
     ]

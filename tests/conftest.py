@@ -10,6 +10,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from softmax_bench.study.store import write_record
+from tests.records import speed_record, train_record
+
 # Shapes in annotations are checked in the tests only: in use they cost nothing. Output layers
 # check what they are given themselves, with messages for people.
 install_import_hook(["softmax_bench.ops", "softmax_bench.lm"], "beartype.beartype")
@@ -30,4 +33,18 @@ def corpora_folder() -> Path:
     folder = Path(os.environ.get("SOFTMAX_BENCH_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"no corpora at {folder}; set SOFTMAX_BENCH_DATA to test on real text")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Four layers at three vocabulary sizes."""
+    folder = tmp_path / "store"
+    for size in (1000, 10_000, 100_000):
+        for number, layer in enumerate(
+            ("full", "hierarchical", "nce(num_samples=25)", "sampled(num_samples=64)")
+        ):
+            seconds = size / 1e5 if layer == "full" else 0.01 * (1 + number / 50)
+            write_record(folder, speed_record(layer, size, seconds))
+            write_record(folder, train_record(layer, size, 100.0 + number + size / 1000))
     return folder

@@ -87,13 +87,17 @@ def load_corpus(
         return _synthetic(vocab_size or _SYNTHETIC_VOCAB_SIZE, seed, tokens)
     path = Path(spec)
     vocabulary, splits = read_text(path, vocab_size)
+    unknown_id = vocabulary.ids.get(UNKNOWN)
     return Corpus(
         name=path.resolve().name,
         vocab_size=len(vocabulary),
         vocabulary=vocabulary,
-        unknown_id=vocabulary.ids.get(UNKNOWN),
-        eos_id=vocabulary.ids[END_OF_LINE],
-        **splits,
+        unknown_id=unknown_id,
+        # In a very small vocabulary the end of a line may itself be among the rare types.
+        eos_id=vocabulary.ids.get(END_OF_LINE, unknown_id or 0),
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
     )
 
 
@@ -111,5 +115,7 @@ def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
         name=SYNTHETIC,
         vocab_size=vocab_size,
         true_perplexity=true,
-        **{split: text.astype(np.int32) for split, text in texts.items()},
+        train=texts["train"].astype(np.int32),
+        valid=texts["valid"].astype(np.int32),
+        test=texts["test"].astype(np.int32),
     )

@@ -2,7 +2,12 @@
 
 from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import ENCODERS, RNNLanguageModel, RowSparseEmbedding
-from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm, make_optimizer
+from softmax_bench.lm.optimizers import (
+    PairedOptimizer,
+    check_optimizer,
+    clip_grad_norm,
+    make_optimizer,
+)
 from softmax_bench.lm.streams import IGNORED, Streams, make_streams
 from softmax_bench.lm.train import DivergedError, Progress, train
 
@@ -16,6 +21,7 @@ __all__ = [
     "RNNLanguageModel",
     "RowSparseEmbedding",
     "Streams",
+    "check_optimizer",
     "clip_grad_norm",
     "evaluate",
     "make_optimizer",

@@ -139,6 +139,14 @@ class PairedOptimizer:
             part.zero_grad(set_to_none=True)
 
 
+def check_optimizer(name: str) -> None:
+    """Raise a SoftmaxBenchError if there is no optimiser of that name."""
+    if name not in _RULES:
+        near = difflib.get_close_matches(name, _RULES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SoftmaxBenchError(f"unknown optimizer {name!r}: choose {', '.join(_RULES)}{hint}")
+
+
 def make_optimizer(
     name: str,
     parameters: Iterable[nn.Parameter],
@@ -156,10 +164,7 @@ def make_optimizer(
     Raises:
         SoftmaxBenchError: There is no such rule, or the rate is not positive.
     """
-    if name not in _RULES:
-        near = difflib.get_close_matches(name, _RULES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SoftmaxBenchError(f"unknown optimizer {name!r}: choose {', '.join(_RULES)}{hint}")
+    check_optimizer(name)
     if not lr > 0:
         raise SoftmaxBenchError(f"the learning rate must be positive, not {lr}")
     sparse = {id(p): p for p in row_sparse}

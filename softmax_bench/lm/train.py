@@ -39,9 +39,10 @@ def train(
     valid: Streams,
     *,
     window: int,
+    valid_window: int,
     max_tokens: int,
     clip_norm: float,
-    evaluations: int = 8,
+    evaluations: int = 6,
     on_step: Callable[[int], None] = lambda tokens: None,
 ) -> list[Progress]:
     """Train until ``max_tokens`` tokens were predicted, passing over ``text`` as often as needed.
@@ -54,6 +55,7 @@ def train(
         text: Training text.
         valid: Text to evaluate on, ``evaluations`` times at equal distances, the last at the end.
         window: Time steps through which gradients flow back.
+        valid_window: Time steps evaluated at once.
         max_tokens: Budget.
         clip_norm: Greatest joint norm of all gradients.
         evaluations: How often to evaluate.
@@ -81,7 +83,9 @@ def train(
         if tokens * evaluations >= max_tokens * (len(history) + 1):
             train_loss = float(torch.stack(losses).mean())
             seconds += time.perf_counter() - started
-            history.append(Progress(tokens, seconds, train_loss, evaluate(model, valid, window)))
+            history.append(
+                Progress(tokens, seconds, train_loss, evaluate(model, valid, valid_window))
+            )
             if tokens >= max_tokens:
                 break
             losses.clear()

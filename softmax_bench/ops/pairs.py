@@ -62,7 +62,7 @@ class _PairScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, gathered, starts, columns, touched = ctx.saved_tensors
         dtype = accumulator(hidden.dtype)
         values = grad.to(dtype)

@@ -42,7 +42,7 @@ class _EmbedRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
         rows, inverse = distinct(ids.reshape(-1))
         values = grad.new_zeros(rows.shape[0], grad.shape[-1])

@@ -38,6 +38,7 @@ def step_time(results: Results) -> Figure | None:
     figure = new_figure()
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
+    _frame(axes, steps["vocab_size"])
     ends = []
     layers = steps["layer"].unique().tolist()
     for layer, rows in steps.groupby("layer"):
@@ -45,7 +46,7 @@ def step_time(results: Results) -> Figure | None:
         ms = rows["seconds"] * 1e3
         error = [ms - rows["low"] * 1e3, rows["high"] * 1e3 - ms]
         style = line_style(str(layer), layers)
-        axes.errorbar(rows["vocab_size"], ms, yerr=error, capsize=2, **style)  # type: ignore[arg-type]
+        axes.errorbar(rows["vocab_size"], ms, yerr=error, capsize=2, **style)
         slope = (
             f"  (~V^{fit_slope(rows['vocab_size'], rows['seconds']):.2f})" if len(rows) > 1 else ""
         )
@@ -128,7 +129,7 @@ def learning_curves(results: Results) -> Figure | None:
         ends = []
         for trial in best[best["vocab_size"] == size].itertuples():
             curve = results.curves[results.curves["id"] == trial.id]
-            style = line_style(str(trial.layer), layers) | {"markersize": "3"}
+            style = line_style(str(trial.layer), layers) | {"markersize": 3}
             axes.plot(curve["seconds"], curve["valid_perplexity"], **style)
             ends.append(
                 (
@@ -187,6 +188,7 @@ def _against_vocabulary(
         axes.set_yscale("log")
     ends = []
     known = table.dropna(subset=column)
+    _frame(axes, known["vocab_size"])
     layers = known["layer"].unique().tolist()
     for layer, rows in known.groupby("layer"):
         rows = rows.sort_values("vocab_size")
@@ -202,6 +204,11 @@ def _against_vocabulary(
     _log_ticks(axes, y=log)
     label_lines(axes, ends)
     return figure
+
+
+def _frame(axes: Axes, sizes: pd.Series) -> None:
+    """Room on both sides of the vocabulary sizes, even where there is only one."""
+    axes.set_xlim(sizes.min() / 1.2, sizes.max() * 1.2)
 
 
 def _log_ticks(axes: Axes, *, y: bool = True) -> None:

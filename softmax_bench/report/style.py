@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -35,14 +35,14 @@ def colour(layer: str) -> str:
     return _FIXED.get(name) or _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
 
 
-def line_style(layer: str, layers: Sequence[str]) -> dict[str, str]:
+def line_style(layer: str, layers: Sequence[str]) -> dict[str, Any]:
     """Line and marker that tell a layer from the others of its family."""
     place = sorted(one for one in set(layers) if family(one) == family(layer)).index(layer)
     return {
         "color": colour(layer),
         "linestyle": _STYLES[place % len(_STYLES)],
         "marker": _MARKERS[place % len(_MARKERS)],
-        "markersize": "5",
+        "markersize": 5,
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import parse_spec
-from softmax_bench.lm import ENCODERS
+from softmax_bench.lm import ENCODERS, check_optimizer
 from softmax_bench.study.record import SpeedTrial, TrainTrial
 
 
@@ -44,14 +46,13 @@ def check(choices: Choices) -> None:
     Raises:
         SoftmaxBenchError: A choice is not possible.
     """
-    for spec in choices.layers:
-        parse_spec(spec)
+    check_layers(choices.layers, choices.optimizer, choices.device)
     if choices.encoder not in ENCODERS:
         raise SoftmaxBenchError(
             f"unknown encoder {choices.encoder!r}: choose {', '.join(ENCODERS)}"
         )
     for name in (
-        "embedding_size", "hidden_size", "num_layers", "batch_size", "bptt", "max_tokens",
+        "hidden_size", "embedding_size", "num_layers", "batch_size", "bptt", "max_tokens",
         "tune_tokens", "threads",
     ):  # fmt: skip
         if getattr(choices, name) < 1:
@@ -66,6 +67,23 @@ def check(choices: Choices) -> None:
             "a tied embedding has the hidden size: set both to the same number, not "
             f"{choices.embedding_size} and {choices.hidden_size}"
         )
+
+
+def check_layers(layers: Sequence[str], optimizer: str, device: str) -> None:
+    """Look at what training and timing have in common.
+
+    Raises:
+        SoftmaxBenchError: A layer, the optimiser or the device is not there.
+    """
+    for spec in layers:
+        parse_spec(spec)
+    if not layers or len(set(layers)) < len(layers):
+        raise SoftmaxBenchError("name at least one layer; none may be named twice")
+    check_optimizer(optimizer)
+    if device not in ("cpu", "cuda"):
+        raise SoftmaxBenchError(f"unknown device {device!r}: choose cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SoftmaxBenchError("no CUDA device is to be seen here: choose cpu")
 
 
 def load_corpora(choices: Choices) -> list[Corpus]:

@@ -33,8 +33,10 @@ from softmax_bench.study.record import (
     trial_id,
 )
 
-EVALUATION_BATCH = 10
+EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""
+EVALUATION_WINDOW = 50
+"""Time steps evaluated at once; it has no influence on the result."""
 
 
 def train_trial(
@@ -77,6 +79,7 @@ def train_trial(
         make_streams(corpus.train, trial.batch_size, corpus.eos_id).to(device),
         valid,
         window=trial.bptt,
+        valid_window=EVALUATION_WINDOW,
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
         on_step=on_step,
@@ -102,7 +105,7 @@ def train_trial(
                 for point in history
             ],
             valid=_evaluation(last.valid, corpus, "valid"),
-            test=_evaluation(evaluate(model, test, trial.bptt), corpus, "test"),
+            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW), corpus, "test"),
         ),
     )
 

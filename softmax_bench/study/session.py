@@ -20,7 +20,6 @@ from rich.progress import (
 from rich.text import Text
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import DivergedError
 from softmax_bench.study import plan
 from softmax_bench.study.plan import Choices
@@ -126,13 +125,6 @@ def time_groups(
     A group is timed anew unless all of it is stored: a layer timed alone would not have taken
     turns with the others.
     """
-    from softmax_bench.layers import parse_spec
-
-    for trials in groups:
-        for trial in trials:
-            parse_spec(trial.layer)
-        if len({trial.layer for trial in trials}) < len(trials):
-            raise SoftmaxBenchError("a layer is named twice")
     for trials in groups:
         if all(record_path(out, trial_id(trial)).exists() for trial in trials):
             console.print(f"timing V={trials[0].vocab_size:,}: done before", highlight=False)

@@ -22,6 +22,11 @@ def exact_gradient(layer: LinearOutputLayer, hidden: Tensor, target: Tensor) -> 
     return weight.grad
 
 
+def _gradient_of(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.to_dense()
+
+
 def mean_gradient(
     layer: LinearOutputLayer, hidden: Tensor, target: Tensor, draws: int
 ) -> tuple[Tensor, Tensor]:
@@ -31,8 +36,7 @@ def mean_gradient(
     for _ in range(draws):
         layer.weight.grad = None
         layer(hidden, target).backward()
-        assert layer.weight.grad is not None
-        gradient = layer.weight.grad.to_dense()
+        gradient = _gradient_of(layer.weight)
         total += gradient
         square += gradient**2
     mean = (total / draws).detach()

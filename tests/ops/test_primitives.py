@@ -217,9 +217,9 @@ def test_half_precision_accumulates_in_float32(dtype: torch.dtype) -> None:
     hidden, weight, bias, target, _ = operands(64, 5000, 32)
     hidden, weight = hidden * 0.3, weight * 0.3
     coefficient = torch.full((64,), 1 / 64, dtype=torch.float64)
-    half = [x.to(dtype) for x in (hidden, weight, bias)]
-    exact = reference.linear_cross_entropy(*[x.double() for x in half], target, coefficient)
-    loss = ops.linear_cross_entropy(*half, target, coefficient.float())
+    h, w, b = (x.to(dtype) for x in (hidden, weight, bias))
+    exact = reference.linear_cross_entropy(h.double(), w.double(), b.double(), target, coefficient)
+    loss = ops.linear_cross_entropy(h, w, b, target, coefficient.float())
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), exact, rtol=1e-3, atol=0)
 

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softmax_bench.corpora import Corpus, load_corpus
+from softmax_bench.errors import SoftmaxBenchError
+
+
+def folder_of(path: Path, **splits: str) -> Path:
+    for split, text in splits.items():
+        (path / f"{split}.txt").write_text(text, encoding="utf-8")
+    return path
+
+
+def words(corpus: Corpus, split: str) -> list[str]:
+    assert corpus.vocabulary is not None
+    return [corpus.vocabulary.words[i] for i in corpus.split(split)]
+
+
+def test_most_frequent_types_are_kept_and_lines_end(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="b a b\nc b\n\na d\n", valid="a x\n", test="b")
+    corpus = load_corpus(str(tmp_path), vocab_size=4)
+    assert words(corpus, "train") == [
+        "b",
+        "a",
+        "b",
+        "<eos>",
+        "<unk>",
+        "b",
+        "<eos>",
+        "<eos>",
+        "a",
+        "<unk>",
+        "<eos>",
+    ]
+    assert words(corpus, "valid") == ["a", "<unk>", "<eos>"]
+    assert words(corpus, "test") == ["b", "<eos>"]
+    assert corpus.class_counts.tolist() == [4, 3, 2, 2]
+    assert corpus.unknown_tokens("train") == 2
+
+
+line = st.lists(st.sampled_from(["a", "bb", "ccc", "é", "d", "e", "f"]), max_size=6).map(" ".join)
+text = st.lists(line, min_size=1, max_size=20).map("\n".join).map(lambda t: t + "\nq\n")
+
+
+@given(train=text, valid=text, size=st.integers(2, 9))
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, train: str, valid: str, size: int
+) -> None:
+    folder = folder_of(tmp_path_factory.mktemp("t"), train=train, valid=valid, test="q\n")
+    tokens = train.replace("\n", " <eos> ").split()
+    types = set(tokens)
+    try:
+        corpus = load_corpus(str(folder), vocab_size=size)
+    except SoftmaxBenchError:
+        needs_unknown = not set(valid.split()) <= types
+        assert size > len(types) + needs_unknown
+        return
+    assert corpus.vocabulary is not None
+    known = set(corpus.vocabulary.words)
+    assert corpus.vocab_size == len(known) == size
+    assert words(corpus, "train") == [t if t in known else "<unk>" for t in tokens]
+    assert (np.diff(corpus.class_counts) <= 0).all()
+    counts = Counter(tokens)
+    left_out = [counts[t] for t in types - known]
+    kept = [counts[t] for t in known - {"<unk>"}]
+    assert not left_out or max(left_out) <= min(kept, default=max(left_out))
+
+
+def test_one_file_is_cut_at_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"w{i} x\n" for i in range(100)))
+    corpus = load_corpus(str(path))
+    assert corpus.name == "book.txt"
+    assert [len(corpus.split(s)) for s in ("train", "valid", "test")] == [270, 15, 15]
+
+
+def test_gzip_and_prefixes(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        (tmp_path / f"ptb.{split}.txt").write_text("a b\n")
+    (tmp_path / "test.txt.gz").write_bytes(gzip.compress(b"a\n"))
+    assert words(load_corpus(str(tmp_path)), "test") == ["a", "<eos>"]
+
+
+def test_hash_tells_texts_apart(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a b c\n", valid="a\n", test="a\n")
+    first = load_corpus(str(tmp_path)).sha256
+    assert load_corpus(str(tmp_path)).sha256 == first
+    (tmp_path / "test.txt").write_text("b\n")
+    assert load_corpus(str(tmp_path)).sha256 != first
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is empty"),
+        (b"a\0b\n", r"not text: byte 1 is zero"),
+        ("a caf\u00e9\n".encode("latin-1"), r"not UTF-8: byte 5 is 0xe9; convert it"),
+    ],
+)
+def test_bad_text(tmp_path: Path, content: bytes, message: str) -> None:
+    folder_of(tmp_path, valid="a\n", test="a\n")
+    (tmp_path / "train.txt").write_bytes(content)
+    with pytest.raises(SoftmaxBenchError, match=message):
+        load_corpus(str(tmp_path))
+
+
+def test_offset_of_a_bad_byte_far_into_a_file(tmp_path: Path) -> None:
+    folder_of(tmp_path, valid="a\n", test="a\n")
+    content = b"abc\n" * 2_000_000 + b"\xff\n"
+    (tmp_path / "train.txt").write_bytes(content)
+    with pytest.raises(SoftmaxBenchError, match="byte 8000000 is 0xff"):
+        load_corpus(str(tmp_path))
+
+
+def test_broken_gzip(tmp_path: Path) -> None:
+    folder_of(tmp_path, valid="a\n", test="a\n")
+    packed = gzip.compress(b"some words here\n" * 1000)
+    for content in (packed[:-20], b"not gzip at all"):
+        (tmp_path / "train.txt.gz").write_bytes(content)
+        with pytest.raises(SoftmaxBenchError, match="not a whole gzip file"):
+            load_corpus(str(tmp_path))
+
+
+def test_missing_things(tmp_path: Path) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"no text at .*nowhere"):
+        load_corpus(str(tmp_path / "nowhere"))
+    folder_of(tmp_path, train="a\n", test="a\n")
+    with pytest.raises(SoftmaxBenchError, match=r"no valid text: looked for valid\.txt"):
+        load_corpus(str(tmp_path))
+
+
+def test_vocabulary_that_is_not_there(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a b\n", valid="a\n", test="a\n")
+    with pytest.raises(SoftmaxBenchError, match="has only 3 types: use 3 or less"):
+        load_corpus(str(tmp_path), vocab_size=4)
+    with pytest.raises(SoftmaxBenchError, match="at least 2"):
+        load_corpus(str(tmp_path), vocab_size=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens"),
+    [
+        ("ptb", 10_000, (929_589, 73_760, 82_430)),
+        ("wikitext-2", 33_278, (2_088_628, 217_646, 245_569)),
+    ],
+)
+def test_published_token_counts(
+    corpora_folder: Path, name: str, size: int, tokens: tuple[int, int, int]
+) -> None:
+    corpus = load_corpus(str(corpora_folder / name))
+    assert corpus.vocab_size == size
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == tokens

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.lm import clip_grad_norm, make_optimizer
+from softmax_bench.ops import row_sparse
+
+DENSE: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+}
+
+
+def gradients(steps: int) -> list[Tensor]:
+    """Row-sparse gradients of a (10, 3) table, always on other rows."""
+    return [
+        row_sparse(torch.randperm(10)[:4].sort()[0], torch.randn(4, 3), 10) for _ in range(steps)
+    ]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad"])
+def test_row_sparse_steps_equal_dense_ones(name: str) -> None:
+    ours, theirs = nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(10, 3))
+    optimizer = make_optimizer(name, [ours], [ours], 0.1)
+    dense = DENSE[name]([theirs], lr=0.1)
+    for gradient in gradients(6):
+        ours.grad, theirs.grad = gradient, gradient.to_dense()
+        optimizer.step()
+        dense.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_lazy_adam_equals_torchs() -> None:
+    ours, theirs = nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(10, 3))
+    optimizer = make_optimizer("adam", [ours], [ours], 0.1)
+    sparse = torch.optim.SparseAdam([theirs], lr=0.1)
+    for gradient in gradients(6):
+        ours.grad, theirs.grad = gradient, gradient
+        optimizer.step()
+        sparse.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_dense_and_row_sparse_parameters_side_by_side() -> None:
+    table, matrix = nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(2, 2))
+    optimizer = make_optimizer("sgd", [table, matrix], [table], 1.0)
+    table.grad = row_sparse(torch.tensor([4]), torch.ones(1, 3), 10)
+    matrix.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert table[:, 0].tolist() == [1, 1, 1, 1, 0, 1, 1, 1, 1, 1]
+    assert matrix.tolist() == [[0, 0], [0, 0]]
+    optimizer.zero_grad()
+    assert table.grad is None
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_clipping_equals_torchs(max_norm: float) -> None:
+    table, matrix = nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(2, 2))
+    twins = [nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(2, 2))]
+    table.grad, matrix.grad = gradients(1)[0], torch.randn(2, 2)
+    twins[0].grad, twins[1].grad = table.grad.to_dense(), matrix.grad.clone()
+    norm = clip_grad_norm([table, matrix], max_norm)
+    wanted = nn.utils.clip_grad_norm_(twins, max_norm)
+    torch.testing.assert_close(norm, wanted)
+    torch.testing.assert_close(table.grad.to_dense(), twins[0].grad)
+    torch.testing.assert_close(matrix.grad, twins[1].grad)
+
+
+def test_a_sum_of_row_gradients_is_clipped_as_a_sum() -> None:
+    table = nn.Parameter(torch.zeros(4, 1))
+    indices = torch.tensor([[1, 1]])
+    table.grad = torch.sparse_coo_tensor(
+        indices, torch.tensor([[3.0], [1.0]]), (4, 1), check_invariants=False
+    )
+    assert float(clip_grad_norm([table], 2.0)) == 4.0
+    torch.testing.assert_close(table.grad.to_dense()[1], torch.tensor([2.0]))
+
+
+def test_wrong_choices() -> None:
+    parameter = nn.Parameter(torch.ones(1))
+    with pytest.raises(SoftmaxBenchError, match="did you mean 'adagrad'"):
+        make_optimizer("adagrade", [parameter], [], 0.1)
+    with pytest.raises(SoftmaxBenchError, match="must be positive"):
+        make_optimizer("sgd", [parameter], [], 0.0)

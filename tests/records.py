@@ -1,0 +1,78 @@
+"""Fabricated records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from softmax_bench.study.record import (
+    CurvePoint,
+    Environment,
+    Evaluation,
+    SpeedRecord,
+    SpeedResult,
+    SpeedTrial,
+    Timing,
+    TrainRecord,
+    TrainResult,
+    TrainTrial,
+    trial_id,
+)
+
+ENVIRONMENT = Environment(
+    processor="Test processor", cores=2, memory_bytes=2**34, system="Linux", accelerator=None,
+    versions={"torch": "2.13.0"}, blas="MKL", git_commit="abc", variables={},
+)  # fmt: skip
+
+
+def timing(seconds: float) -> Timing:
+    return Timing(median=seconds, low=0.9 * seconds, high=1.1 * seconds, repetitions=7)
+
+
+def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> SpeedRecord:
+    trial = SpeedTrial(
+        layer=layer, vocab_size=size, hidden_size=8, num_tokens=20, optimizer="sgd", seed=0,
+        threads=2, device="cpu", dtype="float32",
+    )  # fmt: skip
+    trial = msgspec.structs.replace(trial, **changes)
+    shares = {"forward": 0.5, "backward": 0.3, "optimizer": 0.2, "step": 1.0}
+    return SpeedRecord(
+        id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
+        environment=ENVIRONMENT,
+        result=SpeedResult(
+            phases={phase: timing(share * seconds) for phase, share in shares.items()},
+            peak_bytes=int(1e6 * seconds), parameters=9 * size, rows_touched=size,
+            flops=2e9 * seconds, bytes=10.0,
+        ),
+    )  # fmt: skip
+
+
+def train_record(
+    layer: str, size: int, perplexity: float, rate: float = 0.1, **changes: Any
+) -> TrainRecord:
+    trial = TrainTrial(
+        corpus="ptb", corpus_sha256=f"{size}", vocab_size=size, layer=layer, encoder="lstm",
+        embedding_size=8, hidden_size=8, num_layers=1, dropout=0.0, tied=False, optimizer="sgd",
+        learning_rate=rate, clip_norm=5.0, batch_size=2, bptt=10, max_tokens=1000, seed=0,
+        threads=2, device="cpu", dtype="float32",
+    )  # fmt: skip
+    trial = msgspec.structs.replace(trial, **changes)
+
+    def evaluation(value: float) -> Evaluation:
+        return Evaluation(
+            tokens=500, unknown_tokens=3, nats=1.0, perplexity=value, true_perplexity=50.0
+        )
+
+    return TrainRecord(
+        id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
+        environment=ENVIRONMENT,
+        result=TrainResult(
+            train_tokens=1000, train_seconds=9.0, parameters=99 * size, layer_parameters=9 * size,
+            curve=[
+                CurvePoint(tokens=n, seconds=n / 99, train_loss=5.0, valid_perplexity=value)
+                for n, value in ((500, 2 * perplexity), (1000, perplexity))
+            ],
+            valid=evaluation(perplexity), test=evaluation(perplexity + 1),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmax_bench.report.compare import compare_layers, compare_results
+from softmax_bench.report.tables import fit_slope, markdown_table, summary_table, warnings
+from softmax_bench.study.store import frames, load_results
+from tests.records import speed_record, train_record
+
+
+def test_summary(store: Path) -> None:
+    table = summary_table(load_results(store))
+    assert len(table) == 12
+    row = table[(table.layer == "nce(num_samples=25)") & (table.vocab_size == 10_000)].iloc[0]
+    assert row.test_perplexity == 113.0
+    assert row.excess == pytest.approx(113 / 50)
+    assert row.step_ms == pytest.approx(10.4)
+    assert row.forward_ms == pytest.approx(5.2)
+    assert row.speedup == pytest.approx(100 / 10.4)
+    assert row.gflops == pytest.approx(2.0)
+    assert row.memory_mb == pytest.approx(0.0104)
+
+
+def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
+    results = frames(
+        [
+            train_record("full", 10, 90.0, rate=0.1),
+            train_record("full", 10, 80.0, rate=0.2),
+            train_record("full", 10, 70.0, rate=0.4, max_tokens=10),  # was for tuning
+        ]
+    )
+    table = summary_table(results)
+    assert table["learning_rate"].tolist() == [0.2]
+    assert warnings(results) == []
+
+
+def test_unlike_configurations_are_not_mixed() -> None:
+    late = speed_record("full", 10, 1.0, hidden_size=99)
+    results = frames([speed_record("full", 10, 2.0), speed_record("full", 100, 2.0), late])
+    assert len(summary_table(results)) in (1, 2)
+    assert any("hidden_size" in text for text in warnings(results))
+
+
+@pytest.mark.parametrize("kind", ["train", "speed"])
+def test_one_kind_alone(kind: str) -> None:
+    record = train_record("full", 10, 2.0) if kind == "train" else speed_record("full", 10, 2.0)
+    table = summary_table(frames([record]))
+    assert len(table) == 1
+    assert "V" in markdown_table(table)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_slope_of_a_power_law(power: float) -> None:
+    sizes = np.array([1e3, 1e4, 1e5])
+    assert fit_slope(sizes, 3 * sizes**power) == pytest.approx(power)
+
+
+def test_compare_result_sets() -> None:
+    a = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 1.0)])
+    b = frames([speed_record("full", 10, 2.0), speed_record("nce", 10, 1.05)])
+    table = compare_results(a, b).table.set_index("layer")
+    assert table.loc["full", "time_ratio"] == 0.5
+    assert table.loc["full", "time_low"] == pytest.approx(0.9 / 2.2)
+    assert table["time_verdict"].to_dict() == {
+        "full": "A is faster",
+        "nce": "no difference found",
+    }
+
+
+def test_compare_warns_of_unlike_things() -> None:
+    a = frames([speed_record("full", 10, 1.0)])
+    b = frames([speed_record("full", 10, 1.0, threads=1)])
+    assert any("threads (2 against 1)" in text for text in compare_results(a, b).warnings)
+    assert compare_results(a, a).warnings == []
+
+
+def test_compare_layers(store: Path) -> None:
+    results = load_results(store)
+    table = compare_layers(results, "hierarchical", "full").table
+    assert table["perplexity_difference"].tolist() == [1.0, 1.0, 1.0]
+    assert table["time_ratio"].iloc[-1] == pytest.approx(0.0102)
+    with pytest.raises(ValueError, match="no results for layer 'fulll'; there are: full"):
+        compare_layers(results, "fulll", "full")

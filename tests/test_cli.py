@@ -1,0 +1,131 @@
+"""The command line as people use it, at the smallest size."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from softmax_bench import load_results
+from softmax_bench.cli import main
+from softmax_bench.study.plan import split_specs
+
+SMALL = [
+    "--max-tokens", "400", "--hidden-size", "4", "--batch-size", "4", "--bptt", "5",
+    "--time-budget", "0.1", "--threads", "1",
+]  # fmt: skip
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["softmax-bench", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def text_folder(path: Path) -> Path:
+    path.mkdir()
+    lines = "".join(f"w{i % 7} w{i % 5} x\n" for i in range(60))
+    for split in ("train", "valid", "test"):
+        (path / f"{split}.txt").write_text(lines)
+    return path
+
+
+def test_the_main_job_and_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    corpus, out = text_folder(tmp_path / "corpus"), tmp_path / "out"
+    arguments = [
+        "run", str(corpus), "--vocab-sizes", "6,all", "--learning-rates", "0.1,0.2",
+        "--tune-tokens", "100", "--out", str(out), *SMALL,
+    ]  # fmt: skip
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "predicted tokens: train 240, valid 240, test 240" in printed
+    assert str(out / "report" / "index.html") in printed.replace("\n", "")
+    results = load_results(out)
+    assert len(results.train) == 4 * 2 * 3  # layers, sizes, two rates and the best of them
+    assert (results.train["test_tokens"] == 240).all()
+    assert len(results.speed) == 4 * 2 * 4
+    stored = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+
+    assert call(monkeypatch, *arguments) == 0
+    assert "done before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.json")} == stored
+
+    assert call(monkeypatch, "compare", str(out), str(out)) == 0
+    assert "no difference found" in capsys.readouterr().out
+    assert call(monkeypatch, "compare", str(out), "--layers", "full,nce", "--markdown") == 0
+    assert "| 6 | full / nce |" in capsys.readouterr().out
+
+
+def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--num-tokens", "10", "--hidden-size", "4", "--time-budget", "0.1"]
+    sizes = ["--vocab-sizes", "10,50", "--layers", "sampled(num_samples=3, power=1),full"]
+    assert call(monkeypatch, "time", *sizes, *arguments, "--out", str(tmp_path)) == 0
+    assert set(load_results(tmp_path).speed["layer"]) == {"full", "sampled(num_samples=3, power=1)"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--layers", "ful"], "did you mean 'full'"),
+        (["run", "--layers", "full,full"], "none may be named twice"),
+        (["run", "--encoder", "lsmt"], "unknown encoder 'lsmt'"),
+        (["run", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
+        (["run", "--hidden-size", "0"], "hidden_size must be at least 1"),
+        (["run", "--learning-rates", "fast"], "numbers separated by commas"),
+        (["run", "--vocab-sizes", "1"], "from 2 to 10,000,000"),
+        (["run", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "no/such/text"], "no text at no/such/text"),
+        (["run", "--tied", "--embedding-size", "3"], "set both to the same"),
+        (["time", "--layers", "full(nothing=1)"], "no option 'nothing'"),
+        (["time", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
+        (["report", "no/such/results"], "no results at"),
+        (["compare", "no/such/results"], "give two folders"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_touch_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "layers") == 0
+    printed = capsys.readouterr().out
+    assert "hierarchical" in printed
+    assert "num_samples" in printed
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from softmax_bench.cli import main; sys.argv = ['softmax-bench', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'pandas', 'matplotlib'} & set(sys.modules)"
+    )
+    assert b"Usage" in subprocess.run([sys.executable, "-c", code], capture_output=True).stdout
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_lists_of_layers() -> None:
+    assert split_specs("full, nce(a=1, b='x,y') ,sampled") == [
+        "full",
+        "nce(a=1, b='x,y')",
+        "sampled",
+    ]
