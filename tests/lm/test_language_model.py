@@ -176,7 +176,7 @@ def test_tied_embeddings_learn_from_both_sides(spec: str) -> None:
     history = train(
         model, optimizer, text, text, window=10, valid_window=10, max_tokens=6000, clip_norm=5.0
     )
-    assert history[-1].valid.perplexity < 0.6 * history[0].valid.perplexity
+    assert history[-1].valid.perplexity < 1.2
 
 
 def test_what_cannot_be() -> None:
