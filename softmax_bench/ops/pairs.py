@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from softmax_bench.ops.rows import distinct, row_sparse
+from softmax_bench.ops.rows import row_sparse
 from softmax_bench.ops.softmax_loss import accumulator
 
 _log = logging.getLogger(__name__)
@@ -50,39 +51,39 @@ class _PairScores(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
     ) -> Tensor:
-        touched, columns = distinct(rows)
+        # One sort serves both ways: it finds the distinct rows, and it is the order in which the
+        # backward visits the pairs row by row. MKL takes 32-bit indices; others it would copy.
+        starts = starts.int()
+        in_row_order, order = torch.sort(rows.int())
+        touched, place, counts = torch.unique_consecutive(
+            in_row_order, return_inverse=True, return_counts=True
+        )
+        columns = torch.empty_like(in_row_order)
+        columns[order] = place.int()
         gathered = weight.index_select(0, touched)
-        ctx.save_for_backward(hidden, gathered, starts, columns, touched)
+        ctx.save_for_backward(hidden, gathered, starts, columns, touched, order, counts)
         ctx.num_rows = weight.shape[0]
         ctx.bias_dtype = None if bias is None else bias.dtype
         scores = _sampled_product(hidden, gathered, starts, columns)
         if bias is not None:
-            scores += bias.index_select(0, touched).index_select(0, columns)
+            scores += bias.index_select(0, rows)
         return scores
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, gathered, starts, columns, touched = ctx.saved_tensors
+        hidden, gathered, starts, columns, touched, order, counts = ctx.saved_tensors
         dtype = accumulator(hidden.dtype)
         values = grad.to(dtype)
-        tokens = _token_of_pair(starts, columns.shape[0])
         grad_hidden = _sparse_product(starts, columns, values, gathered.to(dtype))
-        order = torch.argsort(columns, stable=True)
-        row_starts = torch.searchsorted(
-            columns.index_select(0, order),
-            torch.arange(touched.shape[0] + 1, device=columns.device),
-        )
-        grad_rows = _sparse_product(
-            row_starts,
-            tokens.index_select(0, order),
-            values.index_select(0, order),
-            hidden.to(dtype),
-        )
+        row_starts = F.pad(counts.cumsum(0), (1, 0)).int()
+        tokens = _token_of_pair(starts, columns.shape[0]).index_select(0, order)
+        values = values.index_select(0, order)
+        grad_rows = _sparse_product(row_starts, tokens, values, hidden.to(dtype))
+        touched = touched.long()
         grad_bias = None
         if ctx.bias_dtype is not None:
-            sums = torch.zeros(touched.shape[0], dtype=dtype, device=grad.device)
-            sums.index_add_(0, columns, values)
+            sums = torch.segment_reduce(values, "sum", offsets=row_starts)
             grad_bias = row_sparse(touched, sums.to(ctx.bias_dtype), ctx.num_rows)
         grad_weight = row_sparse(touched, grad_rows.to(gathered.dtype), ctx.num_rows)
         return grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None
@@ -90,7 +91,7 @@ class _PairScores(torch.autograd.Function):
 
 def _token_of_pair(starts: Tensor, num_pairs: int) -> Tensor:
     lengths = starts.diff()
-    tokens = torch.arange(lengths.shape[0], device=starts.device)
+    tokens = torch.arange(lengths.shape[0], dtype=starts.dtype, device=starts.device)
     return tokens.repeat_interleave(lengths, output_size=num_pairs)
 
 
@@ -148,7 +149,9 @@ def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tens
     if columns.shape[0] == 0:
         return dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
     if _use_sparse_product(starts, columns, dense.shape[0]):
-        return _csr(starts, columns, values, dense.shape[0]) @ dense
+        # Not ``csr @ dense``: that fills and copies the product, which costs more than it does.
+        product = dense.new_empty(starts.shape[0] - 1, dense.shape[1])
+        return product.addmm_(_csr(starts, columns, values, dense.shape[0]), dense, beta=0)
     tokens = _token_of_pair(starts, columns.shape[0])
     product = dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
     for t, c, v in zip(

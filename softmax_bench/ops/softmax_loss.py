@@ -199,9 +199,11 @@ def softmax_loss(
     """
     num_tokens, num_classes = hidden.shape[0], weight.shape[0]
     sums = accumulator(hidden.dtype)
-    grad_hidden = torch.empty_like(hidden)
-    grad_weight = torch.empty_like(weight) if num_tokens else torch.zeros_like(weight)
-    grad_bias = None if bias is None else torch.zeros_like(bias)
+    gradients = Gradients(
+        torch.empty_like(hidden),
+        torch.empty_like(weight) if num_tokens else torch.zeros_like(weight),
+        None if bias is None else torch.zeros_like(bias),
+    )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
 
     for block in token_blocks(num_tokens, num_classes):
@@ -213,7 +215,9 @@ def softmax_loss(
             buffer[tokens * tile.start : tokens * tile.stop].view(tokens, -1) for tile in tiles
         ]
         total = _RunningSum(h, None if first is None else first[block].to(sums))
-        grad_h = torch.zeros(h.shape, dtype=sums, device=h.device)
+        grad_h = gradients.hidden[block]
+        if grad_h.dtype != sums:
+            grad_h = torch.empty(h.shape, dtype=sums, device=h.device)
         references = []
         for tile, scores in zip(tiles, exponentials, strict=True):
             tile_scores(h, weight, bias, tile, scores)
@@ -221,25 +225,39 @@ def softmax_loss(
                 exclude_hits(scores, tile, excluded[block])
             factor = total.add(scores)
             references.append(total.maximum)
-            grad_h.mul_(factor.unsqueeze(1))
-            if sums == h.dtype:
-                grad_h.addmm_(scores, weight[tile])
-            else:
-                grad_h.add_(scores @ weight[tile])
+            _accumulate(grad_h, factor, scores, weight[tile], is_first=tile.start == 0)
         log_z = total.log()
         log_normalizer[block] = log_z
         scale = coefficient[block].to(sums)
         grad_h.mul_((scale * (total.maximum - log_z).exp_()).unsqueeze(1))
-        grad_hidden[block] = grad_h
+        if grad_h.dtype != hidden.dtype:
+            gradients.hidden[block] = grad_h
 
-        is_first = block.start == 0
         for tile, exponential, reference in zip(tiles, exponentials, references, strict=True):
             share = (scale * (reference - log_z).exp_()).to(h.dtype)
             shared_hidden = h * share.unsqueeze(1)
-            if is_first:
-                torch.mm(exponential.t(), shared_hidden, out=grad_weight[tile])
+            if block.start == 0:
+                torch.mm(exponential.t(), shared_hidden, out=gradients.weight[tile])
             else:
-                grad_weight[tile].addmm_(exponential.t(), shared_hidden)
-            if grad_bias is not None:
-                grad_bias[tile].addmv_(exponential.t(), share)
-    return log_normalizer, Gradients(grad_hidden, grad_weight, grad_bias)
+                gradients.weight[tile].addmm_(exponential.t(), shared_hidden)
+            if gradients.bias is not None:
+                gradients.bias[tile].addmv_(exponential.t(), share)
+    return log_normalizer, gradients
+
+
+def _accumulate(
+    grad: Tensor, factor: Tensor, exponentials: Tensor, weight: Tensor, *, is_first: bool
+) -> None:
+    """``grad = factor grad + exponentials weight``, in the type of ``grad``."""
+    same_type = grad.dtype == weight.dtype
+    if is_first:
+        if same_type:
+            torch.mm(exponentials, weight, out=grad)
+        else:
+            grad.copy_(exponentials @ weight)
+        return
+    grad.mul_(factor.unsqueeze(1))
+    if same_type:
+        grad.addmm_(exponentials, weight)
+    else:
+        grad.add_(exponentials @ weight)
