@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -45,8 +46,15 @@ def describe_environment() -> dict[str, Any]:
         },
         "blas": "MKL" if torch.backends.mkl.is_available() else "other",
         "git_commit": _git_commit(),
-        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "variables": {
+            name: _without_folders(os.environ[name]) for name in _VARIABLES if name in os.environ
+        },
     }
+
+
+def _without_folders(value: str) -> str:
+    """``value`` with paths cut to file names: LD_PRELOAD would tell where somebody lives."""
+    return re.sub(r"[^\s:]*/", "", value)
 
 
 def _usable_cores() -> int:

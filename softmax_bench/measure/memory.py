@@ -14,8 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     """Most bytes that tensors held at once during ``run()``, beyond those held before.
 
-    On a CPU every allocation and release that torch makes is followed; scratch memory inside the
-    BLAS is not seen. On CUDA it is the caching allocator's own count.
+    On a CPU every allocation that torch makes, and its release, is followed; scratch memory
+    inside the BLAS is not seen, nor is the release of what was held before ``run()``: where it
+    gives such memory back, the peak is an upper bound. On CUDA it is the caching allocator's own
+    count.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import make_optimizer
 from softmax_bench.measure.memory import peak_bytes
@@ -17,12 +18,26 @@ PHASES = ("forward", "backward", "optimizer", "step")
 
 
 def zipf_counts(vocab_size: int) -> npt.NDArray[np.int64]:
-    """Class counts that follow Zipf's law: class i occurs in proportion to 1 / (i + 1)."""
+    """Class counts that follow Zipf's law: class i occurs in proportion to 1 / (i + 1).
+
+    Raises:
+        SoftmaxBenchError: There are no classes.
+    """
+    if vocab_size < 1:
+        raise SoftmaxBenchError(f"expected at least one class, not {vocab_size}")
     return (100.0 * vocab_size / np.arange(1, vocab_size + 1)).astype(np.int64)
 
 
 def zipf_targets(num_tokens: int, vocab_size: int, seed: int) -> Tensor:
-    """Targets drawn from Zipf's law."""
+    """Targets drawn from Zipf's law, by inversion of its distribution function in float64.
+
+    Raises:
+        SoftmaxBenchError: There are no targets or no classes.
+    """
+    if num_tokens < 1 or vocab_size < 1:
+        raise SoftmaxBenchError(
+            f"expected at least one target and one class, not {num_tokens} and {vocab_size}"
+        )
     running = np.cumsum(1.0 / np.arange(1, vocab_size + 1))
     uniform = np.random.default_rng(seed).random(num_tokens) * running[-1]
     return torch.from_numpy(

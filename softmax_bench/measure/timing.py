@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from softmax_bench.errors import SoftmaxBenchError
+
 Phases = Mapping[str, float]
 """Seconds by phase of one step."""
 
@@ -57,13 +59,16 @@ def interleave(
     min_repetitions: int = 5,
     max_repetitions: int = 200,
     target_width: float = 0.02,
+    warmup: int = 2,
     on_round: Callable[[float], None] = lambda share: None,
+    now: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, Interval]]:
     """Time candidates against each other.
 
-    A candidate is done when the interval of its phase ``"step"`` is narrower than
-    ``target_width``, when the budget is spent, or after ``max_repetitions``; but never before
-    ``min_repetitions``. The first run of each warms up and is not counted.
+    All go on together until the interval of the phase ``"step"`` is narrower than
+    ``target_width`` for every one of them: one that left early would have been timed on the
+    machine of another moment. The exception is a candidate whose least repetitions alone take
+    more than its even share of the budget: it stops with those, and the rest go on without it.
 
     Args:
         candidates: Each runs one step and returns the seconds of its phases, ``"step"`` included.
@@ -71,32 +76,52 @@ def interleave(
         min_repetitions: Fewest counted runs of each.
         max_repetitions: Most counted runs of each.
         target_width: Of the interval, as a share of the median.
+        warmup: Uncounted runs of each. The first makes the optimiser's state; the second is
+            still slow, while the allocator settles.
         on_round: Told after each round which share of the budget is spent.
+        now: Clock that the budget is kept by, in seconds.
 
     Returns:
         By candidate and phase, the interval.
+
+    Raises:
+        SoftmaxBenchError: No candidates, or a budget or a number of repetitions that is no such.
     """
+    if not candidates:
+        raise SoftmaxBenchError("nothing to time: expected at least one candidate")
+    if not budget_seconds > 0:
+        raise SoftmaxBenchError(f"the budget must be above 0 seconds, not {budget_seconds}")
+    if not 1 <= min_repetitions <= max_repetitions:
+        raise SoftmaxBenchError(
+            "expected 1 <= min_repetitions <= max_repetitions, "
+            f"not {min_repetitions} and {max_repetitions}"
+        )
     samples: dict[str, list[Phases]] = {name: [] for name in candidates}
+    spent = dict.fromkeys(candidates, 0.0)
+    share = budget_seconds / len(candidates)
+    running = list(candidates)
     order = random.Random(0)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for run in candidates.values():
-            run()
-        started = time.perf_counter()
-        unfinished = list(candidates)
-        while unfinished:
-            order.shuffle(unfinished)
-            for name in unfinished:
+            for _ in range(warmup):
+                run()
+        for repetitions in range(1, max_repetitions + 1):
+            order.shuffle(running)
+            for name in running:
+                begin = now()
                 samples[name].append(candidates[name]())
-            spent = (time.perf_counter() - started) / budget_seconds
-            on_round(min(1.0, spent))
-            unfinished = [
-                name
-                for name in unfinished
-                if not _done(samples[name], spent, min_repetitions, max_repetitions, target_width)
-            ]
+                spent[name] += now() - begin
+            on_round(sum(min(share, seconds) for seconds in spent.values()) / budget_seconds)
+            if repetitions < min_repetitions:
+                continue
+            if repetitions == min_repetitions:
+                running = [name for name in running if spent[name] < share]
+            out_of_time = sum(spent[name] for name in running) >= share * len(running)
+            if out_of_time or all(_precise(samples[name], target_width) for name in running):
+                break
     finally:
         if collecting:
             gc.enable()
@@ -106,10 +131,6 @@ def interleave(
     }
 
 
-def _done(runs: list[Phases], spent: float, least: int, most: int, target_width: float) -> bool:
-    if len(runs) < least:
-        return False
-    if spent >= 1.0 or len(runs) >= most:
-        return True
+def _precise(runs: list[Phases], target_width: float) -> bool:
     steps = [run["step"] for run in runs]
     return summarise(steps, resamples=200).relative_width <= target_width
