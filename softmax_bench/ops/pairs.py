@@ -1,10 +1,10 @@
 """Scores of chosen (token, row) pairs: the sampled dense-dense product, and its gradients.
 
 For ``P`` pairs the products cost 2PH flop forward and 4PH backward. Gathering both sides of every
-pair would move 2PH numbers and, for the gradient, write PH more; with the *distinct* rows
-gathered once and the pairs as a sparse ``N x U`` pattern, scores are a sampled product and both
-gradients are sparse-times-dense products that read each row where it is used. The gradient comes
-out with one row a distinct id: coalesced by construction.
+pair would move 2PH numbers and, for the gradient, write PH more. With the pairs as the pattern of
+a sparse ``N x V`` matrix, scores are a sampled product and both gradients are sparse-times-dense
+products that read each row where it lies. The gradient comes out with one row a distinct id, in
+order: coalesced by construction.
 """
 
 from __future__ import annotations
@@ -51,20 +51,11 @@ class _PairScores(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
     ) -> Tensor:
-        # One sort serves both ways: it finds the distinct rows, and it is the order in which the
-        # backward visits the pairs row by row. MKL takes 32-bit indices; others it would copy.
-        starts = starts.int()
-        in_row_order, order = torch.sort(rows.int())
-        touched, place, counts = torch.unique_consecutive(
-            in_row_order, return_inverse=True, return_counts=True
-        )
-        columns = torch.empty_like(in_row_order)
-        columns[order] = place.int()
-        gathered = weight.index_select(0, touched)
-        ctx.save_for_backward(hidden, gathered, starts, columns, touched, order, counts)
-        ctx.num_rows = weight.shape[0]
+        # MKL takes 32-bit indices; others it would copy.
+        starts, rows = starts.int(), rows.int()
+        ctx.save_for_backward(hidden, weight, starts, rows)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        scores = _sampled_product(hidden, gathered, starts, columns)
+        scores = _sampled_product(hidden, weight, starts, rows)
         if bias is not None:
             scores += bias.index_select(0, rows)
         return scores
@@ -72,20 +63,23 @@ class _PairScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, gathered, starts, columns, touched, order, counts = ctx.saved_tensors
+        hidden, weight, starts, rows = ctx.saved_tensors
         dtype = accumulator(hidden.dtype)
         values = grad.to(dtype)
-        grad_hidden = _sparse_product(starts, columns, values, gathered.to(dtype))
+        grad_hidden = _sparse_product(starts, rows, values, weight)
+        # The same pairs row by row: the transposed matrix, with the distinct rows only.
+        in_row_order, order = torch.sort(rows)
+        touched, counts = torch.unique_consecutive(in_row_order, return_counts=True)
         row_starts = F.pad(counts.cumsum(0), (1, 0)).int()
-        tokens = _token_of_pair(starts, columns.shape[0]).index_select(0, order)
+        tokens = _token_of_pair(starts, rows.shape[0]).index_select(0, order)
         values = values.index_select(0, order)
-        grad_rows = _sparse_product(row_starts, tokens, values, hidden.to(dtype))
-        touched = touched.long()
+        grad_rows = _sparse_product(row_starts, tokens, values, hidden)
+        touched, num_rows = touched.long(), weight.shape[0]
         grad_bias = None
         if ctx.bias_dtype is not None:
             sums = torch.segment_reduce(values, "sum", offsets=row_starts)
-            grad_bias = row_sparse(touched, sums.to(ctx.bias_dtype), ctx.num_rows)
-        grad_weight = row_sparse(touched, grad_rows.to(gathered.dtype), ctx.num_rows)
+            grad_bias = row_sparse(touched, sums.to(ctx.bias_dtype), num_rows)
+        grad_weight = row_sparse(touched, grad_rows.to(weight.dtype), num_rows)
         return grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None
 
 
@@ -104,9 +98,11 @@ def _has_sparse_products(device_type: str) -> bool:
     return False
 
 
-def _use_sparse_product(starts: Tensor, columns: Tensor, num_columns: int) -> bool:
+def _use_sparse_product(starts: Tensor, columns: Tensor, dense: Tensor) -> bool:
+    if dense.dtype != accumulator(dense.dtype):
+        return False  # the sparse products would add up in half precision
     # torch refuses a sparse matrix with more entries than places, which repeated pairs can make.
-    fits = columns.shape[0] <= (starts.shape[0] - 1) * num_columns
+    fits = columns.shape[0] <= (starts.shape[0] - 1) * dense.shape[0]
     return fits and _has_sparse_products(columns.device.type)
 
 
@@ -127,14 +123,13 @@ def _sampled_product(hidden: Tensor, rows: Tensor, starts: Tensor, columns: Tens
     dtype = accumulator(hidden.dtype)
     if columns.shape[0] == 0:
         return hidden.new_zeros(0, dtype=dtype)
-    hidden, rows = hidden.to(dtype), rows.to(dtype)
-    if _use_sparse_product(starts, columns, rows.shape[0]):
+    if _use_sparse_product(starts, columns, rows):
         zeros = torch.zeros(columns.shape[0], dtype=dtype, device=hidden.device)
         pattern = _csr(starts, columns, zeros, rows.shape[0])
         return torch.sparse.sampled_addmm(pattern, hidden, rows.t()).values()
     tokens = _token_of_pair(starts, columns.shape[0])
     parts = [
-        torch.linalg.vecdot(hidden.index_select(0, t), rows.index_select(0, c))
+        torch.linalg.vecdot(hidden.index_select(0, t).to(dtype), rows.index_select(0, c).to(dtype))
         for t, c in zip(tokens.split(_GATHERED_PAIRS), columns.split(_GATHERED_PAIRS), strict=True)
     ]
     return torch.cat(parts)
@@ -148,12 +143,12 @@ def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tens
     """The CSR matrix (starts, columns, values) times ``dense``."""
     if columns.shape[0] == 0:
         return dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
-    if _use_sparse_product(starts, columns, dense.shape[0]):
+    if _use_sparse_product(starts, columns, dense):
         # Not ``csr @ dense``: that fills and copies the product, which costs more than it does.
         product = dense.new_empty(starts.shape[0] - 1, dense.shape[1])
         return product.addmm_(_csr(starts, columns, values, dense.shape[0]), dense, beta=0)
     tokens = _token_of_pair(starts, columns.shape[0])
-    product = dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
+    product = values.new_zeros(starts.shape[0] - 1, dense.shape[1])
     for t, c, v in zip(
         tokens.split(_GATHERED_PAIRS),
         columns.split(_GATHERED_PAIRS),

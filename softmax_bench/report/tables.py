@@ -205,28 +205,37 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+_NARROW = {
+    "vocab_size": "V",
+    "layer": "layer",
+    "test_perplexity": "test ppl",
+    "excess": "x true ppl",
+    "train_seconds": "train s",
+    "step_ms": "step ms",
+    "speedup": "x full",
+    "memory_mb": "MB",
+}
+"""Columns that fit a terminal, and their headings."""
+
+
 def print_table(table: pd.DataFrame, console: Console) -> None:
     """Print the columns that matter most, a block a vocabulary size."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    narrow = [
-        "vocab_size",
-        "layer",
-        "test_perplexity",
-        "excess",
-        "train_seconds",
-        "step_ms",
-        "speedup",
-        "memory_mb",
-    ]
-    text = format_table(table[[name for name in narrow if name in table]])
-    drawn = Table(pad_edge=False)
+    text = format_table(table[[name for name in _NARROW if name in table]])
+    narrow = {COLUMNS[name]: heading for name, heading in _NARROW.items()}
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in text.columns:
-        drawn.add_column(heading, justify="left" if heading == "layer" else "right")
+        if heading == "layer":
+            drawn.add_column(heading, overflow="fold")
+        else:
+            drawn.add_column(narrow[heading], justify="right", no_wrap=True)
     previous = None
     for row in text.to_numpy().tolist():
         if previous is not None and row[0] != previous:
             drawn.add_section()
-        drawn.add_row(*[cell.replace("[", r"\[") for cell in row])
+        drawn.add_row(*[Text(cell) for cell in row])
         previous = row[0]
     console.print(drawn)

@@ -36,18 +36,20 @@ class Machine:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_quiet_candidate_does_not_leave_a_noisy_one_to_a_slower_machine(seed: int) -> None:
-    """Had the quiet one stopped after five rounds, the noisy one would seem 26 % slower."""
-    machine = Machine(seed, lambda time: 1.0 if time < 1.0 else 1.5)
+    """Had the quiet one stopped after five rounds, the noisy one would seem half again as slow.
+
+    A per cent or so remains, and the intervals need not overlap: a sudden slowdown makes the
+    samples a mixture of two speeds, whose median depends on the noise.
+    """
+    machine = Machine(seed, lambda time: 1.0 if time < 0.5 else 1.5)
     result = interleave(
-        {"quiet": machine.step(0.01, 0.002), "noisy": machine.step(0.01, 0.1)},
+        {"quiet": machine.step(0.01, 0.002), "noisy": machine.step(0.01, 0.05)},
         budget_seconds=4.0,
         now=machine.now,
     )
     quiet, noisy = result["quiet"]["step"], result["noisy"]["step"]
     assert quiet.repetitions == noisy.repetitions
-    assert quiet.low <= noisy.high
-    assert noisy.low <= quiet.high
-    assert quiet.median == pytest.approx(noisy.median, rel=0.06)
+    assert quiet.median == pytest.approx(noisy.median, rel=0.05)
 
 
 def test_a_candidate_too_slow_for_its_share_leaves_the_rest_to_the_others() -> None:
