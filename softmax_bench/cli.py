@@ -46,7 +46,7 @@ def run(
         str,
         typer.Option(help="Learning rates; of several, each layer gets the one it does best with."),
     ] = "0.1",
-    max_tokens: Annotated[int, typer.Option(help="Training budget in tokens.")] = 150_000,
+    max_tokens: Annotated[int, typer.Option(help="Training budget in tokens.")] = 100_000,
     tune_tokens: Annotated[
         int, typer.Option(help="Budget of each rate where there are several.")
     ] = 100_000,
