@@ -68,7 +68,7 @@ class Corpus:
 
 
 def load_corpus(
-    spec: str, *, vocab_size: int | None = None, seed: int = 0, tokens: int = _SYNTHETIC_TOKENS
+    spec: str, *, vocab_size: int | None = None, seed: int = 0, tokens: int | None = None
 ) -> Corpus:
     """Load a text, or make the synthetic language.
 
@@ -78,23 +78,26 @@ def load_corpus(
         vocab_size: Number of types. By default all types of the training text; 10,000 for the
             synthetic language.
         seed: Of the synthetic language.
-        tokens: Training tokens of the synthetic language.
+        tokens: Training tokens of the synthetic language, 1,000,000 by default.
 
     Raises:
-        SoftmaxBenchError: See :func:`softmax_bench.corpora.text.read_text`.
+        SoftmaxBenchError: See :func:`softmax_bench.corpora.text.read_text` and
+            :class:`SyntheticLanguage`; or ``tokens`` is less than 1.
     """
     if spec == SYNTHETIC:
-        return _synthetic(vocab_size or _SYNTHETIC_VOCAB_SIZE, seed, tokens)
+        return _synthetic(
+            _SYNTHETIC_VOCAB_SIZE if vocab_size is None else vocab_size,
+            seed,
+            _SYNTHETIC_TOKENS if tokens is None else tokens,
+        )
     path = Path(spec)
     vocabulary, splits = read_text(path, vocab_size)
-    unknown_id = vocabulary.ids.get(UNKNOWN)
     return Corpus(
         name=path.resolve().name,
         vocab_size=len(vocabulary),
         vocabulary=vocabulary,
-        unknown_id=unknown_id,
-        # In a very small vocabulary the end of a line may itself be among the rare types.
-        eos_id=vocabulary.ids.get(END_OF_LINE, unknown_id or 0),
+        unknown_id=vocabulary.ids.get(UNKNOWN),
+        eos_id=vocabulary.ids[END_OF_LINE],
         train=splits["train"],
         valid=splits["valid"],
         test=splits["test"],
@@ -106,9 +109,11 @@ def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
         raise SoftmaxBenchError(f"the training text needs at least one token, not {tokens}")
     language = SyntheticLanguage(vocab_size, seed)
     lengths = {"train": tokens, "valid": _HELD_OUT_TOKENS, "test": _HELD_OUT_TOKENS}
+    # Spawned streams share nothing with each other or with the one that made the language.
+    streams = np.random.SeedSequence(seed).spawn(len(lengths))
     texts = {
-        split: language.draw(length, np.random.default_rng([seed, number]))
-        for number, (split, length) in enumerate(lengths.items())
+        split: language.draw(length, np.random.default_rng(stream))
+        for (split, length), stream in zip(lengths.items(), streams, strict=True)
     }
     true = {split: float(np.exp(-language.log_prob(text).mean())) for split, text in texts.items()}
     return Corpus(

@@ -19,7 +19,10 @@ from softmax_bench.corpora.vocabulary import (
 from softmax_bench.errors import SoftmaxBenchError
 
 SPLITS = ("train", "valid", "test")
+_LOOKED_AT = 8192
+"""Bytes at the start of a file that tell whether it is binary."""
 _SUFFIXES = (".txt", ".txt.gz", ".tokens")
+"""Of the texts in a folder; ``.tokens`` as in WikiText's ``wiki.train.tokens``."""
 
 
 def read_text(path: Path, vocab_size: int | None) -> tuple[Vocabulary, dict[str, Ids]]:
@@ -65,9 +68,10 @@ def _find_split(folder: Path, split: str) -> Path:
             )
         if found:
             return found[0]
+    wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
     raise SoftmaxBenchError(
-        f"{folder} has no {split} text: looked for {split}.txt, {split}.txt.gz and "
-        f"*.{split}.txt (as in ptb.{split}.txt)"
+        f"{folder} has no {split} text: looked for {wanted}, and for the same with a prefix "
+        f"(as in ptb.{split}.txt)"
     )
 
 
@@ -79,12 +83,12 @@ def _encode(path: Path, index: TypeIndex) -> tuple[Ids, Ids]:
     for chunk in _chunks(path):
         # One split of a whole chunk is much faster than one a line.
         tokens = chunk.replace("\n", f" {END_OF_LINE} ").split()
-        numbers = np.array(index.encode(tokens), dtype=np.int32)
-        end_number = index.numbers.get(END_OF_LINE, -1)
-        ends.append((np.flatnonzero(numbers == end_number) + 1 + total).astype(np.int32))
+        numbers = index.encode(tokens)
+        is_end = numbers == index.numbers[END_OF_LINE]
+        ends.append((np.flatnonzero(is_end) + 1 + total).astype(np.int32))
         parts.append(numbers)
         total += len(numbers)
-    if total == 0:
+    if total == sum(map(len, ends)):
         raise SoftmaxBenchError(f"{path} is empty: expected text, tokens separated by blanks")
     return np.concatenate(parts), np.concatenate(ends)
 
@@ -114,10 +118,12 @@ def _chunks(path: Path, size: int = 2**22) -> Iterator[str]:
 
 
 def _decode(path: Path, data: bytes, offset: int) -> str:
-    if b"\0" in data:
+    # Binary files have zero bytes near their start; real texts (the Latin Library, for one) have
+    # a stray one far inside, which is then a character like any other.
+    if offset == 0 and b"\0" in data[:_LOOKED_AT]:
         raise SoftmaxBenchError(
-            f"{path} is not text: byte {offset + data.index(0)} is zero; expected plain UTF-8 text "
-            "or gzip of it (with a name that ends in .gz)"
+            f"{path} is not text: byte {data.index(0)} is zero; expected UTF-8 text or gzip of it "
+            "(with a name that ends in .gz): convert it with iconv -f utf-16 -t utf-8"
         )
     try:
         return data.decode("utf-8").replace("\r\n", "\n")

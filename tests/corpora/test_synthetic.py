@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, entropy
 
 from softmax_bench.corpora import SyntheticLanguage, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
@@ -43,7 +43,7 @@ def test_entropy_rate_is_what_a_long_text_shows(size: int) -> None:
     assert abs(nats.mean() - language.entropy_rate()) < 4.5 * means.std() / math.sqrt(200)
 
 
-def test_drawn_words_follow_zipf_and_their_pairs_the_chain() -> None:
+def test_drawn_words_follow_zipf() -> None:
     language = SyntheticLanguage(40, seed=2)
     text = language.draw(400_000, np.random.default_rng(1))
     observed = np.bincount(text, minlength=40)
@@ -54,9 +54,38 @@ def test_drawn_words_follow_zipf_and_their_pairs_the_chain() -> None:
     np.testing.assert_allclose(observed / observed.sum(), language.word_probabilities, rtol=0.1)
 
 
-def test_there_is_something_to_learn() -> None:
-    language = SyntheticLanguage(10_000)
-    assert language.entropy_rate() < language.unigram_entropy() - 1
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_drawn_triples_are_as_frequent_as_log_prob_says(size: int) -> None:
+    language = SyntheticLanguage(size, seed=3)
+    # Triples far apart are nearly independent of each other.
+    triples = language.draw(400_000, np.random.default_rng(4)).reshape(-1, 10)[:, :3]
+    texts = np.array(list(itertools.product(range(size), repeat=3)))
+    p = np.array([np.exp(language.log_prob(text).sum()) for text in texts])
+    observed = np.bincount(triples @ [size**2, size, 1], minlength=size**3)
+    assert chisquare(observed, p * len(triples)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [10_000, 100_000])
+def test_context_is_worth_learning(size: int) -> None:
+    for seed in range(3):
+        language = SyntheticLanguage(size, seed)
+        assert 3 < np.exp(language.unigram_entropy() - language.entropy_rate()) < 6
+
+
+def test_unigram_entropy_is_that_of_zipf() -> None:
+    zipf = 1 / np.arange(1, 1001)
+    assert SyntheticLanguage(1000).unigram_entropy() == pytest.approx(entropy(zipf))
+
+
+@pytest.mark.parametrize("size", [2, 100])
+def test_splits_and_language_come_from_different_streams(size: int) -> None:
+    """The language of two words once shared its stream with the test text."""
+    corpus = load_corpus("synthetic", vocab_size=size, tokens=20_000)
+    language = SyntheticLanguage(size)
+    again = language.draw(20_000, np.random.default_rng([0, size])).astype(np.int32)
+    texts = [again, corpus.train, corpus.valid, corpus.test]
+    for one, other in itertools.combinations(texts, 2):
+        assert not np.array_equal(one, other)
 
 
 def test_corpus_is_decided_by_its_seed() -> None:
@@ -76,4 +105,11 @@ def test_corpus_is_decided_by_its_seed() -> None:
 @pytest.mark.parametrize("size", [0, 1, 10**7 + 1])
 def test_sizes_that_it_does_not_have(size: int) -> None:
     with pytest.raises(SoftmaxBenchError, match="from 2 to 10,000,000 words"):
-        SyntheticLanguage(size)
+        load_corpus("synthetic", vocab_size=size)
+
+
+def test_seeds_and_lengths_that_it_does_not_have() -> None:
+    with pytest.raises(SoftmaxBenchError, match="seed must be 0 or more, not -1"):
+        load_corpus("synthetic", seed=-1)
+    with pytest.raises(SoftmaxBenchError, match="at least one token, not 0"):
+        load_corpus("synthetic", tokens=0)

@@ -66,12 +66,44 @@ def test_round_trip(
     assert corpus.vocabulary is not None
     known = set(corpus.vocabulary.words)
     assert corpus.vocab_size == len(known) == size
+    assert corpus.vocabulary.words[corpus.eos_id] == "<eos>"
     assert words(corpus, "train") == [t if t in known else "<unk>" for t in tokens]
     assert (np.diff(corpus.class_counts) <= 0).all()
     counts = Counter(tokens)
     left_out = [counts[t] for t in types - known]
-    kept = [counts[t] for t in known - {"<unk>"}]
+    kept = [counts[t] for t in known - {"<unk>", "<eos>"}]
     assert not left_out or max(left_out) <= min(kept, default=max(left_out))
+
+
+def test_a_rare_end_of_line_is_kept(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a a a b b b c c\n", valid="a\n", test="b\n")
+    corpus = load_corpus(str(tmp_path), vocab_size=3)
+    assert corpus.vocabulary is not None
+    assert corpus.vocabulary.words == ("<unk>", "a", "<eos>")
+    assert corpus.class_counts.tolist() == [5, 3, 1]
+    smallest = load_corpus(str(tmp_path), vocab_size=2)
+    assert words(smallest, "test") == ["<unk>", "<eos>"]
+
+
+def test_of_equally_frequent_types_the_first_is_kept(tmp_path: Path) -> None:
+    # Every second type twice: 500 of them, and 500 that are equal among themselves.
+    types = [f"w{i * 37 % 1000}" for i in range(1000)]
+    folder_of(tmp_path, train=" ".join(types + types[::2]) + "\n", valid="w0\n", test="w0\n")
+    corpus = load_corpus(str(tmp_path), vocab_size=602)
+    assert corpus.vocabulary is not None
+    kept = {*types[::2], *types[1:200:2], "<unk>", "<eos>"}
+    assert set(corpus.vocabulary.words) == kept
+    assert [w for w in corpus.vocabulary.words if w in types[::2]] == types[::2]
+
+
+def test_unknown_only_where_it_is_needed(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a b\n", valid="a\n", test="b\n")
+    assert load_corpus(str(tmp_path)).unknown_id is None
+    (tmp_path / "test.txt").write_text("x\n")
+    corpus = load_corpus(str(tmp_path))
+    assert corpus.unknown_id is not None
+    assert corpus.vocab_size == 4
+    assert corpus.class_counts[corpus.unknown_id] == 0
 
 
 def test_one_file_is_cut_at_line_ends(tmp_path: Path) -> None:
@@ -89,6 +121,12 @@ def test_gzip_and_prefixes(tmp_path: Path) -> None:
     assert words(load_corpus(str(tmp_path)), "test") == ["a", "<eos>"]
 
 
+def test_names_of_wikitext(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{split}.tokens").write_text(f"{split} x\n")
+    assert words(load_corpus(str(tmp_path)), "train") == ["train", "x", "<eos>"]
+
+
 def test_hash_tells_texts_apart(tmp_path: Path) -> None:
     folder_of(tmp_path, train="a b c\n", valid="a\n", test="a\n")
     first = load_corpus(str(tmp_path)).sha256
@@ -101,7 +139,9 @@ def test_hash_tells_texts_apart(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", r"is empty"),
-        (b"a\0b\n", r"not text: byte 1 is zero"),
+        (b"\n \n\n", r"is empty"),
+        (b"a\0b\n", r"not text: byte 1 is zero.*iconv -f utf-16.*tr -d '\\000'"),
+        ("a b\n".encode("utf-16-le"), r"not text: byte 1 is zero"),
         ("a caf\u00e9\n".encode("latin-1"), r"not UTF-8: byte 5 is 0xe9; convert it"),
     ],
 )
@@ -120,6 +160,11 @@ def test_offset_of_a_bad_byte_far_into_a_file(tmp_path: Path) -> None:
         load_corpus(str(tmp_path))
 
 
+def test_a_stray_zero_byte_far_into_a_text_is_a_character(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a b\n" * 3000 + "a\0 b\n", valid="a\n", test="a\n")
+    assert words(load_corpus(str(tmp_path)), "train")[-3:] == ["a\0", "b", "<eos>"]
+
+
 def test_broken_gzip(tmp_path: Path) -> None:
     folder_of(tmp_path, valid="a\n", test="a\n")
     packed = gzip.compress(b"some words here\n" * 1000)
@@ -133,7 +178,7 @@ def test_missing_things(tmp_path: Path) -> None:
     with pytest.raises(SoftmaxBenchError, match=r"no text at .*nowhere"):
         load_corpus(str(tmp_path / "nowhere"))
     folder_of(tmp_path, train="a\n", test="a\n")
-    with pytest.raises(SoftmaxBenchError, match=r"no valid text: looked for valid\.txt"):
+    with pytest.raises(SoftmaxBenchError, match=r"no valid text: looked for valid\.txt, .*tokens"):
         load_corpus(str(tmp_path))
 
 
