@@ -60,7 +60,7 @@ def token_blocks(num_tokens: int, num_classes: int) -> Iterator[slice]:
 
 
 def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
-    """Tiles of classes, of nearly equal size, whose scores for one block of tokens stay in cache."""
+    """Tiles of classes, nearly equal in size, whose scores for a block of tokens stay in cache."""
     most = min(8192, max(256, TILE_ELEMENTS // max(1, num_tokens)))
     count = max(1, math.ceil(num_classes / most))
     size = 64 * math.ceil(num_classes / count / 64)  # products like round numbers
@@ -235,9 +235,10 @@ def softmax_loss(
         if grad_h.dtype != hidden.dtype:
             gradients.hidden[block] = grad_h
 
+        shared_hidden = torch.empty_like(h)
         for tile, exponential, reference in zip(tiles, exponentials, references, strict=True):
             share = (scale * (reference - log_z).exp_()).to(h.dtype)
-            shared_hidden = h * share.unsqueeze(1)
+            torch.mul(h, share.unsqueeze(1), out=shared_hidden)
             if block.start == 0:
                 torch.mm(exponential.t(), shared_hidden, out=gradients.weight[tile])
             else:

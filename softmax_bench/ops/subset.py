@@ -253,7 +253,10 @@ def _logistic_noise(
             torch.ops.aten.softplus.out(scores, 1, 20, out=losses)
             loss[block] += losses @ count[tile]
             pulls = scores.sigmoid_()
-            grad_hidden[block] += pulls @ counted_weight[tile]
+            if sums == dtype:
+                grad_hidden[block].addmm_(pulls, counted_weight[tile])
+            else:
+                grad_hidden[block] += pulls @ counted_weight[tile]
             grad_weight[tile].addmm_(pulls.t(), scaled_hidden[block])
             grad_bias[tile].addmv_(pulls.t(), coefficient[block].to(dtype))
     grad_hidden.mul_(coefficient.to(sums).unsqueeze(1))
