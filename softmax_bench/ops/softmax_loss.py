@@ -63,7 +63,7 @@ def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
     """Tiles of classes, nearly equal in size, whose scores for a block of tokens stay in cache."""
     most = min(8192, max(256, TILE_ELEMENTS // max(1, num_tokens)))
     count = max(1, math.ceil(num_classes / most))
-    size = 64 * math.ceil(num_classes / count / 64)  # products like round numbers
+    size = 64 * max(1, math.ceil(num_classes / count / 64))  # products like round numbers
     return [slice(start, min(start + size, num_classes)) for start in range(0, num_classes, size)]
 
 
