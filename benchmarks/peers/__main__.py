@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.peers import ours, with_others, with_tensorflow, with_torch  # noqa: F401
+from benchmarks.peers.picture import draw
 from benchmarks.peers.race import RACES, Competitor, Inputs, Race, Step, make_inputs
 from softmax_bench.measure import Interval, describe_environment, interleave
 
@@ -42,7 +43,8 @@ def main() -> None:
               "hidden_size": HIDDEN_SIZE, "rows": rows}  # fmt: skip
     (options.out / "race.json").write_text(json.dumps(record, indent=1) + "\n")
     (options.out / "table.md").write_text(_markdown(rows))
-    console.print(f"Table: {options.out / 'table.md'}")
+    draw(options.out)
+    console.print(f"Table and picture: {options.out / 'table.md'}, {options.out / 'race.png'}")
 
 
 def _meet(
