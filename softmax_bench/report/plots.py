@@ -57,9 +57,9 @@ def step_time(results: Results) -> Figure | None:
         x="vocabulary size V",
         y="training step of the layer [ms]",
         title=f"Step time: {first['num_tokens']:,} targets, H={first['hidden_size']}, "
-        f"{first['threads']} threads, {first['optimizer']}",
+        f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}, {first['optimizer']}",
     )
-    _log_ticks(axes)
+    _few_ticks(axes.yaxis)
     label_lines(axes, ends)
     return figure
 
@@ -140,9 +140,8 @@ def learning_curves(results: Results) -> Figure | None:
                 )
             )
         dress(axes, x="training time [s]", y="validation perplexity", title=f"V = {size:,}")
-        for axis in (axes.xaxis, axes.yaxis):
-            _few_ticks(axis)
-            axis.set_major_formatter(_plain)
+        _few_ticks(axes.xaxis)
+        _few_ticks(axes.yaxis)
         label_lines(axes, ends)
     return figure
 
@@ -201,22 +200,18 @@ def _against_vocabulary(
         end = truth.iloc[-1]
         axes.plot(truth["vocab_size"], truth["true_perplexity"], color=TRUTH, linestyle=":")
         ends.append((end["vocab_size"], end["true_perplexity"], "the source itself", TRUTH))
-    _log_ticks(axes, y=log)
+    if log:
+        _few_ticks(axes.yaxis)
     label_lines(axes, ends)
     return figure
 
 
 def _frame(axes: Axes, sizes: pd.Series) -> None:
-    """Room on both sides of the vocabulary sizes, even where there is only one."""
+    """A tick at each vocabulary size, and room on both sides even where there is only one."""
     axes.set_xlim(sizes.min() / 1.2, sizes.max() * 1.2)
-
-
-def _log_ticks(axes: Axes, *, y: bool = True) -> None:
-    _few_ticks(axes.xaxis)
+    axes.set_xticks(sorted(sizes.unique()))
     axes.xaxis.set_major_formatter(_si)
-    if y:
-        _few_ticks(axes.yaxis)
-        axes.yaxis.set_major_formatter(_plain)
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _few_ticks(axis: Axis) -> None:
@@ -226,4 +221,5 @@ def _few_ticks(axis: Axis) -> None:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     elif high / low < 100:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(_plain)
     axis.set_minor_formatter(NullFormatter())
