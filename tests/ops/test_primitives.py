@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from softmax_bench import ops
+from softmax_bench.ops import linear, reference, softmax_loss
 from softmax_bench.ops import pairs as pair_module
-from softmax_bench.ops import reference, softmax_loss
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _blocked_pass_at_any_size() -> Iterator[None]:
+    """These small operands would otherwise all be left to torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "PLAIN_SCORES", -1)
+        yield
+
 
 sizes = st.tuples(
     st.integers(0, 9),  # tokens
@@ -83,6 +92,18 @@ def test_linear_cross_entropy(with_bias: bool) -> None:
             [target, coefficient],
         )
         assert_same(ops.linear_nll, reference.linear_nll, operand_list, [target])
+
+
+def test_few_scores_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "PLAIN_SCORES", 100)
+    for size in ((7, 13, 5), (20, 50, 8)):  # below and above
+        hidden, weight, bias, target, coefficient = operands(*size)
+        assert_same(
+            ops.linear_cross_entropy,
+            reference.linear_cross_entropy,
+            [hidden, weight, bias],
+            [target, coefficient],
+        )
 
 
 @given(sizes, st.booleans())
