@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,26 +27,35 @@ HIDDEN_SIZE = 256
 
 
 def main() -> None:
-    """Read the options, run the races, write their table."""
+    """Run one race here, or all of them, each in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--race", action="append", choices=list(RACES), help="all by default")
-    parser.add_argument("--seconds", type=float, default=8.0, help="budget of one meeting")
+    parser.add_argument("--race", choices=list(RACES), help="all by default")
+    parser.add_argument("--seconds", type=float, default=6.0, help="budget of one meeting")
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()
     console = Console()
-    for name in sorted({c.needs for r in RACES.values() for c in r.competitors if c.missing()}):  # type: ignore[type-var]
-        console.print(f"{name} is not installed: its races are run without it")
-    rows: list[dict[str, Any]] = []
-    for name in options.race or RACES:
-        for size in RACES[name].sizes:
-            rows += _meet(RACES[name], size, options.seconds, console)
     options.out.mkdir(parents=True, exist_ok=True)
-    record = {"environment": describe_environment(), "threads": torch.get_num_threads(),
-              "hidden_size": HIDDEN_SIZE, "rows": rows}  # fmt: skip
-    (options.out / "race.json").write_text(json.dumps(record, indent=1) + "\n")
-    (options.out / "table.md").write_text(_markdown(rows))
+    if options.race:
+        _run(RACES[options.race], options.seconds, options.out, console)
+    else:
+        for race in RACES:
+            # Some of the competitors do not bear each other in one process.
+            command = [sys.executable, "-m", "benchmarks.peers", "--race", race]
+            command += ["--seconds", str(options.seconds), "--out", str(options.out)]
+            subprocess.run(command, check=True)
     draw(options.out)
     console.print(f"Table and picture: {options.out / 'table.md'}, {options.out / 'race.png'}")
+
+
+def _run(race: Race, seconds: float, out: Path, console: Console) -> None:
+    for one in race.competitors:
+        if one.missing():
+            console.print(f"{one.name} is left out: {one.needs} is not installed")
+    rows = [row for size in race.sizes for row in _meet(race, size, seconds, console)]
+    record = {"environment": describe_environment(), "threads": torch.get_num_threads(),
+              "hidden_size": HIDDEN_SIZE, "rows": rows}  # fmt: skip
+    name = race.name.replace(",", "").replace(" ", "-")
+    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _meet(
@@ -65,7 +76,9 @@ def _meet(
     timed = interleave(
         {name: _timed(run) for name, run in runners.items()},
         budget_seconds=seconds,
+        min_repetitions=3,
         max_repetitions=60,
+        warmup=1,
     )
     best = timed["softmax-bench"]["step"].median
     rows = []
@@ -97,17 +110,6 @@ def _timed(run: Step) -> Any:
         return {"step": time.perf_counter() - begin}
 
     return once
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| race | N | V | S | competitor | ms | interval | time / ours |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for row in rows:
-        lines.append(
-            f"| {row['race']} | {row['N']} | {row['V']:,} | {row['S'] or ''} | {row['competitor']} "
-            f"| {row['ms']:.2f} | {row['low']:.2f} ... {row['high']:.2f} | {row['ratio']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The race as a picture: how many times our time each competitor took, wins and losses alike."""
+"""The race as a table and a picture: how many times our time each competitor took, wins and losses alike."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 
 def draw(folder: Path) -> None:
-    """Draw ``race.json`` of ``folder`` as ``race.png`` and ``race.svg`` beside it."""
-    rows: list[dict[str, Any]] = json.loads((folder / "race.json").read_text())["rows"]
+    """Draw the races stored in ``folder`` as ``race.png`` and ``race.svg``, and ``table.md``."""
+    rows = [
+        row
+        for file in sorted(folder.glob("*.json"))
+        for row in json.loads(file.read_text(encoding="utf-8"))["rows"]
+    ]
+    (folder / "table.md").write_text(_markdown(rows), encoding="utf-8")
     races: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         if row["competitor"] != "softmax-bench":
@@ -45,3 +50,14 @@ def draw(folder: Path) -> None:
     last.set_xlabel("time of the competitor / our time; a dot a size; right of 1 we are faster")
     for kind in ("png", "svg"):
         figure.savefig(folder / f"race.{kind}")
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    lines = ["| race | N | V | S | competitor | ms | interval | time / ours |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for row in rows:
+        lines.append(
+            f"| {row['race']} | {row['N']} | {row['V']:,} | {row['S'] or ''} | {row['competitor']} "
+            f"| {row['ms']:.2f} | {row['low']:.2f} ... {row['high']:.2f} | {row['ratio']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
