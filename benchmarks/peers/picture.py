@@ -1,4 +1,4 @@
-"""The race as a table and a picture: how many times our time each competitor took, wins and losses alike."""
+"""The race as a table and a picture: how many times our time each competitor took."""
 
 from __future__ import annotations
 
