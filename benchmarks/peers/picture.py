@@ -47,7 +47,7 @@ def draw(folder: Path) -> None:
     last = panels[-1]
     last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
     last.xaxis.set_minor_formatter(NullFormatter())
-    last.set_xlabel("time of the competitor / our time; a dot a size; right of 1 we are faster")
+    last.set_xlabel("time of the competitor / our time (a dot a size)")
     for kind in ("png", "svg"):
         figure.savefig(folder / f"race.{kind}")
 
