@@ -135,6 +135,7 @@ def _verdict(low: float, high: float) -> str:
 
 def render(comparison: Comparison, console: Console, *, markdown: bool = False) -> None:
     """Print a comparison, as a table or in Markdown."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     headings = [
@@ -143,7 +144,7 @@ def render(comparison: Comparison, console: Console, *, markdown: bool = False) 
         "time A/B",
         "bounds",
         "verdict",
-        "memory A/B",
+        "memory",
         "ppl A",
         "ppl B",
         "change",
@@ -153,7 +154,7 @@ def render(comparison: Comparison, console: Console, *, markdown: bool = False) 
             f"{row.vocab_size:,}",
             str(row.layer),
             _number(row.time_ratio),
-            "" if np.isnan(row.time_low) else f"{row.time_low:.3g} ... {row.time_high:.3g}",
+            "" if np.isnan(row.time_low) else f"{row.time_low:.3g}-{row.time_high:.3g}",
             row.time_verdict,
             _number(row.memory_ratio),
             _number(row.perplexity_a, 4),
@@ -166,7 +167,10 @@ def render(comparison: Comparison, console: Console, *, markdown: bool = False) 
         for line in [headings, ["---"] * len(headings), *rows]:
             console.out("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
     else:
-        table = Table(*headings)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in headings:
+            wraps = heading in ("layer", "verdict")
+            table.add_column(heading, no_wrap=not wraps, min_width=12 if wraps else None)
         for line in rows:
             table.add_row(*[cell.replace("[", r"\[") for cell in line])
         console.print(table)

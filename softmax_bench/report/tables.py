@@ -158,6 +158,14 @@ def warnings(results: Results) -> list[str]:
     found = []
     for kind, frame in (("train", results.train), ("speed", results.speed)):
         found += one_configuration(frame, kind)[1]
+    if not results.train.empty:
+        if results.train["learning_rate"].nunique() == 1:
+            found.append(
+                "all layers were trained with one learning rate, which suits some better than "
+                "others; with several (--learning-rates) each finds its own"
+            )
+        if results.train["seed"].nunique() == 1:
+            found.append("one seed: a few per cent of perplexity may be chance")
     machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
     if len(machines) > 1:
         found.append(f"the records come from {len(machines)} different machines")

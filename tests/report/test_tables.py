@@ -7,6 +7,7 @@ import pytest
 
 from softmax_bench.report.compare import compare_layers, compare_results
 from softmax_bench.report.tables import fit_slope, markdown_table, summary_table, warnings
+from softmax_bench.study.record import Record
 from softmax_bench.study.store import frames, load_results
 from tests.records import speed_record, train_record
 
@@ -34,7 +35,15 @@ def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
     )
     table = summary_table(results)
     assert table["learning_rate"].tolist() == [0.2]
-    assert warnings(results) == []
+    assert warnings(results) == ["one seed: a few per cent of perplexity may be chance"]
+
+
+def test_one_learning_rate_for_all_is_told() -> None:
+    records: list[Record] = [
+        train_record(layer, 10, 90.0, seed=n) for n, layer in enumerate(("full", "nce"))
+    ]
+    assert "one learning rate" in " ".join(warnings(frames(records)))
+    assert "one seed" not in " ".join(warnings(frames(records)))
 
 
 def test_unlike_configurations_are_not_mixed() -> None:
