@@ -167,7 +167,7 @@ def render(comparison: Comparison, console: Console, *, markdown: bool = False) 
         for line in [headings, ["---"] * len(headings), *rows]:
             console.out("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
     else:
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
         for heading in headings:
             wraps = heading in ("layer", "verdict")
             table.add_column(heading, no_wrap=not wraps, min_width=12 if wraps else None)
