@@ -1,7 +1,6 @@
 """Time, memory, and the machine they were measured on."""
 
 from softmax_bench.measure.environment import describe_environment
-from softmax_bench.measure.machine import gemm_rate, memory_bandwidth
 from softmax_bench.measure.memory import peak_bytes
 from softmax_bench.measure.step import PHASES, LayerStep, zipf_counts, zipf_targets
 from softmax_bench.measure.timing import Interval, clock, interleave, summarise
@@ -12,9 +11,7 @@ __all__ = [
     "LayerStep",
     "clock",
     "describe_environment",
-    "gemm_rate",
     "interleave",
-    "memory_bandwidth",
     "peak_bytes",
     "summarise",
     "zipf_counts",

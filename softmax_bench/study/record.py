@@ -132,7 +132,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     accelerator: str | None
     versions: dict[str, str]
-    """Of python, torch, numpy and softmax_bench."""
+    """Of python, torch, numpy and softmax-bench."""
     blas: str
     git_commit: str | None
     """Commit of softmax_bench's own checkout, with ``-dirty`` where it was changed."""
