@@ -1,9 +1,6 @@
 """The contract of an output layer as a check that anybody can run on their own layer.
 
-from softmax_bench.testing import check_output_layer
-
-def test_my_layer():
-check_output_layer(lambda H, V, **options: MyLayer(H, V, **options))
+In a test, ``check_output_layer(MyLayer)`` is all.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.base import OutputLayer, Reduction
 
 Factory = Callable[..., OutputLayer]
 """Called as ``factory(in_features, num_classes, class_counts=..., dtype=...)``."""
@@ -32,6 +29,7 @@ def check_output_layer(factory: Factory, *, sizes: tuple[int, ...] = (1, 2, 3, 1
         _check_distribution(layer)
         _check_search(layer)
         _check_loss(layer)
+        _check_reductions(layer)
         _check_state(factory, layer, counts)
         _check_refusals(layer)
     _check_empty(factory)
@@ -96,6 +94,35 @@ def _check_loss(layer: OutputLayer) -> None:
     assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
     cost = layer.cost(8)
     assert cost.parameters == sum(p.numel() for p in layer.parameters()), "cost: parameters"
+
+
+def _check_reductions(layer: OutputLayer) -> None:
+    layer = copy.deepcopy(layer)
+    hidden = _hidden(layer, 2, 4).requires_grad_()
+    target = torch.randint(layer.num_classes, (2, 4))
+    target[1, 2] = layer.ignore_index
+    state = copy.deepcopy(layer.state_dict())
+
+    def run(reduction: Reduction) -> tuple[Tensor, list[Tensor]]:
+        layer.load_state_dict(state)
+        layer.zero_grad()
+        layer.reduction = reduction
+        hidden.grad = None
+        torch.manual_seed(7)  # the same sample for layers that draw one
+        loss = layer(hidden, target)
+        loss.sum().backward()
+        gradients = [p.grad for p in (hidden, *layer.parameters()) if p.grad is not None]
+        return loss.detach(), [g.to_dense() for g in gradients]
+
+    each, of_each = run("none")
+    assert each.shape == (2, 4), "reduction='none' must give one loss a target"
+    assert each[1, 2] == 0, "reduction='none' must give 0 for an ignored target"
+    total, of_total = run("sum")
+    mean, _ = run("mean")
+    assert torch.allclose(each.sum(), total), "reduction='sum' must be the sum of 'none'"
+    assert torch.allclose(total / 7, mean), "reduction='mean' must be over targets not ignored"
+    for one, other in zip(of_each, of_total, strict=True):
+        assert torch.allclose(one, other), "gradients of 'sum' and of the summed 'none' must agree"
 
 
 def _check_state(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from softmax_bench.noise import positive_counts
 from softmax_bench.ops import accumulator
 
 Counts = npt.ArrayLike | Tensor
+Reduction = Literal["mean", "sum", "none"]
 
 
 class CommonOptions(TypedDict, total=False):
@@ -33,12 +34,16 @@ class CommonOptions(TypedDict, total=False):
       sorted by frequency. Without counts all classes are taken to be alike.
     * ``bias``: whether scores have an offset a class (default true).
     * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
+    * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or
+      ``"none"`` for one loss a target, which costs more where the gradient is otherwise made in
+      the forward pass.
     * ``device``, ``dtype``: of the parameters.
     """
 
     class_counts: Counts | None
     bias: bool
     ignore_index: int
+    reduction: Reduction
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -83,13 +88,18 @@ class OutputLayer(nn.Module, ABC):
         self.in_features = in_features
         self.num_classes = num_classes
         self.ignore_index = common.get("ignore_index", -100)
+        self.reduction: Reduction = common.get("reduction", "mean")
+        if self.reduction not in get_args(Reduction):
+            raise SoftmaxBenchError(
+                f"reduction must be 'mean', 'sum' or 'none', not {self.reduction!r}"
+            )
         counts = common.get("class_counts")
         self._counts = None if counts is None else as_counts(counts, num_classes)
 
     def forward(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
-    ) -> Float[Tensor, ""]:
-        """The training objective: mean nats a target.
+    ) -> Float[Tensor, ""] | Float[Tensor, "*batch"]:
+        """The training objective in nats: mean, sum, or one a target, as ``reduction`` says.
 
         Raises:
             SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite (the
@@ -97,14 +107,29 @@ class OutputLayer(nn.Module, ABC):
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
-        weights = kept.to(accumulator(flat.dtype))
-        loss = self._loss(flat, ids, weights / weights.sum().clamp(min=1))
+        if self.reduction == "none":
+            losses = torch.where(kept, self._losses(flat, ids), 0.0)
+            self._check_loss(losses.detach().sum(), flat)
+            return losses.view(target.shape)
+        coefficient = kept.to(accumulator(flat.dtype))
+        if self.reduction == "mean":
+            coefficient = coefficient / coefficient.sum().clamp(min=1)
+        loss = self._loss(flat, ids, coefficient)
         self._check_loss(loss, flat)
         return loss
 
     @abstractmethod
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The loss of each token, differentiable, for hidden (N, H) and target (N,)."""
+
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        """``sum_n coefficient_n loss_n`` for hidden (N, H), target (N,) and coefficient (N,)."""
+        """``sum_n coefficient_n loss_n`` for hidden (N, H), target (N,) and coefficient (N,).
+
+        A layer that can make its gradient in the same pass once the coefficients are known says
+        how here.
+        """
+        losses = self._losses(hidden, target)
+        return torch.dot(losses, coefficient.to(losses.dtype))
 
     @abstractmethod
     def cost(self, num_tokens: int) -> Cost:

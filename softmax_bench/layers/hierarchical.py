@@ -132,9 +132,12 @@ class HierarchicalSoftmax(OutputLayer):
         share = coefficient.repeat_interleave(starts.diff(), output_size=losses.shape[0])
         return torch.dot(losses, share.to(losses.dtype))
 
-    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         losses, starts = self._path_losses(hidden, target)
-        return -torch.segment_reduce(losses, "sum", offsets=starts, initial=0.0)
+        return torch.segment_reduce(losses, "sum", offsets=starts, initial=0.0)
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -self._losses(hidden, target)
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         scores = F.linear(hidden, self.weight, self.bias)

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, log_unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.layers.sampling import Sample, SharedSampler
 from softmax_bench.noise import make_noise
-from softmax_bench.ops import pair_scores, subset_logistic
+from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
 
 
 class NCE(LinearOutputLayer):
@@ -87,14 +87,9 @@ class NCE(LinearOutputLayer):
         return log_unigram(self._counts, self.num_classes) + log_z
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        if self.shared:
-            return self._shared_loss(hidden, target, coefficient)
-        return self._per_token_loss(hidden, target, coefficient)
-
-    def _shared_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        sample = self.sampler.draw(hidden.device)
-        if self._log_z == "estimated" and self.training:
-            self._update_log_z(hidden, sample.rows, sample.count.log() - sample.log_expected)
+        if not self.shared:
+            return super()._loss(hidden, target, coefficient)
+        sample = self._draw(hidden)
         return subset_logistic(
             hidden,
             self.weight,
@@ -108,7 +103,22 @@ class NCE(LinearOutputLayer):
             -self.sampler.log_expected_count(target).to(hidden.dtype),
         )
 
-    def _per_token_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        if not self.shared:
+            return self._per_token_losses(hidden, target)
+        sample = self._draw(hidden)
+        own, noise = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own - self.log_z - self.sampler.log_expected_count(target).to(own.dtype)
+        noise = noise - self.log_z - sample.log_expected.to(own.dtype)
+        return F.softplus(-own) + F.softplus(noise) @ sample.count.to(own.dtype)
+
+    def _draw(self, hidden: Tensor) -> Sample:
+        sample = self.sampler.draw(hidden.device)
+        if self._log_z == "estimated" and self.training:
+            self._update_log_z(hidden, sample.rows, sample.count.log() - sample.log_expected)
+        return sample
+
+    def _per_token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         tokens, k = hidden.shape[0], self.sampler.num_samples
         noise = self.sampler.noise.sample(tokens * k, hidden.device).view(tokens, k)
         rows = torch.cat([target.unsqueeze(1), noise], 1)
@@ -116,8 +126,7 @@ class NCE(LinearOutputLayer):
         scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
         log_expected = self.sampler.log_expected_count(rows).to(scores.dtype)
         odds = scores.view(tokens, k + 1) - self.log_z - log_expected
-        losses = F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
-        return torch.dot(losses, coefficient.to(losses.dtype))
+        return F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
 
     @torch.no_grad()
     def _update_log_z(self, hidden: Tensor, rows: Tensor, log_weight: Tensor) -> None:

@@ -12,7 +12,7 @@ from softmax_bench.layers.base import CommonOptions, Cost
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import SharedSampler
 from softmax_bench.noise import make_noise
-from softmax_bench.ops import subset_cross_entropy
+from softmax_bench.ops import subset_cross_entropy, subset_scores
 
 
 class SampledSoftmax(LinearOutputLayer):
@@ -68,6 +68,14 @@ class SampledSoftmax(LinearOutputLayer):
             sample.count.log() - sample.log_expected,
             self._target_offset(target, sample.rows, sample.count).to(hidden.dtype),
         )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        sample = self.sampler.draw(hidden.device)
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own + self._target_offset(target, sample.rows, sample.count).to(own.dtype)
+        scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
+        scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)
+        return torch.logaddexp(own, scores.logsumexp(1)) - own
 
     def _target_offset(self, target: Tensor, rows: Tensor, count: Tensor) -> Tensor:
         """Minus the log of the factor that makes up for draws that hit the token's own target.

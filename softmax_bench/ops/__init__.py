@@ -3,7 +3,8 @@
 A softmax approximation is a choice of which (hidden state, class row) pairs are scored:
 
 * all of them: :func:`linear_cross_entropy`, :func:`linear_nll`;
-* a subset of rows shared by all tokens: :func:`subset_cross_entropy`, :func:`subset_logistic`;
+* a subset of rows shared by all tokens: :func:`subset_cross_entropy`, :func:`subset_logistic`,
+  and :func:`subset_scores` for any other loss on such scores;
 * a sparse set of pairs: :func:`pair_scores`.
 
 :mod:`softmax_bench.ops.reference` has the plain formula of each.
@@ -14,6 +15,7 @@ from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
 from softmax_bench.ops.softmax_loss import accumulator, log_sum_exp
 from softmax_bench.ops.subset import subset_cross_entropy, subset_logistic
+from softmax_bench.ops.subset_scores import subset_scores
 from softmax_bench.ops.workspace import release_workspace
 
 __all__ = [
@@ -29,4 +31,5 @@ __all__ = [
     "row_sparse",
     "subset_cross_entropy",
     "subset_logistic",
+    "subset_scores",
 ]

@@ -38,21 +38,22 @@ class _EmbedRows(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
         ctx.num_rows = weight.shape[0]
         ctx.save_for_backward(ids)
-        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
+        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, *weight.shape[1:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
         rows, inverse = distinct(ids.reshape(-1))
-        values = grad.new_zeros(rows.shape[0], grad.shape[-1])
-        values.index_add_(0, inverse, grad.reshape(inverse.shape[0], -1))
+        of_row = grad.shape[ids.dim() :]
+        values = grad.new_zeros(rows.shape[0], *of_row)
+        values.index_add_(0, inverse, grad.reshape(inverse.shape[0], *of_row))
         return row_sparse(rows, values, ctx.num_rows), None
 
 
 def embed_rows(
-    weight: Float[Tensor, "V H"], ids: Int[Tensor, "*batch"]
-) -> Float[Tensor, "*batch H"]:
+    weight: Float[Tensor, "V *row"], ids: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch *row"]:
     """Rows of ``weight`` by id, with a coalesced row-sparse gradient.
 
     ``torch.nn.Embedding(sparse=True)`` gives one gradient row a *token*; this gives one a

@@ -11,6 +11,7 @@ from softmax_bench.testing import check_output_layer
 VARIANTS = [
     *layer_names(),
     "full(bias=False)",
+    "full(label_smoothing=0.2)",
     "hierarchical(bias=False)",
     "nce(num_samples=7, shared=False)",
     "nce(log_z='learned', noise='log_uniform')",

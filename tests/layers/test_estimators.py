@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.layers import NCE, FullSoftmax, HierarchicalSoftmax, SampledSoftmax
+from softmax_bench.layers.base import Reduction
 from softmax_bench.layers.linear import LinearOutputLayer
 
 V, H = 20, 4
@@ -54,6 +55,23 @@ def test_full_softmax_is_the_likelihood() -> None:
     layer = FullSoftmax(H, V, class_counts=counts, dtype=torch.float64)
     layer(hidden, target).backward()
     torch.testing.assert_close(layer.weight.grad, exact_gradient(layer, hidden, target))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_label_smoothing_is_torchs(reduction: Reduction) -> None:
+    hidden, target, counts = problem()
+    layer = FullSoftmax(
+        H, V, label_smoothing=0.3, reduction=reduction, class_counts=counts, dtype=torch.float64
+    )
+    weights = torch.rand(6 if reduction == "none" else (), dtype=torch.float64)
+    (layer(hidden, target) * weights).sum().backward()
+    fast = _gradient_of(layer.weight)
+    layer.weight.grad = None
+    scores = F.linear(hidden, layer.weight, layer.bias)
+    loss = F.cross_entropy(scores, target, label_smoothing=0.3, reduction=reduction)
+    (loss * weights).sum().backward()
+    torch.testing.assert_close(fast, layer.weight.grad)
+    torch.testing.assert_close(layer(hidden, target), loss)
 
 
 def test_hierarchical_softmax_is_its_likelihood() -> None:
