@@ -51,7 +51,7 @@ class FullSoftmax(LinearOutputLayer):
         return loss
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        nll = linear_nll(hidden, self.weight, self.bias, target)
+        nll, _ = linear_nll(hidden, self.weight, self.bias, target)
         return nll + self._smoothing(hidden, target) if self.label_smoothing else nll
 
     def _smoothing(self, hidden: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +27,8 @@ class LinearOutputLayer(OutputLayer):
 
     touches_all_rows: ClassVar[bool]
     """Whether a training step's gradient is dense."""
+    self_normalized: ClassVar[bool] = False
+    """Whether training holds log Z near a constant, so that scores alone claim probabilities."""
 
     bias: nn.Parameter | None
 
@@ -68,11 +70,28 @@ class LinearOutputLayer(OutputLayer):
         flat = self._flatten(hidden)
         return log_sum_exp(flat, self.weight, self.bias).view(hidden.shape[:-1])
 
+    def unnormalized_target_log_prob(
+        self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"] | None:
+        """The target's score, where training makes it a log-probability by itself, nearly."""
+        if not self.self_normalized:
+            return None
+        flat = self._flatten(hidden)
+        ids, kept = self._check_target(hidden, target)
+        scores = torch.linalg.vecdot(flat, self.weight.index_select(0, ids))
+        if self.bias is not None:
+            scores = scores + self.bias.index_select(0, ids)
+        return (self._claim(scores) * kept).view(target.shape)
+
+    def _claim(self, scores: Tensor) -> Tensor:
+        """The log-probabilities that scores claim."""
+        return scores
+
     def _log_prob(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.weight, self.bias).log_softmax(-1)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -linear_nll(hidden, self.weight, self.bias, target)
+        return -linear_nll(hidden, self.weight, self.bias, target)[0]
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         best = [F.linear(h, self.weight, self.bias).topk(k) for h in self._token_chunks(hidden)]

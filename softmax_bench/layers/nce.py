@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,6 +46,7 @@ class NCE(LinearOutputLayer):
     scores = "N x k, one sample for all tokens or one each"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
     touches_all_rows = False
+    self_normalized = True
 
     log_z: Tensor
 
@@ -136,19 +136,8 @@ class NCE(LinearOutputLayer):
         estimate = torch.where(estimate.isfinite(), estimate.to(self.log_z.dtype), self.log_z)
         self.log_z.lerp_(estimate, 0.01)
 
-    def unnormalized_target_log_prob(
-        self, hidden: Float[Tensor, "*batch H"], target: Tensor
-    ) -> Float[Tensor, "*batch"]:
-        """``s_target - log Z`` with the layer's own log Z.
-
-        A log-probability only as far as the layer is self-normalised.
-        """
-        flat = self._flatten(hidden)
-        ids, kept = self._check_target(hidden, target)
-        scores = torch.linalg.vecdot(flat, self.weight.index_select(0, ids))
-        if self.bias is not None:
-            scores = scores + self.bias.index_select(0, ids)
-        return ((scores - self.log_z) * kept).view(target.shape)
+    def _claim(self, scores: Tensor) -> Tensor:
+        return scores - self.log_z
 
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the noise and the targets."""

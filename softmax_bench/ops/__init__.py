@@ -5,11 +5,13 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 * all of them: :func:`linear_cross_entropy`, :func:`linear_nll`;
 * a subset of rows shared by all tokens: :func:`subset_cross_entropy`, :func:`subset_logistic`,
   and :func:`subset_scores` for any other loss on such scores;
-* a sparse set of pairs: :func:`pair_scores`.
+* a sparse set of pairs: :func:`pair_scores`, or, where the rows of a token lie together,
+  :func:`block_scores`.
 
 :mod:`softmax_bench.ops.reference` has the plain formula of each.
 """
 
+from softmax_bench.ops.blocks import block_scores
 from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
 from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
@@ -20,6 +22,7 @@ from softmax_bench.ops.workspace import release_workspace
 
 __all__ = [
     "accumulator",
+    "block_scores",
     "distinct",
     "embed_rows",
     "keep_coalesced",

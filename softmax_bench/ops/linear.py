@@ -25,8 +25,10 @@ def linear_cross_entropy(
     bias: Float[Tensor, "V"] | None,
     target: Int[Tensor, "N"],
     coefficient: Float[Tensor, "N"],
+    *,
+    penalty: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """``sum_n coefficient_n * -log softmax(h_n W^T + b)[target_n]``.
+    """``sum_n coefficient_n (-log softmax(h_n W^T + b)[target_n] + penalty (log Z_n)^2)``.
 
     Loss and gradients are made together, so a forward that needs gradients costs all three
     matrix products and the backward only hands them out; it can be run once. Only where all
@@ -38,12 +40,16 @@ def linear_cross_entropy(
         bias: One offset a class.
         target: Class of each token, in [0, V).
         coefficient: Weight of each token in the sum: 1/N for a mean, 0 to ignore a token.
+        penalty: Weight of the squared log-normaliser, which holds it near 0.
     """
     few = hidden.shape[0] * weight.shape[0] <= PLAIN_SCORES
     if few and hidden.dtype == accumulator(hidden.dtype):
-        nll = F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="none")
-        return torch.dot(nll, coefficient)
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, target, coefficient)
+        scores = F.linear(hidden, weight, bias)
+        losses = F.cross_entropy(scores, target, reduction="none")
+        if penalty:
+            losses = losses + penalty * scores.logsumexp(1).square()
+        return torch.dot(losses, coefficient)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, target, coefficient, penalty)
     return loss
 
 
@@ -52,14 +58,14 @@ def linear_nll(
     weight: Float[Tensor, "V H"],
     bias: Float[Tensor, "V"] | None,
     target: Int[Tensor, "N"],
-) -> Float[Tensor, "N"]:
-    """``-log softmax(h_n W^T + b)[target_n]`` of each token, in memory that N x V does not enter.
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """``-log softmax(h_n W^T + b)[target_n]`` and ``log Z_n`` of each token.
 
-    The backward makes the scores a second time: which coefficients the tokens get is not known
-    before.
+    Memory is bounded whatever N x V. The backward makes the scores a second time: which
+    coefficients the tokens get is not known before.
     """
-    nll: Tensor = _LinearNLL.apply(hidden, weight, bias, target)
-    return nll
+    nll, log_z = _LinearNLL.apply(hidden, weight, bias, target)
+    return nll, log_z
 
 
 def target_scores(
@@ -74,17 +80,15 @@ def target_scores(
     return scores, rows
 
 
-def _loss_and_gradients(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, coefficient: Tensor
-) -> tuple[Tensor, Gradients]:
-    log_z, gradients = softmax_loss(hidden, weight, bias, coefficient)
-    scores, rows = target_scores(hidden, weight, bias, target)
+def _subtract_target(
+    gradients: Gradients, hidden: Tensor, target: Tensor, rows: Tensor, coefficient: Tensor
+) -> None:
+    """Add the gradients of ``-sum_n coefficient_n s_n,target(n)``."""
     share = coefficient.to(hidden.dtype)
     gradients.hidden.addcmul_(rows, share.unsqueeze(1), value=-1)
     gradients.weight.index_add_(0, target, hidden * share.unsqueeze(1), alpha=-1)
     if gradients.bias is not None:
         gradients.bias.index_add_(0, target, share, alpha=-1)
-    return log_z - scores, gradients
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -96,33 +100,41 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         target: Tensor,
         coefficient: Tensor,
+        penalty: float,
     ) -> Tensor:
+        scores, rows = target_scores(hidden, weight, bias, target)
         if needs_grad(ctx, 0, 1, 2):
-            nll, gradients = _loss_and_gradients(hidden, weight, bias, target, coefficient)
+            log_z, gradients = softmax_loss(hidden, weight, bias, coefficient, penalty=penalty)
+            _subtract_target(gradients, hidden, target, rows, coefficient)
             ctx.held = Held((gradients.hidden, gradients.weight, gradients.bias))
         else:
-            scores, _ = target_scores(hidden, weight, bias, target)
-            nll = log_sum_exp(hidden, weight, bias) - scores
-        return torch.dot(nll, coefficient.to(nll.dtype))
+            log_z = log_sum_exp(hidden, weight, bias)
+        losses = log_z - scores
+        if penalty:
+            losses += penalty * log_z.square()
+        return torch.dot(losses, coefficient.to(losses.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.held.times(grad), None, None)
+        return (*ctx.held.times(grad), None, None, None)
 
 
 class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, bias, target)
         scores, _ = target_scores(hidden, weight, bias, target)
-        return log_sum_exp(hidden, weight, bias) - scores
+        log_z = log_sum_exp(hidden, weight, bias)
+        return log_z - scores, log_z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, grad_log_z: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target = ctx.saved_tensors
-        _, gradients = _loss_and_gradients(hidden, weight, bias, target, grad)
+        _, gradients = softmax_loss(hidden, weight, bias, grad + grad_log_z)
+        rows = weight.index_select(0, target)
+        _subtract_target(gradients, hidden, target, rows, grad)
         return gradients.hidden, gradients.weight, gradients.bias, None

@@ -15,11 +15,23 @@ def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
     return F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="none")
 
 
+def log_normalizer(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``log sum exp(h W^T + b)`` of each token, by way of all N x V scores."""
+    return F.linear(hidden, weight, bias).logsumexp(1)
+
+
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, coefficient: Tensor
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    *,
+    penalty: float = 0.0,
 ) -> Tensor:
-    """Sum of coefficient times :func:`linear_nll`."""
-    return (coefficient * linear_nll(hidden, weight, bias, target)).sum()
+    """Sum of coefficient times :func:`linear_nll` and the penalty."""
+    log_z = F.linear(hidden, weight, bias).logsumexp(1)
+    return (coefficient * (linear_nll(hidden, weight, bias, target) + penalty * log_z**2)).sum()
 
 
 def subset_cross_entropy(
@@ -31,14 +43,19 @@ def subset_cross_entropy(
     rows: Tensor,
     row_offset: Tensor,
     target_offset: Tensor,
+    *,
+    keep_hits: bool = False,
+    penalty: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of the target's score against it and the sampled scores, hits left out."""
+    """Cross-entropy of the target's score against it and the sampled scores."""
     scores = F.linear(hidden, weight, bias)
     own = scores.gather(1, target.unsqueeze(1)) + target_offset.unsqueeze(1)
     sampled = scores[:, rows] + row_offset
-    sampled = sampled.masked_fill(rows == target.unsqueeze(1), -torch.inf)
-    nll = -torch.log_softmax(torch.cat([own, sampled], 1), 1)[:, 0]
-    return (coefficient * nll).sum()
+    if not keep_hits:
+        sampled = sampled.masked_fill(rows == target.unsqueeze(1), -torch.inf)
+    scores = torch.cat([own, sampled], 1)
+    log_z = scores.logsumexp(1)
+    return (coefficient * (log_z - own[:, 0] + penalty * log_z**2)).sum()
 
 
 def subset_logistic(
@@ -66,3 +83,18 @@ def pair_scores(
     """Scores of pairs, read out of all N x V scores."""
     tokens = torch.arange(hidden.shape[0]).repeat_interleave(starts.diff())
     return F.linear(hidden, weight, bias)[tokens, rows]
+
+
+def subset_scores(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores of the targets and of the shared rows, read out of all N x V scores."""
+    scores = F.linear(hidden, weight, bias)
+    return scores.gather(1, target.unsqueeze(1)).squeeze(1), scores[:, rows]
+
+
+def block_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: Tensor) -> Tensor:
+    """Scores of each token's own block, read out of the scores of all blocks."""
+    scores = torch.einsum("nh,cbh->ncb", hidden, weight)
+    scores = scores if bias is None else scores + bias
+    return scores[torch.arange(hidden.shape[0]), block]

@@ -182,8 +182,11 @@ def softmax_loss(
     *,
     first: Float[Tensor, "N"] | None = None,
     excluded: Int[Tensor, "N"] | None = None,
+    penalty: float = 0.0,
 ) -> tuple[Float[Tensor, "N"], Gradients]:
-    """Log-normalisers of all tokens, and the gradients of ``sum_n coefficient_n log Z_n``.
+    """Log-normalisers of all tokens, and the gradients of their part of the loss.
+
+    That part is ``sum_n coefficient_n (log Z_n + penalty (log Z_n)^2)``.
 
     The part of a cross-entropy that comes from the targets is linear in the operands and left to
     the caller: it touches one row a token.
@@ -195,9 +198,10 @@ def softmax_loss(
         coefficient: Weight of each token in the loss.
         first: A score of each token that enters its sum besides those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
+        penalty: Weight of the square of ``log Z``.
 
     Returns:
-        ``log Z`` (N,), and its gradients in ``hidden``, ``weight`` and ``bias``.
+        ``log Z`` (N,), and the gradients in ``hidden``, ``weight`` and ``bias``.
     """
     num_tokens, num_classes = hidden.shape[0], weight.shape[0]
     sums = accumulator(hidden.dtype)
@@ -231,6 +235,8 @@ def softmax_loss(
         log_z = total.log()
         log_normalizer[block] = log_z
         scale = coefficient[block].to(sums)
+        if penalty:
+            scale = scale * (1 + 2 * penalty * log_z)
         grad_h.mul_((scale * (total.maximum - log_z).exp_()).unsqueeze(1))
         if grad_h.dtype != hidden.dtype:
             gradients.hidden[block] = grad_h

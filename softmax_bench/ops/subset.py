@@ -39,12 +39,16 @@ def subset_cross_entropy(
     rows: Int[Tensor, "S"],
     row_offset: Float[Tensor, "S"],
     target_offset: Float[Tensor, "N"],
+    *,
+    keep_hits: bool = False,
+    penalty: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each target against a shared sample of other classes.
 
-    ``sum_n c_n (log(exp(t_n) + sum_{j: rows_j != target_n} exp(s_nj + row_offset_j)) - t_n)``
-    with ``t_n = s_n,target(n) + target_offset_n``. A sampled class that is the token's own target
-    is left out for that token, since the target is already there.
+    ``sum_n c_n (log z_n - t_n + penalty (log z_n)^2)`` with ``t_n = s_n,target(n) +
+    target_offset_n`` and ``z_n = exp(t_n) + sum_{j: rows_j != target_n} exp(s_nj + row_offset_j)``.
+    A sampled class that is the token's own target is left out for that token, since the target is
+    already there.
 
     Args:
         hidden: Hidden states.
@@ -55,9 +59,21 @@ def subset_cross_entropy(
         rows: Sampled classes, distinct and sorted.
         row_offset: Added to the scores of each sampled class: minus the log of its expected count.
         target_offset: Added to the score of each token's target.
+        keep_hits: Let a token's own target count among the sample too.
+        penalty: Weight of the squared ``log z``.
     """
+    excluded = None if keep_hits else _column_of(target, rows)
     loss: Tensor = _SubsetCrossEntropy.apply(
-        hidden, weight, bias, target, coefficient, rows, row_offset, target_offset
+        hidden,
+        weight,
+        bias,
+        target,
+        coefficient,
+        rows,
+        row_offset,
+        target_offset,
+        excluded,
+        penalty,
     )
     return loss
 
@@ -139,6 +155,8 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         rows: Tensor,
         row_offset: Tensor,
         target_offset: Tensor,
+        excluded: Tensor | None,
+        penalty: float,
     ) -> Tensor:
         own, own_rows = target_scores(hidden, weight, bias, target)
         own = own + target_offset
@@ -148,11 +166,15 @@ class _SubsetCrossEntropy(torch.autograd.Function):
             _row_bias(bias, rows, row_offset, weight.dtype),
             coefficient,
             first=own,
-            excluded=_column_of(target, rows),
+            excluded=excluded,
+            penalty=penalty,
         )
-        nll = log_z - own
-        # d loss / d own score: c (p_target - 1)
-        pull = (torch.expm1(-nll) * coefficient).to(hidden.dtype)
+        losses = log_z - own
+        pull = torch.expm1(-losses)  # d loss / d own score: p_target - 1
+        if penalty:
+            pull += 2 * penalty * log_z * torch.exp(-losses)
+            losses = losses + penalty * log_z.square()
+        pull = (pull * coefficient).to(hidden.dtype)
         gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
         weight_gradient, bias_gradient = _join(
             gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight.shape[0]
@@ -160,12 +182,12 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         if bias is None:
             bias_gradient = None
         ctx.held = Held((gradients.hidden, weight_gradient, bias_gradient))
-        return torch.dot(nll, coefficient.to(nll.dtype))
+        return torch.dot(losses, coefficient.to(losses.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.held.times(grad), None, None, None, None, None)
+        return (*ctx.held.times(grad), *(None,) * 7)
 
 
 def _row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -91,16 +92,31 @@ def test_linear_cross_entropy(with_bias: bool) -> None:
             operand_list,
             [target, coefficient],
         )
-        assert_same(ops.linear_nll, reference.linear_nll, operand_list, [target])
+        assert_same(
+            partial(ops.linear_cross_entropy, penalty=0.3),
+            partial(reference.linear_cross_entropy, penalty=0.3),
+            operand_list,
+            [target, coefficient],
+        )
+        for part in (0, 1):
+            assert_same(
+                lambda *operands, part=part: ops.linear_nll(*operands)[part],
+                lambda h, w, b, t, part=part: (
+                    reference.log_normalizer(h, w, b) if part else reference.linear_nll(h, w, b, t)
+                ),
+                operand_list,
+                [target],
+            )
 
 
-def test_few_scores_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("penalty", [0.0, 0.2])
+def test_few_scores_are_left_to_torch(monkeypatch: pytest.MonkeyPatch, penalty: float) -> None:
     monkeypatch.setattr(linear, "PLAIN_SCORES", 100)
     for size in ((7, 13, 5), (20, 50, 8)):  # below and above
         hidden, weight, bias, target, coefficient = operands(*size)
         assert_same(
-            ops.linear_cross_entropy,
-            reference.linear_cross_entropy,
+            partial(ops.linear_cross_entropy, penalty=penalty),
+            partial(reference.linear_cross_entropy, penalty=penalty),
             [hidden, weight, bias],
             [target, coefficient],
         )
@@ -135,12 +151,13 @@ def test_subset_losses_any_size(
         return lambda h, w, b, *rest: function(h, w, b if with_bias else None, *rest)
 
     if with_bias:
-        assert_same(
-            ops.subset_cross_entropy,
-            reference.subset_cross_entropy,
-            [hidden, weight, kept_bias],
-            [target, coefficient, rows, row_offset, target_offset],
-        )
+        for options in ({}, {"keep_hits": True}, {"penalty": 0.4}):
+            assert_same(
+                partial(ops.subset_cross_entropy, **options),
+                partial(reference.subset_cross_entropy, **options),
+                [hidden, weight, kept_bias],
+                [target, coefficient, rows, row_offset, target_offset],
+            )
         assert_same(
             ops.subset_logistic,
             reference.subset_logistic,
@@ -167,6 +184,31 @@ def test_subset_losses_in_tiles() -> None:
     assert_same(
         ops.subset_cross_entropy, reference.subset_cross_entropy, [hidden, weight, bias], rest
     )
+
+
+@given(sizes, st.integers(0, 40), st.booleans())
+def test_subset_scores(size: tuple[int, int, int, int], num_rows: int, with_bias: bool) -> None:
+    torch.manual_seed(size[3])
+    hidden, weight, bias, target, _ = operands(*size[:3])
+    rows = torch.randperm(size[1])[:num_rows]
+    for part in (0, 1):
+        assert_same(
+            lambda *operands, part=part: ops.subset_scores(*operands)[part],
+            lambda *operands, part=part: reference.subset_scores(*operands)[part],
+            [hidden, weight, bias if with_bias else None],
+            [target, rows],
+        )
+
+
+@given(sizes, st.integers(1, 7), st.booleans())
+def test_block_scores(size: tuple[int, int, int, int], blocks: int, with_bias: bool) -> None:
+    torch.manual_seed(size[3])
+    tokens, width = size[0], size[2]
+    hidden = torch.randn(tokens, width, dtype=torch.float64)
+    weight = torch.randn(blocks, size[1], width, dtype=torch.float64)
+    bias = torch.randn(blocks, size[1], dtype=torch.float64) if with_bias else None
+    block = torch.randint(blocks, (tokens,))
+    assert_same(ops.block_scores, reference.block_scores, [hidden, weight, bias], [block])
 
 
 def random_pairs(tokens: int, classes: int, most: int) -> tuple[Tensor, Tensor]:
