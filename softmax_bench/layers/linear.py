@@ -55,7 +55,7 @@ class LinearOutputLayer(OutputLayer):
                 self.bias.copy_(self._initial_bias())
 
     def _initial_bias(self) -> Tensor:
-        if self._counts is None:
+        if self._counts is None and not self.self_normalized:
             return torch.zeros(self.num_classes)
         return log_unigram(self._counts, self.num_classes)
 

@@ -98,9 +98,9 @@ class NCE(LinearOutputLayer):
             target,
             coefficient,
             sample.rows,
-            -sample.log_expected,
+            -self._log_noise(sample.rows),
             sample.count,
-            -self.sampler.log_expected_count(target).to(hidden.dtype),
+            -self._log_noise(target).to(hidden.dtype),
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
@@ -108,9 +108,13 @@ class NCE(LinearOutputLayer):
             return self._per_token_losses(hidden, target)
         sample = self._draw(hidden)
         own, noise = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
-        own = own - self.log_z - self.sampler.log_expected_count(target).to(own.dtype)
-        noise = noise - self.log_z - sample.log_expected.to(own.dtype)
+        own = own - self.log_z - self._log_noise(target).to(own.dtype)
+        noise = noise - self.log_z - self._log_noise(sample.rows).to(own.dtype)
         return F.softplus(-own) + F.softplus(noise) @ sample.count.to(own.dtype)
+
+    def _log_noise(self, classes: Tensor) -> Tensor:
+        """``log(k q)`` of classes, float64."""
+        return self.sampler.log_expected_count(classes)
 
     def _draw(self, hidden: Tensor) -> Sample:
         sample = self.sampler.draw(hidden.device)
@@ -124,8 +128,7 @@ class NCE(LinearOutputLayer):
         rows = torch.cat([target.unsqueeze(1), noise], 1)
         starts = torch.arange(tokens + 1, device=hidden.device) * (k + 1)
         scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
-        log_expected = self.sampler.log_expected_count(rows).to(scores.dtype)
-        odds = scores.view(tokens, k + 1) - self.log_z - log_expected
+        odds = scores.view(tokens, k + 1) - self.log_z - self._log_noise(rows).to(scores.dtype)
         return F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
 
     @torch.no_grad()

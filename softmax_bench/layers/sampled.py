@@ -39,6 +39,8 @@ class SampledSoftmax(LinearOutputLayer):
     scores = "N x S, one sample for all tokens"
     source = "Bengio & Senecal 2003; Jean et al. 2015"
     touches_all_rows = False
+    penalty = 0.0
+    """Weight of the squared estimate of log Z."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class SampledSoftmax(LinearOutputLayer):
             sample.rows,
             sample.count.log() - sample.log_expected,
             self._target_offset(target, sample.rows, sample.count).to(hidden.dtype),
+            penalty=self.penalty,
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
@@ -75,7 +78,8 @@ class SampledSoftmax(LinearOutputLayer):
         own = own + self._target_offset(target, sample.rows, sample.count).to(own.dtype)
         scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
         scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)
-        return torch.logaddexp(own, scores.logsumexp(1)) - own
+        log_z = torch.logaddexp(own, scores.logsumexp(1))
+        return log_z - own + self.penalty * log_z.square()
 
     def _target_offset(self, target: Tensor, rows: Tensor, count: Tensor) -> Tensor:
         """Minus the log of the factor that makes up for draws that hit the token's own target.

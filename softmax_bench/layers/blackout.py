@@ -1,0 +1,70 @@
+"""BlackOut: a discriminative loss on a sample, weighted against the noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.sampled import SampledSoftmax
+from softmax_bench.ops import subset_scores
+
+
+class BlackOut(SampledSoftmax):
+    """``loss = -log p_t - sum_{j in sample} log(1 - p_j)``.
+
+    p is the softmax over target and sample of ``s_j - log q_j``: the target is to be likely, and
+    each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The sample is shared by the
+    batch; where it holds a token's own target, that one is left out for the token.
+
+    Args:
+        num_samples: Classes shared by the batch, drawn with replacement.
+        power: Exponent of the counts that classes are drawn by; the paper's best fall from 0.4 to
+            0.1 as the vocabulary grows.
+        **common: As for every output layer.
+    """
+
+    name = "blackout"
+    scores = "N x k, one sample for all tokens"
+    source = "Ji et al. 2016"
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        power: float = 0.4,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_classes,
+            num_samples=num_samples,
+            noise="unigram",
+            power=power,
+            replacement=True,
+            **common,
+        )
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        losses = self._losses(hidden, target)
+        return torch.dot(losses, coefficient.to(losses.dtype))
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own - log_q(target).to(own.dtype)
+        scores = scores - log_q(sample.rows).to(own.dtype)
+        # A class drawn c times is in the sample c times.
+        count = sample.count.to(own.dtype)
+        hit = sample.rows == target.unsqueeze(1)
+        weighted = (scores + count.log()).masked_fill(hit, -math.inf)
+        log_z = torch.logaddexp(own, weighted.logsumexp(1))
+        # A class that took all the probability would cost infinitely much: bound it.
+        p = torch.exp(scores - log_z.unsqueeze(1)).clamp(max=1 - 1e-6)
+        unlikely = torch.log1p(-p).masked_fill(hit, 0.0) @ count
+        return log_z - own - unlikely
