@@ -1,4 +1,4 @@
-"""Binary trees whose leaves are classes: a value that can be built, passed and stored."""
+"""Trees whose leaves are classes: a value that can be built, passed and stored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from softmax_bench.errors import SoftmaxBenchError
 
 Ints = npt.NDArray[np.int64]
 
+ABSENT = np.iinfo(np.int64).min
+"""In the place of a child that a node of a tree of arity above two lacks."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -22,16 +25,17 @@ class Paths:
     nodes: npt.NDArray[np.int32]
     """Internal nodes from the root down."""
     codes: npt.NDArray[np.int8]
-    """The side taken at each node: 0 or 1, an index into ``children``."""
+    """The side taken at each node: an index into its ``children``."""
 
 
 @dataclass(frozen=True, eq=False)
-class BinaryTree:
-    """A full binary tree over ``num_classes`` leaves.
+class Tree:
+    """A tree over ``num_classes`` leaves whose nodes have up to k children.
 
-    ``children`` (V-1, 2) names the two children of each internal node: ``c >= 0`` is the internal
-    node c, ``c < 0`` is the leaf of class ``-c - 1``. Node 0 is the root, and a node's number is
-    smaller than its children's, so that one sweep in number order meets parents first.
+    ``children`` (nodes, k) names the children of each internal node: ``c >= 0`` is the internal
+    node c, :data:`ABSENT` is none, any other ``c < 0`` is the leaf of class ``-c - 1``. Node 0 is
+    the root, and a node's number is smaller than its children's, so that one sweep in number order
+    meets parents first. A binary tree has no absent child, and V - 1 nodes.
 
     Raises:
         SoftmaxBenchError: ``children`` is not such a tree.
@@ -41,23 +45,36 @@ class BinaryTree:
 
     def __post_init__(self) -> None:
         children = self.children
-        if children.ndim != 2 or children.shape[1] != 2:
-            raise SoftmaxBenchError(f"children must have shape (V-1, 2), not {children.shape}")
+        if children.ndim != 2 or not 2 <= children.shape[1] <= 127:
+            raise SoftmaxBenchError(
+                f"children must have shape (nodes, k) with k from 2 to 127, not {children.shape}"
+            )
         nodes = children.shape[0]
-        numbers = np.sort(children.reshape(-1))
-        expected = np.concatenate([np.arange(-nodes - 1, 0), np.arange(1, nodes)])
+        if np.any((children != ABSENT).sum(1) < 2):
+            raise SoftmaxBenchError("every node needs at least two children")
+        numbers = np.sort(children[children != ABSENT])
+        expected = np.concatenate([np.arange(-self.num_classes, 0), np.arange(1, nodes)])
         if nodes and not np.array_equal(numbers, expected):
             raise SoftmaxBenchError(
-                "not a full binary tree: every class (-1 ... -V) and every internal node but the "
-                "root (1 ... V-2) must be the child of exactly one node"
+                "not a tree: every class (-1 ... -V) and every internal node but the root "
+                f"(1 ... {nodes - 1}) must be the child of exactly one node"
             )
         if np.any((children >= 0) & (children <= np.arange(nodes)[:, None])):
             raise SoftmaxBenchError("a node's number must be smaller than its children's")
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
         """Leaves."""
-        return self.children.shape[0] + 1
+        return int(self._leaf.sum()) if self.children.shape[0] else 1
+
+    @property
+    def arity(self) -> int:
+        """Most children of a node."""
+        return self.children.shape[1]
+
+    @cached_property
+    def _leaf(self) -> npt.NDArray[np.bool_]:
+        return (self.children < 0) & (self.children != ABSENT)
 
     @cached_property
     def levels(self) -> list[Ints]:
@@ -76,7 +93,7 @@ class BinaryTree:
         depths = np.zeros(self.num_classes, dtype=np.int64)
         for depth, level in enumerate(self.levels, start=1):
             below = self.children[level]
-            depths[-below[below < 0] - 1] = depth
+            depths[-below[self._leaf[level]] - 1] = depth
         return depths
 
     def paths(self) -> Paths:
@@ -98,7 +115,7 @@ class BinaryTree:
         return Paths(starts, nodes, codes)
 
     def _parents_of_leaves(self) -> tuple[Ints, npt.NDArray[np.int8]]:
-        parent, side = np.nonzero(self.children < 0)
+        parent, side = np.nonzero(self._leaf)
         leaf = -self.children[parent, side] - 1
         return _scatter(leaf, parent, side, self.num_classes)
 

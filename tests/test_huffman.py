@@ -9,32 +9,32 @@ from hypothesis import strategies as st
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.huffman import huffman_tree
-from softmax_bench.tree import BinaryTree
+from softmax_bench.tree import ABSENT, Tree
 
 any_counts = st.lists(st.integers(0, 50) | st.integers(0, 10**12), min_size=1, max_size=60)
 
 
-def least_cost(counts: list[int]) -> int:
+def least_cost(counts: list[int], arity: int) -> int:
     """Total weight of all merges of the textbook's construction: the optimal expected length."""
-    heap = list(counts)
+    heap = list(counts) + [0] * (-(len(counts) - 1) % (arity - 1))
     heapq.heapify(heap)
     total = 0
     while len(heap) > 1:
-        merged = heapq.heappop(heap) + heapq.heappop(heap)
+        merged = sum(heapq.heappop(heap) for _ in range(arity))
         total += merged
         heapq.heappush(heap, merged)
     return total
 
 
-@given(any_counts)
-def test_expected_length_is_the_least_possible(counts: list[int]) -> None:
-    tree = huffman_tree(counts)
-    assert int(np.asarray(counts, dtype=object) @ tree.depths.astype(object)) == least_cost(counts)
+@given(any_counts, st.integers(2, 6))
+def test_expected_length_is_the_least_possible(counts: list[int], arity: int) -> None:
+    depths = huffman_tree(counts, arity).depths.astype(object)
+    assert int(np.asarray(counts, dtype=object) @ depths) == least_cost(counts, arity)
 
 
-@given(any_counts)
-def test_paths_lead_from_the_root_to_their_leaf(counts: list[int]) -> None:
-    tree = huffman_tree(counts)
+@given(any_counts, st.integers(2, 6))
+def test_paths_lead_from_the_root_to_their_leaf(counts: list[int], arity: int) -> None:
+    tree = huffman_tree(counts, arity)
     paths = tree.paths()
     for leaf in range(len(counts)):
         node = 0
@@ -85,12 +85,13 @@ def test_bad_counts(counts: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("children", "message"),
     [
-        ([[-1, -1]], "full binary tree"),
-        ([[-1, 0]], "full binary tree"),
+        ([[-1, -1]], "not a tree"),
+        ([[-1, 0]], "not a tree"),
         ([[1, -3], [-1, -2], [2, -4]], "smaller than its children"),
-        ([[1, 2, 3]], "shape"),
+        ([[1], [-1]], "shape"),
+        ([[-1, ABSENT, ABSENT]], "two children"),
     ],
 )
 def test_what_is_no_tree_is_refused(children: list[list[int]], message: str) -> None:
     with pytest.raises(SoftmaxBenchError, match=message):
-        BinaryTree(np.array(children))
+        Tree(np.array(children))

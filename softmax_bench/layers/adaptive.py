@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.cutoffs import choose_cutoffs
+from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
 from softmax_bench.ops import linear_cross_entropy, linear_nll
 
@@ -65,10 +66,10 @@ class AdaptiveSoftmax(OutputLayer):
             )
         self.order = FrequencyOrder(self._counts, num_classes)
         self.cutoffs = [*cutoffs, num_classes]
-        self.shortlist = self.cutoffs[0]
+        self.shortlist_size = self.cutoffs[0]
         factory = {"device": common.get("device"), "dtype": common.get("dtype")}
         bias = common.get("bias", True)
-        self.head = nn.Linear(in_features, self.shortlist + len(cutoffs), bias=bias, **factory)
+        self.head = nn.Linear(in_features, self.shortlist_size + len(cutoffs), bias=bias, **factory)
         self.tail = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(in_features, width, bias=False, **factory),
@@ -103,7 +104,10 @@ class AdaptiveSoftmax(OutputLayer):
     def _start_at_unigram(self, shares: np.ndarray) -> None:
         log_share = torch.from_numpy(np.log(shares))
         tails = [log_share[low:high] for low, high in self._ranges()]
-        head = [log_share[: self.shortlist], *(tail.logsumexp(0, keepdim=True) for tail in tails)]
+        head = [
+            log_share[: self.shortlist_size],
+            *(tail.logsumexp(0, keepdim=True) for tail in tails),
+        ]
         self.head.bias.copy_(torch.cat(head))
         for (_, scores), tail in zip(self._parts(), tails, strict=True):
             scores.bias.copy_(tail)
@@ -113,7 +117,7 @@ class AdaptiveSoftmax(OutputLayer):
         rank = self.order.ranks(target)
         bounds = torch.tensor(self.cutoffs[:-1], device=rank.device)
         cluster = torch.bucketize(rank, bounds, right=True)
-        entry = torch.where(cluster == 0, rank, self.shortlist - 1 + cluster)
+        entry = torch.where(cluster == 0, rank, self.shortlist_size - 1 + cluster)
         order = cluster.argsort(stable=True)
         sizes = cluster.bincount(minlength=len(self.cutoffs)).tolist()
         return entry, rank, list(order.split(sizes))[1:]
@@ -151,19 +155,19 @@ class AdaptiveSoftmax(OutputLayer):
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         head = self.head(hidden).log_softmax(1)
-        parts = [head[:, : self.shortlist]]
+        parts = [head[:, : self.shortlist_size]]
         for index, tail in enumerate(self.tail):
-            parts.append(tail(hidden).log_softmax(1) + head[:, self.shortlist + index, None])
+            parts.append(tail(hidden).log_softmax(1) + head[:, self.shortlist_size + index, None])
         return self.order.by_class(torch.cat(parts, 1))
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """A tail is opened only for tokens that give it more than their k-th best class so far."""
         head = self.head(hidden).log_softmax(1)
-        best, rank = head[:, : self.shortlist].topk(min(k, self.shortlist))
+        best, rank = head[:, : self.shortlist_size].topk(min(k, self.shortlist_size))
         best = F.pad(best, (0, k - best.shape[1]), value=-math.inf)
         rank = F.pad(rank, (0, k - rank.shape[1]))
         for index, (low, high) in enumerate(self._ranges()):
-            reached = head[:, self.shortlist + index]
+            reached = head[:, self.shortlist_size + index]
             token = (reached > best[:, -1]).nonzero().squeeze(1)
             inside = self.tail[index](hidden[token]).log_softmax(1) + reached[token].unsqueeze(1)
             values, columns = inside.topk(min(k, high - low))
@@ -173,11 +177,11 @@ class AdaptiveSoftmax(OutputLayer):
         return best, self.order.classes(rank)
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        rank = _draw(self.head(hidden))
-        entry = rank - self.shortlist
+        rank = draw(self.head(hidden))
+        entry = rank - self.shortlist_size
         for index, low in enumerate(self.cutoffs[:-1]):
             token = (entry == index).nonzero().squeeze(1)
-            rank[token] = _draw(self.tail[index](hidden[token])) + low
+            rank[token] = draw(self.tail[index](hidden[token])) + low
         return self.order.classes(rank)
 
     def cost(self, num_tokens: int) -> Cost:
@@ -194,9 +198,3 @@ class AdaptiveSoftmax(OutputLayer):
             parameters=parameters,
             rows_touched=self.num_classes,
         )
-
-
-def _draw(scores: Tensor) -> Tensor:
-    """One column a row, from the softmax of each row."""
-    noise = torch.empty_like(scores).exponential_()
-    return (scores - noise.log()).argmax(1) if scores.numel() else scores.new_zeros(0).long()

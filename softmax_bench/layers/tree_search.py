@@ -1,29 +1,34 @@
-"""Inference in a binary tree of decisions: all leaves, the best leaves, a random leaf."""
+"""Inference in a tree of decisions: all leaves, the best leaves, a random leaf."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from softmax_bench.layers.gumbel import draw
+from softmax_bench.tree import ABSENT
+
+Sides = Callable[[Tensor, Tensor], Tensor]
+"""Log-probabilities (M, k) of the sides of nodes (M,) at hidden states (M, H)."""
 
 
-def leaf_log_probs(scores: Tensor, children: Tensor, levels: list[Tensor]) -> Tensor:
-    """Log-probabilities of all leaves (N, V) from the scores of all nodes (N, V-1).
+def leaf_log_probs(sides: Tensor, children: Tensor, levels: list[Tensor]) -> Tensor:
+    """Log-probabilities of all leaves (N, V) from those of the sides of all nodes (N, nodes, k).
 
     One sweep over the levels: a child's log-probability is its parent's plus the decision's.
     """
-    tokens, nodes = scores.shape
-    sides = torch.stack([F.logsigmoid(-scores), F.logsigmoid(scores)], -1)
-    reached = scores.new_zeros(tokens, 1)
-    leaves = [scores.new_zeros(tokens, 1)] if nodes == 0 else []
+    tokens, nodes = sides.shape[:2]
+    reached = sides.new_zeros(tokens, 1)
+    leaves = [sides.new_zeros(tokens, 1)] if nodes == 0 else []
     order = [children.new_zeros(1)] if nodes == 0 else []
     for level in levels:
         nodes_here = level.to(children.device)
         below = children.index_select(0, nodes_here).reshape(-1)
         arrived = (reached.unsqueeze(-1) + sides.index_select(1, nodes_here)).flatten(1)
-        leaf = (below < 0).nonzero().squeeze(1)
+        leaf = _is_leaf(below).nonzero().squeeze(1)
         inner = (below >= 0).nonzero().squeeze(1)
         leaves.append(arrived.index_select(1, leaf))
         order.append(-below.index_select(0, leaf) - 1)
@@ -34,9 +39,11 @@ def leaf_log_probs(scores: Tensor, children: Tensor, levels: list[Tensor]) -> Te
     return torch.cat(leaves, 1).index_select(1, place)
 
 
-def topk(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, children: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
+def _is_leaf(below: Tensor) -> Tensor:
+    return (below < 0) & (below != ABSENT)
+
+
+def topk(hidden: Tensor, sides: Sides, children: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` most probable leaves, exactly, scoring only nodes that can lead to one.
 
     A beam of width k first finds k good leaves: the worst of them bounds the search from below.
@@ -45,17 +52,16 @@ def topk(
     """
     tokens = hidden.shape[0]
     bound = hidden.new_full((tokens,), -math.inf)
-    found = _search(hidden, weight, bias, children, k, bound, beam=True)
+    found = _search(hidden, sides, children, k, bound, beam=True)
     if tokens:
         # Rounding differs between the passes: leave the bound a little room.
         bound = found[0][:, -1] - 1e-4
-    return _search(hidden, weight, bias, children, k, bound, beam=False)
+    return _search(hidden, sides, children, k, bound, beam=False)
 
 
 def _search(
     hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    sides: Sides,
     children: Tensor,
     k: int,
     bound: Tensor,
@@ -71,17 +77,15 @@ def _search(
     if children.shape[0] == 0:
         return reached.unsqueeze(1), best_leaf
     while token.numel():
-        score = _scores(hidden, weight, bias, token, node)
-        arrived = (
-            reached.unsqueeze(1) + torch.stack([F.logsigmoid(-score), F.logsigmoid(score)], 1)
-        ).view(-1)
+        decided = sides(hidden.index_select(0, token), node)
+        arrived = (reached.unsqueeze(1) + decided).view(-1)
         below = children.index_select(0, node).view(-1)
-        token = token.repeat_interleave(2)
-        leaf = below < 0
+        token = token.repeat_interleave(children.shape[1])
+        leaf = _is_leaf(below)
         best, best_leaf = _merge(
             best, best_leaf, token[leaf], arrived[leaf], -below[leaf] - 1, tokens, k
         )
-        alive = ~leaf & (arrived >= bound[token]) & (arrived > best[token, -1])
+        alive = (below >= 0) & (arrived >= bound[token]) & (arrived > best[token, -1])
         token, node, reached = token[alive], below[alive], arrived[alive]
         if beam:
             kept = _best_per_token(token, reached, k)
@@ -117,7 +121,7 @@ def _merge(
     return merged, torch.cat([best_leaf, new_leaf], 1).gather(1, place)
 
 
-def sample(hidden: Tensor, weight: Tensor, bias: Tensor | None, children: Tensor) -> Tensor:
+def sample(hidden: Tensor, sides: Sides, children: Tensor) -> Tensor:
     """A leaf drawn for each token by deciding at one node after another."""
     token = torch.arange(hidden.shape[0], device=hidden.device)
     drawn = torch.zeros_like(token)
@@ -125,17 +129,9 @@ def sample(hidden: Tensor, weight: Tensor, bias: Tensor | None, children: Tensor
     if children.shape[0] == 0:
         return drawn
     while token.numel():
-        score = _scores(hidden, weight, bias, token, node)
-        side = torch.rand_like(score) < torch.sigmoid(score)
-        below = children[node, side.long()]
+        side = draw(sides(hidden.index_select(0, token), node))
+        below = children[node, side]
         arrived = below < 0
         drawn[token[arrived]] = -below[arrived] - 1
         token, node = token[~arrived], below[~arrived]
     return drawn
-
-
-def _scores(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor, node: Tensor
-) -> Tensor:
-    score = torch.linalg.vecdot(hidden.index_select(0, token), weight.index_select(0, node))
-    return score if bias is None else score + bias.index_select(0, node)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmax_bench.layers import create_layer, layer_names, parse_spec
+from softmax_bench.layers.torch_adaptive import TorchAdaptiveSoftmax
 from softmax_bench.testing import check_output_layer
 
 VARIANTS = [
@@ -13,6 +14,20 @@ VARIANTS = [
     "full(bias=False)",
     "full(label_smoothing=0.2)",
     "hierarchical(bias=False)",
+    "hierarchical(tree='random')",
+    "hierarchical(tree='balanced', bias=False)",
+    "hierarchical_kary(arity=3)",
+    "hierarchical_kary(arity=7, bias=False)",
+    "adaptive(bias=False, div_value=2.0)",
+    "two_level(bias=False)",
+    "two_level(num_clusters=1)",
+    "differentiated(nested=True)",
+    "negative_sampling(shared=False)",
+    "blackout(num_samples=3)",
+    "ranking_nce(num_samples=4, noise='uniform')",
+    "self_normalized(penalty=0.0)",
+    "self_normalized_sampled(num_samples=5)",
+    "torch_linear_cross_entropy(chunk_tokens=None)",
     "nce(num_samples=7, shared=False)",
     "nce(log_z='learned', noise='log_uniform')",
     "nce(log_z='estimated', bias=False)",
@@ -27,7 +42,8 @@ VARIANTS = [
 def test_contract(spec: str) -> None:
     layer, options = parse_spec(spec)
     check_output_layer(
-        lambda width, classes, **common: layer(width, classes, **{**common, **options})
+        lambda width, classes, **common: layer(width, classes, **{**common, **options}),
+        every_gradient=layer is not TorchAdaptiveSoftmax,
     )
 
 

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.tree_shapes import balanced_tree, clustered_tree, random_tree
+
+
+@given(st.integers(1, 200))
+def test_balanced_trees_differ_by_one_level_at_most(num_classes: int) -> None:
+    for tree in (balanced_tree(num_classes), random_tree(num_classes)):
+        assert tree.num_classes == num_classes
+        assert tree.depths.max() - tree.depths.min() <= 1
+        assert np.isclose((0.5**tree.depths).sum(), 1)
+
+
+def test_random_tree_has_no_reason_but_its_seed() -> None:
+    first, again, other = (random_tree(50, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.children, again.children)
+    assert not np.array_equal(first.children, other.children)
+
+
+def test_no_classes() -> None:
+    for build in (balanced_tree, random_tree):
+        with pytest.raises(SoftmaxBenchError, match="at least one class"):
+            build(0)
+
+
+def test_likeness_decides_near_the_root() -> None:
+    """Two far clouds of 150 points each: their classes must part at the root."""
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    cloud = rng.permutation(np.repeat([0, 1], 150))
+    tree = clustered_tree(rng.normal(size=(300, 3)) + 20 * cloud[:, None], rng.integers(1, 9, 300))
+    paths = tree.paths()
+    first_side = paths.codes[paths.starts[:-1]]
+    assert (first_side == cloud).all() or (first_side != cloud).all()
+
+
+def test_vectors_that_are_all_alike_still_make_a_tree() -> None:
+    pytest.importorskip("sklearn")
+    for size in (1, 2, 64, 65, 300):
+        assert clustered_tree(np.zeros((size, 2))).num_classes == size
+
+
+@pytest.mark.parametrize(
+    ("vectors", "counts", "message"),
+    [
+        (np.zeros(3), None, "vectors must be"),
+        (np.full((3, 2), np.nan), None, "vectors must be"),
+        (np.zeros((3, 2)), np.ones(4), "counts must have"),
+    ],
+)
+def test_what_does_not_fit(vectors: np.ndarray, counts: np.ndarray | None, message: str) -> None:
+    pytest.importorskip("sklearn")
+    with pytest.raises(SoftmaxBenchError, match=message):
+        clustered_tree(vectors, counts)
