@@ -18,7 +18,9 @@ class BlackOut(SampledSoftmax):
 
     p is the softmax over target and sample of ``s_j - log q_j``: the target is to be likely, and
     each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The sample is shared by the
-    batch; where it holds a token's own target, that one is left out for the token.
+    batch; where it holds a token's own target, that one is left out for the token. As the sample
+    grows the gradient tends to that of the target's log odds ``-log(p_t / (1 - p_t))`` under the
+    full softmax, since a target is never among its own negatives.
 
     Args:
         num_samples: Classes shared by the batch, drawn with replacement.

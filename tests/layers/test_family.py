@@ -1,0 +1,213 @@
+"""The whole family judged from outside: likelihoods by autograd, estimates by expectation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softmax_bench.layers import OutputLayer, create_layer
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.sampling import SharedSampler
+
+V, H = 23, 5
+
+EXACT = [
+    "full",
+    "hierarchical",
+    "hierarchical(tree='random')",
+    "hierarchical_kary(arity=3)",
+    "adaptive(cutoffs=[4, 9, 15])",
+    "adaptive(cutoffs=[4], bias=False)",
+    "two_level",
+    "two_level(num_clusters=7)",
+    "differentiated(cutoffs=[5, 11], widths=[2, 2, 1])",
+    "differentiated(cutoffs=[5, 11], widths=[5, 3, 1], nested=True)",
+    "torch_linear_cross_entropy(chunk_tokens=3)",
+    "torch_adaptive(cutoffs=[4, 9, 15])",
+]
+"""Layers whose training objective is the likelihood itself."""
+
+ESTIMATORS = {
+    "sampled": 16,
+    "self_normalized_sampled": 16,
+    "nce": 8,
+    "ranking_nce": 32,
+    "blackout": 8,
+}
+"""Layers whose expected gradient tends to an exact one, by averages over k draws, and a k from
+which on the order of their errors shows."""
+
+
+def problem(tokens: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    counts = torch.randint(0, 40, (V,)).double()
+    return torch.randn(tokens, H, dtype=torch.float64), torch.randint(V, (tokens,)), counts
+
+
+def gradients(layer: OutputLayer, loss: Tensor) -> list[Tensor]:
+    layer.zero_grad()
+    loss.backward()
+    return [
+        torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in layer.parameters()
+    ]
+
+
+@pytest.mark.parametrize("spec", EXACT)
+def test_loss_and_gradient_are_those_of_the_likelihood(spec: str) -> None:
+    hidden, target, counts = problem()
+    layer = create_layer(spec, H, V, counts, dtype=torch.float64)
+    loss = layer(hidden, target)
+    plain = -layer.log_prob(hidden).gather(1, target.unsqueeze(1)).mean()
+    torch.testing.assert_close(loss, plain)
+    for ours, theirs in zip(gradients(layer, loss), gradients(layer, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_adaptive_softmax_takes_torchs_state_and_gives_its_loss() -> None:
+    hidden, _, _ = problem()
+    theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(H, V, [4, 9, 15], div_value=1.5).double()
+    ours = create_layer(
+        "adaptive(cutoffs=[4, 9, 15], div_value=1.5, bias=False)", H, V, dtype=torch.float64
+    )
+    ours.load_state_dict(theirs.state_dict() | ours.order.state_dict(prefix="order."))  # type: ignore[union-attr]
+    target = torch.tensor([0, 3, 4, 10, 20, 22])
+    torch.testing.assert_close(ours(hidden, target), theirs(hidden, target).loss)
+    torch.testing.assert_close(ours.log_prob(hidden), theirs.log_prob(hidden))
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5])
+def test_self_normalised_softmax_adds_the_squared_normaliser(penalty: float) -> None:
+    hidden, target, counts = problem()
+    layer = create_layer(f"self_normalized(penalty={penalty})", H, V, counts, dtype=torch.float64)
+    assert isinstance(layer, LinearOutputLayer)
+    scores = F.linear(hidden, layer.weight, layer.bias)
+    plain = F.cross_entropy(scores, target) + penalty * scores.logsumexp(1).square().mean()
+    loss = layer(hidden, target)
+    torch.testing.assert_close(loss, plain)
+    for ours, theirs in zip(gradients(layer, loss), gradients(layer, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def expected(layer: LinearOutputLayer, hidden: Tensor, target: Tensor, k: int) -> Tensor:
+    """Mean of the loss over all V^k samples, by their probabilities."""
+    sampler = layer.sampler
+    assert isinstance(sampler, SharedSampler)
+    q = sampler.noise.log_prob(torch.arange(layer.num_classes)).exp()
+    total = torch.zeros((), dtype=torch.float64)
+    for drawn in itertools.product(range(layer.num_classes), repeat=k):
+        with pytest.MonkeyPatch.context() as patch:
+            fixed = torch.tensor(drawn)
+            patch.setattr(sampler.noise, "sample", lambda n, device, fixed=fixed: fixed)
+            total = total + q[fixed].prod() * layer(hidden, target)
+    return total
+
+
+def small_problem() -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(1)
+    counts = torch.tensor([5.0, 1.0, 9.0, 2.0, 3.0, 4.0])
+    return torch.randn(2, H, dtype=torch.float64), torch.tensor([3, 0]), counts
+
+
+def test_negative_sampling_by_enumeration() -> None:
+    """Expected loss: softplus(-s_t) + k sum_w q_w softplus(s_w), with q ~ count^0.75."""
+    hidden, target, counts = small_problem()
+    layer = create_layer("negative_sampling(num_samples=2)", H, 6, counts, dtype=torch.float64)
+    assert isinstance(layer, LinearOutputLayer)
+    scores = F.linear(hidden, layer.weight, layer.bias)
+    q = counts**0.75 / (counts**0.75).sum()
+    own = scores.gather(1, target.unsqueeze(1)).squeeze(1)
+    plain = (F.softplus(-own) + 2 * (q * F.softplus(scores)).sum(1)).mean()
+    mean = expected(layer, hidden, target, 2)
+    torch.testing.assert_close(mean, plain)
+    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_ranking_nce_by_enumeration() -> None:
+    """Its value for one sample is the cross-entropy of the target's place among k + 1 odds."""
+    hidden, target, counts = small_problem()
+    layer = create_layer("ranking_nce(num_samples=2)", H, 6, counts, dtype=torch.float64)
+    assert isinstance(layer, LinearOutputLayer)
+    odds = F.linear(hidden, layer.weight, layer.bias) - (counts / counts.sum()).log()
+    q = counts / counts.sum()
+    plain = torch.zeros((), dtype=torch.float64)
+    for a, b in itertools.product(range(6), repeat=2):
+        places = torch.stack([target, torch.full_like(target, a), torch.full_like(target, b)], 1)
+        loss = F.cross_entropy(odds.gather(1, places), torch.zeros_like(target))
+        plain = plain + q[a] * q[b] * loss
+    mean = expected(layer, hidden, target, 2)
+    torch.testing.assert_close(mean, plain)
+    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_blackout_by_enumeration() -> None:
+    """Ji et al. 2016, equations 4 to 6, on the list of the target and the draws unlike it."""
+    hidden, target, counts = small_problem()
+    spec = "blackout(num_samples=2, power=0.5)"
+    layer = create_layer(spec, H, 6, counts, dtype=torch.float64)
+    assert isinstance(layer, LinearOutputLayer)
+    q = counts**0.5 / (counts**0.5).sum()
+    odds = F.linear(hidden, layer.weight, layer.bias) - q.log()
+    plain = torch.zeros((), dtype=torch.float64)
+    for drawn in itertools.product(range(6), repeat=2):
+        for n, own in enumerate(target.tolist()):
+            places = [own, *(j for j in drawn if j != own)]
+            p = odds[n, places].softmax(0)
+            weight = q[list(drawn)].prod() / len(target)
+            plain = plain - weight * (p[0].log() + torch.log1p(-p[1:]).sum())
+    mean = expected(layer, hidden, target, 2)
+    torch.testing.assert_close(mean, plain)
+    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def stochastic_gradients(spec: str, k: int, draws: int) -> tuple[Tensor, float, Tensor]:
+    """Mean gradient in the weight, its total variance, and the exact gradient it estimates."""
+    hidden, target, counts = problem(tokens=1)
+    layer = create_layer(f"{spec}(num_samples={k})", H, V, counts + 1, dtype=torch.float64)
+    assert isinstance(layer, LinearOutputLayer)
+    sampler = layer.sampler
+    assert isinstance(sampler, SharedSampler)
+    if not sampler.replacement:  # k draws, so that all are compared at the same k
+        sampler.replacement, sampler.num_draws = True, k
+    with torch.no_grad():
+        layer.weight.mul_(0.0 if spec == "nce" else 2.0)  # NCE's limit wants log Z = 0
+    scores = F.linear(hidden, layer.weight, layer.bias)
+    if spec == "blackout":  # its limit is the log odds, not the log probability
+        others = scores.masked_fill(F.one_hot(target, V).bool(), -math.inf)
+        loss = (others.logsumexp(1) - scores[:, target[0]]).mean()
+    else:
+        loss = F.cross_entropy(scores, target)
+    loss = loss + getattr(layer, "penalty", 0.0) * scores.logsumexp(1).square().mean()
+    exact = gradients(layer, loss)[0]
+    torch.manual_seed(2)
+    each = torch.stack([gradients(layer, layer(hidden, target))[0] for _ in range(draws)])
+    return each.mean(0), float(each.var(0).sum()), exact
+
+
+@pytest.mark.parametrize("spec", ESTIMATORS)
+def test_variance_falls_as_one_over_k_and_so_does_the_bias(spec: str) -> None:
+    low, draws = ESTIMATORS[spec], 700
+    high = 16 * low
+    mean, variance, exact = stochastic_gradients(spec, low, draws)
+    better, less, _ = stochastic_gradients(spec, high, draws)
+    slope = math.log(less / variance) / math.log(high / low)
+    assert slope == pytest.approx(-1, abs=0.25)
+    bias, bias_left = float((mean - exact).norm()), float((better - exact).norm())
+    error, error_left = math.sqrt(variance / draws), math.sqrt(less / draws)
+    assert bias > 3 * error, "too few draws to see the bias"
+    # What is left at most: a sixteenth, and what Monte Carlo cannot tell.
+    assert bias_left < 1.5 * bias * low / high + 3 * error_left
+
+
+def test_negative_samplings_variance_grows_with_k() -> None:
+    """Its negatives are summed, not averaged."""
+    _, few, _ = stochastic_gradients("negative_sampling", 8, 500)
+    _, many, _ = stochastic_gradients("negative_sampling", 128, 500)
+    assert math.log(many / few) / math.log(16) == pytest.approx(1, abs=0.2)
