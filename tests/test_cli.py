@@ -129,3 +129,7 @@ def test_lists_of_layers() -> None:
         "nce(a=1, b='x,y')",
         "sampled",
     ]
+    assert split_specs("my_layers.tree:Mine(a=[1,2], b=')'),full") == [
+        "my_layers.tree:Mine(a=[1,2], b=')')",
+        "full",
+    ]
