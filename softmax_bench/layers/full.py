@@ -30,6 +30,7 @@ class FullSoftmax(LinearOutputLayer):
     scores = "all N x V"
     source = "-"
     touches_all_rows = True
+    traceable = True  # the blocked pass, which is not, says so itself
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 :mod:`softmax_bench.ops.reference` has the plain formula of each.
 """
 
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
 from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
@@ -32,4 +33,5 @@ __all__ = [
     "subset_cross_entropy",
     "subset_logistic",
     "subset_scores",
+    "untraced",
 ]
