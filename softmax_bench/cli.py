@@ -193,13 +193,20 @@ def compare(
 
 
 @app.command(name="layers")
-def list_layers() -> None:
+def list_layers(
+    markdown: Annotated[bool, typer.Option(help="Print the page docs/layers.md.")] = False,
+) -> None:
     """List the output layers and their options, those of installed packages included."""
     from rich.table import Table
     from rich.text import Text
 
     from softmax_bench.layers.registry import layer_names, layer_options, layer_package, parse_spec
 
+    if markdown:
+        from softmax_bench.measure import catalogue
+
+        print(catalogue.markdown(layer_names()), end="")
+        return
     table = Table("layer", "scores in a step", "options", "source")
     for name in layer_names():
         layer, _ = parse_spec(name)

@@ -15,6 +15,7 @@ from softmax_bench import load_results
 
 EXAMPLE = Path(__file__).parent / "example_layer"
 CHECK = """
+import torch
 from softmax_bench import create_layer, layer_names
 from softmax_bench.layers import parse_spec
 from softmax_bench.testing import check_output_layer
@@ -23,6 +24,11 @@ assert "bottleneck" in layer_names()
 layer = create_layer("bottleneck(rank=3)", 8, 50)
 assert layer.softmax.weight.shape == (50, 3)
 check_output_layer(parse_spec("bottleneck")[0], sizes=(1, 17))
+
+assert layer.traceable
+compiled = torch.compile(layer, backend="eager", fullgraph=True)
+hidden, target = torch.randn(4, 8), torch.randint(50, (4,))
+torch.testing.assert_close(compiled(hidden, target), layer(hidden, target))
 """
 
 Python = Callable[..., str]

@@ -97,6 +97,16 @@ class OutputLayer(nn.Module, ABC):
     """Which pairs a training step scores, in a few words for the tables."""
     source: ClassVar[str]
     """The paper."""
+    good_for: ClassVar[str]
+    """When to choose the layer, in a few words for the tables."""
+    step_flops: ClassVar[str]
+    """Floating-point operations of a training step as a formula in N, V, H and its options."""
+    exact: ClassVar[bool]
+    """Whether the training objective is the likelihood of the model itself, not an estimate."""
+    normalised: ClassVar[Literal["by construction", "by training", "no"]]
+    """What makes the probability of a class known without a sum over all classes."""
+    needs_sorted_ids: ClassVar[bool] = False
+    """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
     traceable: ClassVar[bool] = False
     """Whether ``torch.compile`` may look into the layer: it is made of torch's dense operations,
     with shapes that no data decide and without random draws. Otherwise a compiled model runs it

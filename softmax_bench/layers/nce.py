@@ -46,6 +46,10 @@ class NCE(LinearOutputLayer):
     name = "nce"
     scores = "N x k, one sample for all tokens or one each"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
+    good_for = "large V, where scores without a normaliser are wanted afterwards"
+    step_flops = "6 N (num_samples + 1) H"
+    exact = False
+    normalised = "by training"
     touches_all_rows = False
 
     log_z: Tensor

@@ -58,8 +58,11 @@ class Origin:
         if inspect.isabstract(layer):
             missing = ", ".join(sorted(layer.__abstractmethods__))
             raise SoftmaxBenchError(f"{self} is no complete layer: it does not define {missing}")
-        if not isinstance(getattr(layer, "name", None), str):
-            raise SoftmaxBenchError(f'{self} has no name: set the class attribute name = "..."')
+        unsaid = [name for name in ("name", "scores", "source") if not hasattr(layer, name)]
+        if unsaid:
+            raise SoftmaxBenchError(
+                f"{self} does not describe itself: set the class attribute {', '.join(unsaid)}"
+            )
         return layer
 
 

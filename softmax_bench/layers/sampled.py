@@ -38,6 +38,10 @@ class SampledSoftmax(LinearOutputLayer):
     name = "sampled"
     scores = "N x S, one sample for all tokens"
     source = "Bengio & Senecal 2003; Jean et al. 2015"
+    good_for = "large V at little cost in perplexity, where only training must be fast"
+    step_flops = "6 N (num_samples + 1) H"
+    exact = False
+    normalised = "no"
     touches_all_rows = False
 
     def __init__(

@@ -19,6 +19,11 @@ class BottleneckSoftmax(OutputLayer):
     name = "bottleneck"
     scores = "all N x V, in few dimensions"
     source = "Sainath et al. 2013"
+    good_for = "many classes that differ in few dimensions"
+    step_flops = "6 N (V + H) rank"
+    exact = True
+    normalised = "no"
+    traceable = True
 
     def __init__(
         self, in_features: int, num_classes: int, *, rank: int = 64, **common: Unpack[CommonOptions]

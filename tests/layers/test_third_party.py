@@ -74,7 +74,7 @@ def test_a_class_by_its_place(install: Install) -> None:
         ("no_such_module:Mine", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("bad_layers:Min", "the module has no class 'Min': did you mean 'Mine'"),
         ("bad_layers:function", "is no layer: a layer is a subclass of OutputLayer"),
-        ("bad_layers:Nameless", 'set the class attribute name = "..."'),
+        ("bad_layers:Nameless", "set the class attribute name, scores, source"),
         ("bad_layers:Half", "does not define _log_prob, _losses"),
         ("bad_layers:Mine(rnak=3)", "has no option 'rnak': did you mean 'rank'"),
         ("bad_layers:", "cannot read layer 'bad_layers:'"),
