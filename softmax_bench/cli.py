@@ -26,7 +26,10 @@ DEFAULT_LAYERS = "full,hierarchical,nce,sampled"
 
 Layers = Annotated[
     str,
-    typer.Option(help="Output layers, separated by commas; options in parentheses."),
+    typer.Option(
+        help="Output layers, separated by commas: names or package.module:Class, options in "
+        "parentheses."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is kept.")]
 Threads = Annotated[int, typer.Option(help="Threads; 0 for all cores of this machine.")]
@@ -190,16 +193,27 @@ def compare(
 
 
 @app.command(name="layers")
-def list_layers() -> None:
-    """List the output layers and their options."""
+def list_layers(
+    markdown: Annotated[bool, typer.Option(help="Print the page docs/layers.md.")] = False,
+) -> None:
+    """List the output layers and their options, those of installed packages included."""
     from rich.table import Table
+    from rich.text import Text
 
-    from softmax_bench.layers.registry import layer_names, layer_options, parse_spec
+    from softmax_bench.layers.registry import layer_names, layer_options, layer_package, parse_spec
 
+    if markdown:
+        from softmax_bench.measure import catalogue
+
+        print(catalogue.markdown(layer_names()), end="")
+        return
     table = Table("layer", "scores in a step", "options", "source")
     for name in layer_names():
         layer, _ = parse_spec(name)
-        table.add_row(name, layer.scores, ", ".join(layer_options(layer)), layer.source)
+        package = layer_package(name)
+        title = f"{name}\nfrom {package}" if package else name
+        cells = [title, layer.scores, ", ".join(layer_options(layer)), layer.source]
+        table.add_row(*map(Text, cells))
     _console().print(table)
 
 
@@ -242,6 +256,7 @@ def _console() -> Console:
 def main() -> None:
     """Entry point: bad input ends with a message and status 2, not with a traceback."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    sys.path.append(str(Path.cwd()))  # for a layer module:Class that lies here; last, to hide none
     try:
         app()
     except SoftmaxBenchError as error:

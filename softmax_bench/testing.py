@@ -37,6 +37,7 @@ def check_output_layer(
     for num_classes in sizes:
         counts = torch.randint(0, 50, (num_classes,)).double()  # zeros and ties, in any order
         layer = factory(6, num_classes, class_counts=counts, dtype=torch.float64)
+        _check_description(layer)
         _check_distribution(layer)
         _check_search(layer)
         _check_loss(layer, every_gradient=every_gradient)
@@ -48,6 +49,26 @@ def check_output_layer(
 
 def _hidden(layer: OutputLayer, *shape: int) -> Tensor:
     return torch.randn(*shape, layer.in_features, dtype=torch.float64)
+
+
+def _check_description(layer: OutputLayer) -> None:
+    for kind, names in (
+        (str, ("name", "scores", "source", "good_for", "step_flops", "normalised")),
+        (bool, ("exact", "needs_sorted_ids", "traceable")),
+    ):
+        for name in names:
+            value = getattr(type(layer), name, None)
+            said = isinstance(value, kind) and value != ""
+            assert said, (
+                f"the class attribute {name} must be set ({kind.__name__}): see OutputLayer"
+            )
+    ways = ("by construction", "by training", "no")
+    assert layer.normalised in ways, f"normalised must be one of {', '.join(ways)}"
+    claim = layer.unnormalized_target_log_prob(_hidden(layer, 1), torch.zeros(1, dtype=torch.int64))
+    by_training = layer.normalised == "by training"
+    assert (claim is not None) == by_training, (
+        "unnormalized_target_log_prob is for layers that are normalised by training, and only them"
+    )
 
 
 def _check_distribution(layer: OutputLayer) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from softmax_bench import load_results
 from softmax_bench.cli import main
+from softmax_bench.measure import catalogue
 from softmax_bench.study.plan import split_specs
 
 SMALL = [
@@ -110,6 +111,9 @@ def test_layers_are_listed(
     printed = capsys.readouterr().out
     assert "hierarchical" in printed
     assert "num_samples" in printed
+    monkeypatch.setattr(catalogue, "VOCAB_SIZE", 100)
+    assert call(monkeypatch, "layers", "--markdown") == 0
+    assert capsys.readouterr().out.startswith("# The output layers")
 
 
 def test_help_needs_no_torch() -> None:
@@ -128,4 +132,8 @@ def test_lists_of_layers() -> None:
         "full",
         "nce(a=1, b='x,y')",
         "sampled",
+    ]
+    assert split_specs("my_layers.tree:Mine(a=[1,2], b=')'),full") == [
+        "my_layers.tree:Mine(a=[1,2], b=')')",
+        "full",
     ]

@@ -1,8 +1,9 @@
 """The output layers, one a file, and the registry that finds them.
 
 A new layer is a new file in this folder with one class derived from
-:class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``: tests, benchmarks, command
-line and reports pick it up by themselves.
+:class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``, or a class of that kind in any
+installed package with an entry point (see :mod:`softmax_bench.layers.origin`): tests, benchmarks,
+command line and reports pick it up by themselves.
 """
 
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer

@@ -7,10 +7,11 @@ row) pairs are scored, how the scores become a loss, and how they give a normali
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypedDict, Unpack, get_args
+from typing import ClassVar, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.huffman import check_counts
 from softmax_bench.noise import positive_counts
-from softmax_bench.ops import accumulator
+from softmax_bench.ops import accumulator, untraced
 
 Counts = npt.ArrayLike | Tensor
 Reduction = Literal["mean", "sum", "none"]
+Normalised = Literal["by construction", "by training", "no"]
 
 
 class CommonOptions(TypedDict, total=False):
@@ -61,6 +63,23 @@ class Cost:
     """Rows of the parameters that the step reads and updates."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _traced_if_traceable(
+    method: Callable[Concatenate[OutputLayer, P], R],
+) -> Callable[Concatenate[OutputLayer, P], R]:
+    """``method``, kept out of a compiled model's graphs unless its layer is ``traceable``."""
+    opaque = untraced(method)
+
+    @functools.wraps(method)
+    def run(self: OutputLayer, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return (method if self.traceable else opaque)(self, *args, **kwargs)
+
+    return run
+
+
 class OutputLayer(nn.Module, ABC):
     """A distribution over classes given a hidden state.
 
@@ -79,6 +98,20 @@ class OutputLayer(nn.Module, ABC):
     """Which pairs a training step scores, in a few words for the tables."""
     source: ClassVar[str]
     """The paper."""
+    good_for: ClassVar[str]
+    """When to choose the layer, in a few words for the tables."""
+    step_flops: ClassVar[str]
+    """Floating-point operations of a training step as a formula in N, V, H and its options."""
+    exact: ClassVar[bool]
+    """Whether the training objective is the likelihood of the model itself, not an estimate."""
+    normalised: ClassVar[Normalised]
+    """What makes the probability of a class known without a sum over all classes."""
+    needs_sorted_ids: ClassVar[bool] = False
+    """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
+    traceable: ClassVar[bool] = False
+    """Whether ``torch.compile`` may look into the layer: it is made of torch's dense operations,
+    with shapes that no data decide and without random draws. Otherwise a compiled model runs it
+    as it is, after a graph break."""
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):
@@ -96,6 +129,7 @@ class OutputLayer(nn.Module, ABC):
         counts = common.get("class_counts")
         self._counts = None if counts is None else as_counts(counts, num_classes)
 
+    @_traced_if_traceable
     def forward(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, ""] | Float[Tensor, "*batch"]:
@@ -135,10 +169,12 @@ class OutputLayer(nn.Module, ABC):
     def cost(self, num_tokens: int) -> Cost:
         """Cost of one training step on ``num_tokens`` targets."""
 
+    @_traced_if_traceable
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:
         """Normalised log-probabilities of all classes: exact for the model the layer defines."""
         return self._log_prob(self._flatten(hidden)).view(*hidden.shape[:-1], self.num_classes)
 
+    @_traced_if_traceable
     def target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"]:
@@ -156,6 +192,7 @@ class OutputLayer(nn.Module, ABC):
         """What the scores alone claim, for layers trained to be normalised by themselves."""
         return None
 
+    @_traced_if_traceable
     @torch.no_grad()
     def topk(
         self, hidden: Float[Tensor, "*batch H"], k: int
@@ -171,6 +208,7 @@ class OutputLayer(nn.Module, ABC):
         shape = (*hidden.shape[:-1], k)
         return values.view(shape), classes.view(shape)
 
+    @_traced_if_traceable
     @torch.no_grad()
     def sample(self, hidden: Float[Tensor, "*batch H"]) -> Int[Tensor, "*batch"]:
         """One class drawn from the distribution at each hidden state."""

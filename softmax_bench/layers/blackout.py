@@ -32,6 +32,7 @@ class BlackOut(SampledSoftmax):
     name = "blackout"
     scores = "N x k, one sample for all tokens"
     source = "Ji et al. 2016"
+    good_for = "large V; the negatives push harder than in sampled softmax"
 
     def __init__(
         self,

@@ -36,6 +36,10 @@ class DifferentiatedSoftmax(OutputLayer):
     name = "differentiated"
     scores = "all N x V, rare classes in fewer dimensions"
     source = "Chen et al. 2016"
+    good_for = "fewer parameters and products at full normalisation; rare classes pay"
+    step_flops = "8 N sum_i V_i H_i over the bands i"
+    exact = True
+    normalised = "no"
 
     def __init__(
         self,

@@ -35,6 +35,10 @@ class HierarchicalSoftmax(TreeSoftmax):
     name = "hierarchical"
     scores = "the nodes on each target's path"
     source = "Morin & Bengio 2005; Mikolov et al. 2013"
+    good_for = "the largest V; fast exact probabilities of given classes; costs some perplexity"
+    step_flops = "6 N H L, L the mean path length: at most about log2 V"
+    exact = True
+    normalised = "by construction"
 
     def __init__(
         self,

@@ -31,6 +31,10 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
     name = "hierarchical_kary"
     scores = "k rows at each node on each target's path"
     source = "Mikolov et al. 2013, with Huffman's k-ary construction (1952)"
+    good_for = "as hierarchical, with shorter paths of wider decisions"
+    step_flops = "6 N H k L, L the mean path length: about log V / log k"
+    exact = True
+    normalised = "by construction"
 
     def __init__(
         self,

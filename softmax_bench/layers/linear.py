@@ -27,8 +27,6 @@ class LinearOutputLayer(OutputLayer):
 
     touches_all_rows: ClassVar[bool]
     """Whether a training step's gradient is dense."""
-    self_normalized: ClassVar[bool] = False
-    """Whether training holds log Z near a constant, so that scores alone claim probabilities."""
 
     bias: nn.Parameter | None
 
@@ -55,7 +53,7 @@ class LinearOutputLayer(OutputLayer):
                 self.bias.copy_(self._initial_bias())
 
     def _initial_bias(self) -> Tensor:
-        if self._counts is None and not self.self_normalized:
+        if self._counts is None and self.normalised == "no":
             return torch.zeros(self.num_classes)
         return log_unigram(self._counts, self.num_classes)
 
@@ -74,7 +72,7 @@ class LinearOutputLayer(OutputLayer):
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
         """The target's score, where training makes it a log-probability by itself, nearly."""
-        if not self.self_normalized:
+        if self.normalised == "no":
             return None
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)

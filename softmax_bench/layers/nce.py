@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, log_unigram
+from softmax_bench.layers.base import CommonOptions, Cost, Normalised, log_unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import Sample, SharedSampler
 from softmax_bench.noise import make_noise
@@ -45,8 +45,11 @@ class NCE(LinearOutputLayer):
     name = "nce"
     scores = "N x k, one sample for all tokens or one each"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
+    good_for = "large V, where scores without a normaliser are wanted afterwards"
+    step_flops = "6 N (num_samples + 1) H"
+    exact = False
+    normalised: ClassVar[Normalised] = "by training"
     touches_all_rows = False
-    self_normalized = True
 
     log_z: Tensor
 

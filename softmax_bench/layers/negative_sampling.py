@@ -29,7 +29,8 @@ class NegativeSampling(NCE):
     name = "negative_sampling"
     scores = "N x k, one sample for all tokens or one each"
     source = "Mikolov et al. 2013"
-    self_normalized = False
+    good_for = "word vectors, not probabilities"
+    normalised = "no"
 
     def __init__(
         self,

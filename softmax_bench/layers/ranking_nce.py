@@ -29,6 +29,7 @@ class RankingNCE(SampledSoftmax):
     name = "ranking_nce"
     scores = "N x k, one sample for all tokens"
     source = "Jozefowicz et al. 2016; van den Oord et al. 2018; Ma & Collins 2018"
+    good_for = "large V; consistent at any number of samples"
 
     def __init__(
         self,

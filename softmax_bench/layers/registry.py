@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
+import logging
 import pkgutil
-from collections.abc import Iterable
+import re
 from functools import cache
 from typing import Any
 
 import softmax_bench.layers
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Counts, OutputLayer
+from softmax_bench.layers.origin import Origin, from_entry_points, nearest
+
+_log = logging.getLogger(__name__)
+
+_SPEC = re.compile(r"(?P<name>[\w.-]+(:\w+)?)\s*(?P<options>\(.*\))?", re.DOTALL)
 
 
 @cache
-def _registry() -> dict[str, type[OutputLayer]]:
-    """Every layer class defined in a module of this folder, by its ``name``."""
-    found = {}
+def _origins() -> dict[str, list[Origin]]:
+    """By name: the layers of this folder and those of installed packages, none imported yet.
+
+    More than one origin to a name is a conflict, which :func:`_find` reports when the name is
+    used: two packages that do not know each other must not make all other layers unusable.
+    """
+    found: dict[str, list[Origin]] = {}
+    for name, origin in [*_own_layers(), *from_entry_points()]:
+        found.setdefault(name, []).append(origin)
+    return found
+
+
+def _own_layers() -> list[tuple[str, Origin]]:
+    """Every layer class defined in a module of this folder."""
+    found = []
     for module_info in pkgutil.iter_modules(softmax_bench.layers.__path__):
         module = importlib.import_module(f"{softmax_bench.layers.__name__}.{module_info.name}")
         for value in vars(module).values():
@@ -29,53 +46,91 @@ def _registry() -> dict[str, type[OutputLayer]]:
                 and value.__module__ == module.__name__
                 and hasattr(value, "name")
             ):
-                found[value.name] = value
+                found.append((value.name, Origin(f"{module.__name__}:{value.__name__}")))
     return found
 
 
+def _find(name: str) -> type[OutputLayer]:
+    if ":" in name:
+        return Origin(name).load()
+    if name not in _origins():
+        raise SoftmaxBenchError(f"unknown layer {name!r}{nearest(name, _origins())}")
+    first, *others = _origins()[name]
+    if others:
+        raise SoftmaxBenchError(
+            f"more than one layer is called {name!r}: {', '.join(map(str, [first, *others]))}; "
+            f"say which one you mean, for example {first.location!r}"
+        )
+    layer = first.load()
+    if layer.name != name:
+        raise SoftmaxBenchError(
+            f"{first} is offered as {name!r}, but its class is called {layer.name!r}: "
+            "the entry point and the class attribute must agree"
+        )
+    return layer
+
+
 def layer_names() -> list[str]:
-    """Names of all output layers."""
-    return sorted(_registry())
+    """Names of all output layers, those of installed packages included.
+
+    One that cannot be used is left out with a warning in the log.
+    """
+    usable = []
+    for name in sorted(_origins()):
+        try:
+            _find(name)
+        except SoftmaxBenchError as error:
+            _log.warning("%s", error)
+        else:
+            usable.append(name)
+    return usable
+
+
+def layer_package(name: str) -> str:
+    """Name and version of the installed package that offers a layer, empty for our own."""
+    return _origins()[name][0].distribution
 
 
 def parse_spec(spec: str) -> tuple[type[OutputLayer], dict[str, Any]]:
     """The class and the options that a specification names.
 
     Args:
-        spec: A layer's name, alone or with literal keyword arguments in parentheses:
-            ``"full"``, ``"nce(num_samples=25, log_z='learned')"``.
+        spec: A layer's name, or ``package.module:Class`` for one that no name leads to, alone or
+            with literal keyword arguments in parentheses: ``"full"``,
+            ``"nce(num_samples=25, log_z='learned')"``, ``"my_layers:Mine(rank=3)"``.
 
     Raises:
         SoftmaxBenchError: The text is no such call, or no layer or option has that name; the
             nearest right one is proposed.
     """
-    try:
-        call = ast.parse(spec.strip(), mode="eval").body
-        if isinstance(call, ast.Name):
-            name, options = call.id, {}
-        elif isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            name = call.func.id
-            options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
-            if len(options) != len(call.keywords):
-                raise ValueError
-        else:
-            raise ValueError
-    except (SyntaxError, ValueError):
+    match = _SPEC.fullmatch(spec.strip())
+    options = None if match is None else _read_options(match["options"] or "()")
+    if match is None or options is None:
         raise SoftmaxBenchError(
             f"cannot read layer {spec!r}: write a name, or a name with options, such as "
-            "'nce(num_samples=25)'"
-        ) from None
-    registry = _registry()
-    if name not in registry:
-        raise SoftmaxBenchError(f"unknown layer {name!r}{_nearest(name, registry)}")
-    layer = registry[name]
+            "'nce(num_samples=25)', or a class, such as 'my_package.my_module:MyLayer'"
+        )
+    name = match["name"]
+    layer = _find(name)
     allowed = layer_options(layer)
     for option in options:
         if option not in allowed:
             raise SoftmaxBenchError(
-                f"layer {name!r} has no option {option!r}{_nearest(option, allowed)}"
+                f"layer {name!r} has no option {option!r}{nearest(option, allowed)}"
             )
     return layer, options
+
+
+def _read_options(text: str) -> dict[str, Any] | None:
+    """Literal keyword arguments in parentheses; None where the text is something else."""
+    try:
+        call = ast.parse(f"f{text}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+            return None
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
+    except (SyntaxError, ValueError):
+        return None
+    return options if len(options) == len(call.keywords) else None
 
 
 def layer_options(layer: type[OutputLayer]) -> list[str]:
@@ -98,7 +153,7 @@ def create_layer(
     """Build an output layer from its specification.
 
     Args:
-        spec: For example ``"full"``, ``"hierarchical"``, ``"sampled(num_samples=1024)"``.
+        spec: For example ``"full"``, ``"sampled(num_samples=1024)"``, ``"my_layers:Mine"``.
         in_features: Size H of a hidden state.
         num_classes: Number V of classes.
         class_counts: (V,) how often each class occurs in the training data.
@@ -109,10 +164,3 @@ def create_layer(
     """
     layer, own = parse_spec(spec)
     return layer(in_features, num_classes, **{"class_counts": class_counts, **options, **own})
-
-
-def _nearest(wrong: str, right: Iterable[str]) -> str:
-    known = sorted(right)
-    near = difflib.get_close_matches(wrong, known, n=1)
-    hint = f": did you mean {near[0]!r}?" if near else "."
-    return f"{hint} Known: {', '.join(known)}"

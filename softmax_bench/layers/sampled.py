@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.base import CommonOptions, Cost, Normalised
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import SharedSampler
 from softmax_bench.noise import make_noise
@@ -38,6 +38,10 @@ class SampledSoftmax(LinearOutputLayer):
     name = "sampled"
     scores = "N x S, one sample for all tokens"
     source = "Bengio & Senecal 2003; Jean et al. 2015"
+    good_for = "large V at little cost in perplexity, where only training must be fast"
+    step_flops = "6 N (num_samples + 1) H"
+    exact = False
+    normalised: ClassVar[Normalised] = "no"
     touches_all_rows = False
     penalty = 0.0
     """Weight of the squared estimate of log Z."""

@@ -27,8 +27,11 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
     name = "self_normalized"
     scores = "all N x V"
     source = "Devlin et al. 2014; Andreas & Klein 2015"
+    good_for = "scores that are used without a normaliser afterwards"
+    step_flops = "6 N V H"
+    exact = False
+    normalised = "by training"
     touches_all_rows = True
-    self_normalized = True
 
     def __init__(
         self,

@@ -25,7 +25,8 @@ class SelfNormalizedSampledSoftmax(SampledSoftmax):
     name = "self_normalized_sampled"
     scores = "N x S, one sample for all tokens"
     source = "Andreas & Klein 2015, with the sample of Bengio & Senecal 2003"
-    self_normalized = True
+    good_for = "the same at large V"
+    normalised = "by training"
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
 
     name = "torch_adaptive"
     source = "Grave et al. 2017, by torch"
+    good_for = "the reference for adaptive"
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return self._losses(hidden, target).dot(coefficient.to(hidden.dtype))

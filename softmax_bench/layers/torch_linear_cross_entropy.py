@@ -23,6 +23,8 @@ class TorchLinearCrossEntropy(FullSoftmax):
 
     name = "torch_linear_cross_entropy"
     source = "torch 2.13"
+    good_for = "the reference for full"
+    traceable = False
 
     def __init__(
         self,

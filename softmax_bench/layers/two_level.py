@@ -32,6 +32,10 @@ class TwoLevelSoftmax(OutputLayer):
     name = "two_level"
     scores = "all clusters, and the classes of each target's cluster"
     source = "Goodman 2001; Mikolov et al. 2011"
+    good_for = "moderate V; exact probabilities of given classes at about 2 sqrt(V) scores"
+    step_flops = "6 N H (C + V / C)"
+    exact = True
+    normalised = "by construction"
 
     member_bias: nn.Parameter | None
 

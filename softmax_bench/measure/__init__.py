@@ -1,4 +1,4 @@
-"""Time, memory, and the machine they were measured on."""
+"""Time, memory, the machine they were measured on, and what layers say of their own cost."""
 
 from softmax_bench.measure.environment import describe_environment
 from softmax_bench.measure.memory import peak_bytes

@@ -12,6 +12,7 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 """
 
 from softmax_bench.ops.blocks import block_scores
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
 from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
@@ -35,4 +36,5 @@ __all__ = [
     "subset_cross_entropy",
     "subset_logistic",
     "subset_scores",
+    "untraced",
 ]

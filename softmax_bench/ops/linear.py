@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.rows import needs_grad
 from softmax_bench.ops.softmax_loss import Gradients, accumulator, log_sum_exp, softmax_loss
@@ -49,10 +50,10 @@ def linear_cross_entropy(
         if penalty:
             losses = losses + penalty * scores.logsumexp(1).square()
         return torch.dot(losses, coefficient)
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, target, coefficient, penalty)
-    return loss
+    return _blocked_cross_entropy(hidden, weight, bias, target, coefficient, penalty)
 
 
+@untraced
 def linear_nll(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
@@ -118,6 +119,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*ctx.held.times(grad), None, None, None)
+
+
+@untraced
+def _blocked_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    penalty: float,
+) -> Tensor:
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, target, coefficient, penalty)
+    return loss
 
 
 class _LinearNLL(torch.autograd.Function):

@@ -20,12 +20,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.rows import row_sparse
 from softmax_bench.ops.softmax_loss import accumulator
 
 _log = logging.getLogger(__name__)
 
 
+@untraced
 def pair_scores(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],

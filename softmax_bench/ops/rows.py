@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from softmax_bench.ops.compiling import untraced
+
 
 def distinct(ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "u"], Int[Tensor, "n"]]:
     """Sorted distinct ids, and for every id its position among them."""
@@ -51,6 +53,7 @@ class _EmbedRows(torch.autograd.Function):
         return row_sparse(rows, values, ctx.num_rows), None
 
 
+@untraced
 def embed_rows(
     weight: Float[Tensor, "V *row"], ids: Int[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch *row"]:

@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.workspace import workspace
 
 BLOCK_ELEMENTS = 2**26
@@ -90,6 +91,7 @@ def exclude_hits(scores: Tensor, tile: slice, excluded: Tensor) -> None:
     scores.scatter_(1, column, kept.masked_fill(inside.unsqueeze(1), -math.inf))
 
 
+@untraced
 def log_sum_exp(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],

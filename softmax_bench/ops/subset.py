@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.linear import target_scores
 from softmax_bench.ops.rows import distinct, row_sparse
@@ -30,6 +31,7 @@ from softmax_bench.ops.softmax_loss import (
 from softmax_bench.ops.workspace import workspace
 
 
+@untraced
 def subset_cross_entropy(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
@@ -78,6 +80,7 @@ def subset_cross_entropy(
     return loss
 
 
+@untraced
 def subset_logistic(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],

@@ -21,7 +21,7 @@ _FIXED = {
 _OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
 TRUTH = "#777777"
 _STYLES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def family(layer: str) -> str:
@@ -36,8 +36,8 @@ def colour(layer: str) -> str:
 
 
 def line_style(layer: str, layers: Sequence[str]) -> dict[str, Any]:
-    """Line and marker that tell a layer from the others of its family."""
-    place = sorted(one for one in set(layers) if family(one) == family(layer)).index(layer)
+    """Line and marker that tell a layer from the others of its colour."""
+    place = sorted(one for one in set(layers) if colour(one) == colour(layer)).index(layer)
     return {
         "color": colour(layer),
         "linestyle": _STYLES[place % len(_STYLES)],
@@ -87,6 +87,7 @@ def label_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> No
             fontsize=9,
             va="center",
             annotation_clip=False,
+            parse_math=False,
             arrowprops={"arrowstyle": "-", "color": shade, "linewidth": 0.5, "alpha": 0.5},
         )
 

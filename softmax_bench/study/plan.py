@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,13 +145,16 @@ def speed_trials(choices: Choices, vocab_size: int) -> list[SpeedTrial]:
     ]
 
 
+_QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)
+
+
 def split_specs(text: str) -> list[str]:
     """Layers in a comma-separated list; commas inside parentheses belong to a layer's options."""
     specs, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
+    for part in _QUOTED_OR_ONE.findall(text):
+        depth += (part == "(") - (part == ")")
+        if part == "," and depth == 0:
             specs.append("")
         else:
-            specs[-1] += character
+            specs[-1] += part
     return [spec.strip() for spec in specs if spec.strip()]

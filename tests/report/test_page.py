@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.report import write_report
 from softmax_bench.report.plots import PLOTS
-from softmax_bench.report.style import colour
+from softmax_bench.report.style import colour, line_style
 from softmax_bench.study.record import Record
 from softmax_bench.study.store import frames, load_results, write_record
 from tests.records import speed_record, train_record
@@ -92,6 +92,27 @@ def test_a_layer_keeps_its_colour() -> None:
     assert colour("nce(num_samples=25)") == colour("nce")
     families = [colour(name) for name in ("full", "hierarchical", "nce", "sampled")]
     assert len(set(families)) == 4
+
+
+def test_layers_of_strangers_are_told_apart() -> None:
+    """They share a few colours; those of one colour differ in line and marker."""
+    names = [f"their_package.module_{i}:Layer(rank={i})" for i in range(20)]
+    looks = [tuple(line_style(name, names).values()) for name in names]
+    assert len(set(looks)) == len(names)
+    assert colour(names[3]) == colour("their_package.module_3:Layer")
+
+
+def test_names_in_plots_are_text() -> None:
+    """Dollar signs would make mathematics of them."""
+    name = "their_package.module:Layer(noise='$q$', power='$')"
+    figure = PLOTS["step-time"][0](frames([speed_record(name, 10, 1.0)]))
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (label,) = figure.axes[0].texts
+    assert label.get_text() == name
+    assert not label.get_parse_math()
+    assert Text.get_window_extent(label).x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("record", [train_record("full", 10, 5.0), speed_record("full", 10, 5.0)])

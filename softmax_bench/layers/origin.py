@@ -1,0 +1,82 @@
+"""Where a layer's class is defined: in this folder, or in a package of somebody else.
+
+Another package offers a layer under a name by an entry point of the group :data:`GROUP`::
+
+    [project.entry-points."softmax_bench.layers"]
+    bottleneck = "bottleneck_softmax:BottleneckSoftmax"
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import OutputLayer
+
+GROUP = "softmax_bench.layers"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The place of a class, which is not imported before it is wanted."""
+
+    location: str
+    """``package.module:Class``."""
+    distribution: str = ""
+    """Name and version of the installed package that offers it, where one does."""
+
+    def __str__(self) -> str:
+        return f"{self.location} ({self.distribution})" if self.distribution else self.location
+
+    def load(self) -> type[OutputLayer]:
+        """Import the class.
+
+        Raises:
+            SoftmaxBenchError: It cannot be imported, or is no output layer.
+        """
+        module_name, _, class_name = self.location.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # whatever a module of somebody else may raise
+            raise SoftmaxBenchError(
+                f"cannot import layer {self}: {type(error).__name__}: {error}"
+            ) from error
+        if not hasattr(module, class_name):
+            classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+            raise SoftmaxBenchError(
+                f"cannot import layer {self}: the module has no class {class_name!r}"
+                f"{nearest(class_name, classes)}"
+            )
+        layer = getattr(module, class_name)
+        if not (isinstance(layer, type) and issubclass(layer, OutputLayer)):
+            raise SoftmaxBenchError(f"{self} is no layer: a layer is a subclass of OutputLayer")
+        if inspect.isabstract(layer):
+            missing = ", ".join(sorted(layer.__abstractmethods__))
+            raise SoftmaxBenchError(f"{self} is no complete layer: it does not define {missing}")
+        unsaid = [name for name in ("name", "scores", "source") if not hasattr(layer, name)]
+        if unsaid:
+            raise SoftmaxBenchError(
+                f"{self} does not describe itself: set the class attribute {', '.join(unsaid)}"
+            )
+        return layer
+
+
+def from_entry_points() -> Iterator[tuple[str, Origin]]:
+    """Names and origins of the layers that installed packages offer."""
+    for point in entry_points(group=GROUP):
+        package = point.dist
+        distribution = "" if package is None else f"{package.name} {package.version}"
+        yield point.name, Origin(f"{point.module}:{point.attr}", distribution)
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """The end of a message about a wrong name: the right one nearest to it, and all that are."""
+    known = sorted(right)
+    near = difflib.get_close_matches(wrong, known, n=1)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    return f"{hint} Known: {', '.join(known)}"

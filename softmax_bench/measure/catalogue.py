@@ -1,0 +1,93 @@
+"""What the layers say of themselves and what a step costs them, in Markdown: docs/layers.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softmax_bench.layers import OutputLayer, create_layer
+from softmax_bench.measure.step import zipf_counts
+
+NUM_TOKENS, HIDDEN_SIZE, VOCAB_SIZE = 700, 256, 100_000
+
+_TEXT = """\
+# The output layers
+
+<!-- Made by "softmax-bench layers --markdown" from the layers' own descriptions: do not edit. -->
+
+## What they are
+
+{what}
+## How they train
+
+Perplexity is exact and normalised for every layer; this is about the training objective.
+
+* *Exact*: the objective is the likelihood of the model itself, not an estimate of it.
+* *Normalised*: whether the probability of a class is known without a sum over all of them: by
+  construction; by training, approximately, as scores tend to be normalised by themselves; or not.
+* *Gradient*: row-sparse ones cost nothing in V, in clipping and optimiser too.
+* *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph
+  (full softmax up to 2^22 scores a step, with a loss that is their mean or sum). Before any other
+  the graph breaks once, and the layer runs as it does in eager mode: loss, draws and gradients are
+  the same.
+
+{how}
+## What a training step costs
+
+Forward and backward by each layer's own `cost`, at its default options, for N = {tokens} targets,
+H = {width} and V = {classes:,} classes that follow Zipf's law, in float32. Bytes are the fewest to
+move. Memory is that of the parameters and of the layer's tables, not of gradients and scratch.
+
+{cost}"""
+
+
+def markdown(names: Sequence[str]) -> str:
+    """The page about these layers, a row a layer in each of its tables."""
+    what, how, cost = [], [], []
+    for name in names:
+        layer = create_layer(name, HIDDEN_SIZE, VOCAB_SIZE, zipf_counts(VOCAB_SIZE))
+        what.append(
+            [f"`{name}`", f"`{type(layer).__name__}`", layer.scores, layer.good_for, layer.source]
+        )
+        how.append([f"`{name}`", *_training(layer)])
+        cost.append([f"`{name}`", *_cost(layer)])
+    return _TEXT.format(
+        what=_table(["name", "class", "scores in a step", "good for", "source"], what),
+        how=_table(["name", "exact", "normalised", "gradient", "class ids", "compiled"], how),
+        cost=_table(
+            ["name", "flop", "GFLOP", "MB moved", "rows touched", "parameters", "memory MB"], cost
+        ),
+        tokens=NUM_TOKENS,
+        width=HIDDEN_SIZE,
+        classes=VOCAB_SIZE,
+    )
+
+
+def _training(layer: OutputLayer) -> list[str]:
+    sparse, all_parameters = list(layer.row_sparse_parameters()), list(layer.parameters())
+    part = "" if len(sparse) == len(all_parameters) else "partly "
+    return [
+        "exact" if layer.exact else "estimate",
+        layer.normalised,
+        f"{part}row-sparse" if sparse else "dense",
+        "sorted by frequency" if layer.needs_sorted_ids else "any order",
+        "traced" if layer.traceable else "graph break",
+    ]
+
+
+def _cost(layer: OutputLayer) -> list[str]:
+    cost = layer.cost(NUM_TOKENS)
+    held = sum(tensor.nbytes for tensor in [*layer.parameters(), *layer.buffers()])
+    return [
+        layer.step_flops,
+        f"{cost.flops / 1e9:,.3g}",
+        f"{cost.bytes / 1e6:,.3g}",
+        f"{cost.rows_touched:,}",
+        f"{cost.parameters:,}",
+        f"{held / 1e6:,.3g}",
+    ]
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
