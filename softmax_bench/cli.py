@@ -28,7 +28,7 @@ Layers = Annotated[
     str,
     typer.Option(
         help="Output layers, separated by commas: names or package.module:Class, options in "
-        "parentheses."
+        "parentheses; or 'all'."
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is kept.")]

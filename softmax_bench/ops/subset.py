@@ -21,6 +21,7 @@ from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.linear import target_scores
 from softmax_bench.ops.rows import distinct, row_sparse
 from softmax_bench.ops.softmax_loss import (
+    LOG2_E,
     Gradients,
     accumulator,
     class_tiles,
@@ -263,6 +264,7 @@ def _logistic_noise(
     count = count.to(dtype)
     counted_weight = weight * count.unsqueeze(1)
     scaled_hidden = hidden * coefficient.to(dtype).unsqueeze(1)
+    hidden, bias = hidden * LOG2_E, bias * LOG2_E  # exp2 takes a third of exp's time
     loss = torch.zeros(hidden.shape[0], dtype=sums, device=hidden.device)
     grad_hidden = torch.zeros(hidden.shape, dtype=sums, device=hidden.device)
     grad_weight = torch.zeros_like(weight)
@@ -275,9 +277,9 @@ def _logistic_noise(
             scores = buffer[: tokens * width].view(tokens, width)
             losses = buffer[tokens * width :].view(tokens, width)
             tile_scores(hidden[block], weight, bias, tile, scores)
-            torch.ops.aten.softplus.out(scores, 1, 20, out=losses)
+            odds = _odds_and_losses(scores, losses)
             loss[block] += losses @ count[tile]
-            pulls = scores.sigmoid_()
+            pulls = odds.div_(torch.add(odds, 1, out=losses))
             if sums == dtype:
                 grad_hidden[block].addmm_(pulls, counted_weight[tile])
             else:
@@ -288,3 +290,23 @@ def _logistic_noise(
     grad_weight.mul_(count.unsqueeze(1))
     grad_bias.mul_(count)
     return loss, Gradients(grad_hidden.to(dtype), grad_weight, grad_bias)
+
+
+_LARGE = 60.0
+"""From here on ``log(1 + 2^x)`` is ``x log 2`` to the last bit of a float64."""
+
+
+def _odds_and_losses(scores: Tensor, losses: Tensor) -> Tensor:
+    """Turn base-two log odds into odds, in place, and write ``log(1 + odds)`` into ``losses``.
+
+    Two thirds of the time of torch's softplus and sigmoid, which would make two exponentials.
+    """
+    beyond = None
+    # On a CPU, looking whether there is anything so large is cheaper than computing with it.
+    if scores.device.type != "cpu" or (scores.numel() and float(scores.amax()) > _LARGE):
+        beyond = (scores - _LARGE).clamp_(min=0).div_(LOG2_E)
+    odds = scores.clamp_(max=_LARGE).exp2_()
+    torch.log1p(odds, out=losses)
+    if beyond is not None:
+        losses.add_(beyond)
+    return odds

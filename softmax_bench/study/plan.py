@@ -10,7 +10,7 @@ import torch
 
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import parse_spec
+from softmax_bench.layers import layer_names, parse_spec
 from softmax_bench.lm import ENCODERS, check_optimizer
 from softmax_bench.study.record import SpeedTrial, TrainTrial
 
@@ -149,7 +149,12 @@ _QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOT
 
 
 def split_specs(text: str) -> list[str]:
-    """Layers in a comma-separated list; commas inside parentheses belong to a layer's options."""
+    """Layers in a comma-separated list, or every layer there is for ``"all"``.
+
+    Commas inside parentheses belong to a layer's options.
+    """
+    if text.strip() == "all":
+        return layer_names()
     specs, depth = [""], 0
     for part in _QUOTED_OR_ONE.findall(text):
         depth += (part == "(") - (part == ")")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softmax_bench.layers import FullSoftmax, create_layer, layer_names
+from softmax_bench.layers import FullSoftmax, HierarchicalSoftmax, create_layer, layer_names
 from softmax_bench.layers.registry import layer_package
 from softmax_bench.measure import catalogue
 from softmax_bench.testing import check_output_layer
@@ -40,6 +40,6 @@ def test_the_contract_wants_a_description(attribute: str, monkeypatch: pytest.Mo
 def test_the_contract_wants_claims_of_those_normalised_by_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(FullSoftmax, "normalised", "by training")
+    monkeypatch.setattr(HierarchicalSoftmax, "normalised", "by training")
     with pytest.raises(AssertionError, match="unnormalized_target_log_prob"):
-        check_output_layer(FullSoftmax, sizes=(3,))
+        check_output_layer(HierarchicalSoftmax, sizes=(3,))
