@@ -13,10 +13,11 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 
 from softmax_bench.ops.blocks import block_scores
 from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
 from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
-from softmax_bench.ops.softmax_loss import accumulator, log_sum_exp
+from softmax_bench.ops.softmax_loss import log_sum_exp
 from softmax_bench.ops.subset import subset_cross_entropy, subset_logistic
 from softmax_bench.ops.subset_scores import subset_scores
 from softmax_bench.ops.workspace import release_workspace

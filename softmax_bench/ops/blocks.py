@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.rows import embed_rows, row_sparse
-from softmax_bench.ops.softmax_loss import accumulator
 
 
 def block_scores(

@@ -11,9 +11,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.rows import needs_grad
-from softmax_bench.ops.softmax_loss import Gradients, accumulator, log_sum_exp, softmax_loss
+from softmax_bench.ops.softmax_loss import Gradients, log_sum_exp, softmax_loss
 
 PLAIN_SCORES = 2**22
 """Up to so many scores (16 MiB in float32) they stay in cache anyway, and torch's own few

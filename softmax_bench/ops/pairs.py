@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.rows import row_sparse
-from softmax_bench.ops.softmax_loss import accumulator
 
 _log = logging.getLogger(__name__)
 

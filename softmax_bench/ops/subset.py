@@ -17,16 +17,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.exponentials import LOG2_E, accumulator
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.linear import target_scores
 from softmax_bench.ops.rows import distinct, row_sparse
 from softmax_bench.ops.softmax_loss import (
-    LOG2_E,
     Gradients,
-    accumulator,
     class_tiles,
     softmax_loss,
-    tile_scores,
     token_blocks,
 )
 from softmax_bench.ops.workspace import workspace
@@ -269,14 +267,14 @@ def _logistic_noise(
     grad_hidden = torch.zeros(hidden.shape, dtype=sums, device=hidden.device)
     grad_weight = torch.zeros_like(weight)
     grad_bias = torch.zeros_like(bias)
-    for block in token_blocks(hidden.shape[0], 8192):
+    for block in token_blocks(hidden.shape[0], weight.shape[0]):
         tokens = block.stop - block.start
         for tile in class_tiles(tokens, weight.shape[0]):
             width = tile.stop - tile.start
             buffer = workspace(2 * tokens * width, dtype, hidden.device)
             scores = buffer[: tokens * width].view(tokens, width)
             losses = buffer[tokens * width :].view(tokens, width)
-            tile_scores(hidden[block], weight, bias, tile, scores)
+            torch.addmm(bias[tile], hidden[block], weight[tile].t(), out=scores)
             odds = _odds_and_losses(scores, losses)
             loss[block] += losses @ count[tile]
             pulls = odds.div_(torch.add(odds, 1, out=losses))

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.rows import embed_rows
-from softmax_bench.ops.softmax_loss import accumulator
 
 
 def subset_scores(

@@ -293,3 +293,70 @@ def test_second_backward_says_what_to_do() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="call forward again"):
         loss.backward()
+
+
+@pytest.mark.usefixtures("_blocking")
+def test_a_later_tile_may_exceed_all_before_by_any_amount() -> None:
+    """References are taken from the tiles before: where that overflows, maxima are looked for."""
+    hidden, weight, bias, target, coefficient = operands(6, 30, 4)
+    bias = torch.linspace(-9e3, 9e3, 30, dtype=torch.float64)
+    assert_same(
+        ops.linear_cross_entropy,
+        reference.linear_cross_entropy,
+        [hidden, weight, bias],
+        [target, coefficient],
+    )
+    rows = torch.arange(30)
+    assert_same(
+        ops.subset_cross_entropy,
+        reference.subset_cross_entropy,
+        [hidden, weight, bias],
+        [target, coefficient, rows, torch.zeros(30), torch.zeros(6)],
+    )
+    nll, log_z = ops.linear_nll(hidden.float(), weight.float(), bias.float(), target)
+    exact = reference.linear_nll(hidden, weight, bias, target)
+    torch.testing.assert_close(nll.double(), exact, rtol=1e-6, atol=1e-6)
+    assert bool(log_z.isfinite().all())
+    log_odds = torch.tensor(0.0, dtype=torch.float64)
+    count = torch.ones(30, dtype=torch.float64)
+    assert_same(
+        ops.subset_logistic,
+        reference.subset_logistic,
+        [hidden, weight, bias, log_odds],
+        [target, coefficient, rows, torch.zeros(30), count, torch.zeros(6)],
+    )
+
+
+def test_float32_gradients_are_those_of_float64_to_five_digits() -> None:
+    """For every primitive, at a size like those in use: 1e-5 of the gradient's norm."""
+    tokens, classes, width = 300, 3000, 128
+    hidden, weight, bias, target, coefficient = operands(tokens, classes, width)
+    hidden, weight, coefficient = hidden.tanh(), weight * 0.1, coefficient / tokens
+    rows = torch.arange(0, classes, 3)
+    offset, own_offset = torch.randn(rows.shape[0]).double(), torch.randn(tokens).double()
+    count, log_odds = torch.ones_like(offset), torch.tensor(0.3, dtype=torch.float64)
+    starts, pairs = random_pairs(tokens, classes, 20)
+    blocks = torch.randint(30, (tokens,))
+    operand_list = [hidden, weight, bias]
+    for function, operands_of, rest in (
+        (ops.linear_cross_entropy, operand_list, [target, coefficient]),
+        (lambda *a: ops.linear_nll(*a)[0], operand_list, [target]),
+        (ops.subset_cross_entropy, operand_list, [target, coefficient, rows, offset, own_offset]),
+        (
+            ops.subset_logistic,
+            [*operand_list, log_odds],
+            [target, coefficient, rows, offset, count, own_offset],
+        ),
+        (lambda *a: ops.subset_scores(*a)[1], operand_list, [target, rows]),
+        (ops.pair_scores, operand_list, [starts, pairs]),
+        (ops.block_scores, [hidden, weight.view(30, 100, -1), bias.view(30, 100)], [blocks]),
+    ):
+        gradients = []
+        for dtype in (torch.float32, torch.float64):
+            leaves = [x.to(dtype).detach().clone().requires_grad_() for x in operands_of]
+            others = [x.to(dtype) if x.is_floating_point() else x for x in rest]
+            value = function(*leaves, *others)
+            value.sum().backward()
+            gradients.append([leaf.grad.to_dense().double() for leaf in leaves])  # type: ignore[union-attr]
+        for single, double in zip(*gradients, strict=True):
+            assert float((single - double).norm() / double.norm()) < 1e-5
