@@ -72,7 +72,8 @@ class Exponentials:
             self._write_by_maximum(tile, out)
         else:
             self._write_by_sum(self.log2_sum, tile, out)
-        added = out.sum(1, dtype=before.dtype)
+        # Summed in float32 inside; asked for float32 as the result, torch would first copy.
+        added = out.sum(1).to(before.dtype)
         if self.log2_sum is not None:
             added += (self.log2_sum - self.reference).exp2_()
         self.log2_sum = (self.reference + added.log2_()).clamp_(min=self._lowest)
