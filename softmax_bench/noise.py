@@ -113,9 +113,10 @@ class UnigramNoise(Noise):
         self.register_buffer("log_q", torch.from_numpy(np.log(probabilities)), persistent=False)
 
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
-        column = torch.randint(self.num_classes, (num_samples,), device=device)
-        u = torch.rand(num_samples, dtype=torch.float64, device=device)
-        stays = u < self.threshold.index_select(0, column)
+        # One uniform number tells the column and, by what is left of its 53 bits, the side.
+        u = torch.rand(num_samples, dtype=torch.float64, device=device).mul_(self.num_classes)
+        column = u.long().clamp_(max=self.num_classes - 1)
+        stays = u.sub_(column) < self.threshold.index_select(0, column)
         return torch.where(stays, column, self.alias.index_select(0, column))
 
     def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102

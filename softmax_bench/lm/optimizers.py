@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.ops import row_sparse
 
 _EPSILON = {"adagrad": 1e-10, "adam": 1e-8}
 _BETAS = (0.9, 0.999)
@@ -51,6 +52,19 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm
 
 
+_CHUNK = 2**17
+"""Numbers updated at once: what is computed on the way stays in a core's cache (0.6 of the time of
+all rows at once for Adagrad and Adam, measured at 5,000 rows of 256)."""
+
+
+def _add_rows(to: Tensor, rows: Tensor, values: Tensor, factor: float) -> None:
+    """``to[rows] += factor * values``, for distinct sorted rows.
+
+    As the sum with a sparse tensor, which torch makes on all threads; its ``index_add_`` uses one.
+    """
+    to.add_(row_sparse(rows, values, to.shape[0]), alpha=factor)
+
+
 class _RowOptimizer(torch.optim.Optimizer):
     """Base of the row-sparse optimisers: walks the parameters, leaves the rule to ``_update``."""
 
@@ -64,7 +78,14 @@ class _RowOptimizer(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     rows, values = row_gradient(parameter)
-                    self._update(parameter, rows, values, self.state[parameter], group["lr"])
+                    state = self.state[parameter]
+                    self._begin(parameter, state)
+                    size = max(1, _CHUNK // max(1, parameter[:1].numel()))
+                    for some, of_them in zip(rows.split(size), values.split(size), strict=True):
+                        self._update(parameter, some, of_them, state, group["lr"])
+
+    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        """Make the state at the first step, and count the steps where the rule wants that."""
 
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
@@ -78,41 +99,48 @@ class RowSGD(_RowOptimizer):
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        parameter.index_add_(0, rows, values, alpha=-lr)
+        _add_rows(parameter, rows, values, -lr)
 
 
 class RowAdagrad(_RowOptimizer):
     """Adagrad (Duchi et al. 2011) on the rows that have a gradient."""
 
+    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        if not state:
+            state["sum"] = torch.zeros_like(parameter)
+
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        if "sum" not in state:
-            state["sum"] = torch.zeros_like(parameter)
-        total = state["sum"].index_select(0, rows).addcmul_(values, values)
-        state["sum"].index_copy_(0, rows, total)
-        parameter.index_add_(0, rows, values / total.sqrt_().add_(_EPSILON["adagrad"]), alpha=-lr)
+        _add_rows(state["sum"], rows, values * values, 1.0)
+        root = state["sum"].index_select(0, rows).sqrt_().add_(_EPSILON["adagrad"])
+        _add_rows(parameter, rows, torch.div(values, root, out=root), -lr)
 
 
 class RowAdam(_RowOptimizer):
     """Lazy Adam (Kingma & Ba 2015) on the rows that have a gradient."""
 
-    def _update(
-        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
-        if "step" not in state:
+    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        if not state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
         state["step"] += 1
-        mean = state["mean"].index_select(0, rows).lerp_(values, 1 - _BETAS[0])
+
+    def _update(
+        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
+    ) -> None:
+        mean = state["mean"].index_select(0, rows)
+        change = (values - mean).mul_(1 - _BETAS[0])
+        _add_rows(state["mean"], rows, change, 1.0)
+        mean += change
         square = state["square"].index_select(0, rows)
-        square.mul_(_BETAS[1]).addcmul_(values, values, value=1 - _BETAS[1])
-        state["mean"].index_copy_(0, rows, mean)
-        state["square"].index_copy_(0, rows, square)
+        change = torch.mul(values, values, out=change).sub_(square).mul_(1 - _BETAS[1])
+        _add_rows(state["square"], rows, change, 1.0)
+        square += change
         correction = [1 - beta ** state["step"] for beta in _BETAS]
         root = square.div_(correction[1]).sqrt_().add_(_EPSILON["adam"])
-        parameter.index_add_(0, rows, mean / root, alpha=-lr / correction[0])
+        _add_rows(parameter, rows, mean.div_(root), -lr / correction[0])
 
 
 _RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], type[_RowOptimizer]]] = {
