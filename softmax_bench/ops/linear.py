@@ -16,9 +16,10 @@ from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.rows import needs_grad
 from softmax_bench.ops.softmax_loss import Gradients, log_sum_exp, softmax_loss
 
-PLAIN_SCORES = 2**22
-"""Up to so many scores (16 MiB in float32) they stay in cache anyway, and torch's own few
-operations cost less than the blocked pass's many: 0.6 of its time at V = 100, equal at 4,000."""
+PLAIN_SCORES = 2**21
+"""Up to so many scores (8 MiB in float32) they stay in cache anyway, and torch's own few
+operations cost less than the blocked pass's many: 0.6 of its time at 700 x 100 scores, the same
+at 700 x 2,000."""
 
 
 def linear_cross_entropy(
