@@ -1,0 +1,102 @@
+"""Partial FC: softmax over the batch's targets and a uniform sample of the other classes."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.ops import subset_cross_entropy, subset_scores
+
+
+class PartialFC(LinearOutputLayer):
+    """Cross-entropy over S classes: all targets of the batch, the rest drawn uniformly.
+
+    Drawn without replacement and used as they are, without any correction: the loss is that of a
+    smaller softmax, in which frequent and rare negatives are alike (class-centre sampling; An et
+    al. 2021, 2022). A draw costs nothing in V unless S is near it.
+
+    Args:
+        num_samples: S; more where the batch has more distinct targets.
+        **common: As for every output layer.
+    """
+
+    name = "partial_fc"
+    scores = "N x S, the batch's targets among them"
+    source = "An et al. 2021, 2022"
+    good_for = "classes of even frequency, such as identities of faces"
+    step_flops = "6 N (S + 1) H"
+    exact = False
+    normalised = "no"
+    touches_all_rows = False
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+            raise SoftmaxBenchError(
+                f"num_samples must be a positive whole number, not {num_samples!r}"
+            )
+        super().__init__(in_features, num_classes, **common)
+        self.num_samples = num_samples
+
+    def draw(self, target: Tensor) -> Tensor:
+        """Sorted distinct classes: those in ``target``, and others uniformly, S in all."""
+        positive = torch.unique(target)
+        wanted = min(self.num_samples, self.num_classes) - positive.shape[0]
+        if wanted <= 0:
+            return positive
+        others = self._others(positive, wanted)
+        return torch.cat([positive, others]).sort().values
+
+    def _others(self, positive: Tensor, wanted: int) -> Tensor:
+        if 4 * (wanted + positive.shape[0]) < self.num_classes:
+            # Twice as many draws as wanted: that too few are distinct and new hardly happens.
+            drawn = torch.randint(self.num_classes, (2 * wanted + 64,), device=positive.device)
+            drawn = torch.unique(drawn)
+            new = drawn[~torch.isin(drawn, positive)]
+            if new.shape[0] >= wanted:
+                return new[torch.randperm(new.shape[0], device=new.device)[:wanted]]
+        free = torch.ones(self.num_classes, dtype=torch.bool, device=positive.device)
+        free[positive] = False
+        new = free.nonzero().squeeze(1)
+        return new[torch.randperm(new.shape[0], device=new.device)[:wanted]]
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        rows = self.draw(target)
+        return subset_cross_entropy(
+            hidden,
+            self.weight,
+            self.bias,
+            target,
+            coefficient,
+            rows,
+            torch.zeros(rows.shape[0], device=rows.device),
+            torch.zeros_like(hidden[:, 0]),
+        )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        rows = self.draw(target)
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, rows)
+        scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)
+        return torch.logaddexp(own, scores.logsumexp(1)) - own
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the sample."""
+        width, size = self.in_features, self.weight.element_size()
+        rows = min(self.num_samples, self.num_classes)
+        return Cost(
+            flops=6.0 * num_tokens * (rows + 1) * width,
+            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=rows,
+        )

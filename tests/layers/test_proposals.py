@@ -1,0 +1,205 @@
+"""Proposals that follow the model: their claimed probabilities, and what they are good for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import create_layer
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.partial_fc import PartialFC
+from softmax_bench.layers.proposals import BlockSums, ProposalSoftmax, draw_columns
+
+H = 6
+ADAPTIVE = [
+    "kernel",
+    "kernel(dimensions=3)",
+    "rff",
+    "rff(nu=4.0, features=32)",
+    "midx(codewords=4)",
+]
+
+
+def layer_of(spec: str, classes: int, spread: float = 3.0) -> ProposalSoftmax:
+    torch.manual_seed(0)
+    counts = torch.randint(0, 30, (classes,))
+    layer = create_layer(spec, H, classes, counts, dtype=torch.float64)
+    assert isinstance(layer, ProposalSoftmax)
+    with torch.no_grad():
+        layer.weight.mul_(spread)
+    return layer
+
+
+@pytest.mark.parametrize("spec", ADAPTIVE)
+@pytest.mark.parametrize("classes", [1, 2, 5, 37])
+def test_draws_follow_the_claimed_probabilities(spec: str, classes: int) -> None:
+    layer = layer_of(spec, classes)
+    layer.num_samples = 20_000
+    hidden = torch.randn(2, H, dtype=torch.float64)
+    drawn, log_q = layer.propose(hidden)
+    for classes_drawn, claimed in zip(drawn, log_q, strict=True):
+        frequency = classes_drawn.bincount(minlength=classes).double() / layer.num_samples
+        q = torch.zeros(classes, dtype=torch.float64)
+        q[classes_drawn] = claimed.exp()
+        # The same class has the same probability in every draw of it.
+        torch.testing.assert_close(q[classes_drawn], claimed.exp())
+        assert float(q.sum()) <= 1 + 1e-9
+        missed = 1 - float(q.sum())  # of classes that were never drawn
+        assert missed < 0.01
+        error = (q * (1 - q) / layer.num_samples).sqrt() + 1e-9
+        assert float(((frequency - q) / error).abs().max()) < 5
+
+
+def test_the_kernels_probabilities_are_its_formula() -> None:
+    layer = layer_of("kernel(alpha=7.0)", 23)
+    hidden = torch.randn(1, H, dtype=torch.float64)
+    drawn, log_q = layer.propose(hidden)
+    projection = layer.projection
+    assert isinstance(projection, Tensor)
+    kernel = 7.0 * ((hidden @ projection) @ (layer.weight @ projection).t()).square()[0] + 1
+    torch.testing.assert_close(log_q[0].exp(), (kernel / kernel.sum()).detach()[drawn[0]])
+
+
+def test_midx_with_a_codeword_for_every_row_is_the_softmax_itself() -> None:
+    layer = layer_of("midx(codewords=23)", 23)
+    hidden = torch.randn(3, H, dtype=torch.float64)
+    drawn, log_q = layer.propose(hidden)
+    torch.testing.assert_close(log_q, layer.log_prob(hidden).gather(1, drawn).detach())
+
+
+@pytest.mark.parametrize("spec", ["kernel", "rff", "midx(codewords=6)"])
+def test_bias_falls_as_one_over_the_number_of_draws(spec: str) -> None:
+    layer = layer_of(spec, 23, spread=2.0)
+    hidden, target = torch.randn(1, H, dtype=torch.float64), torch.tensor([4])
+    exact = F.linear(hidden, layer.weight, layer.bias).log_softmax(1)[0, 4].neg()
+    (wanted,) = torch.autograd.grad(exact, layer.weight)
+    distance = []
+    for samples in (2, 128):
+        layer.num_samples = samples
+        tokens = 4000  # as many independent samples
+        loss = layer(hidden.expand(tokens, -1), target.expand(tokens))
+        layer.zero_grad()
+        loss.backward()
+        assert layer.weight.grad is not None
+        distance.append(float((layer.weight.grad.to_dense() - wanted).norm() / wanted.norm()))
+    assert distance[1] < 0.15 * distance[0]
+    assert distance[1] < 0.03
+
+
+def test_proposals_near_the_softmax_need_fewer_draws_than_uniform_ones() -> None:
+    """Variance of the gradient at equal draws, for rows that are spread."""
+    variance = {}
+    for spec in ("kernel(alpha=0.0)", "kernel", "midx(codewords=8)"):
+        layer = layer_of(spec, 200, spread=6.0)
+        hidden, target = torch.randn(1, H, dtype=torch.float64), torch.tensor([4])
+        layer.num_samples = 16
+        each = []
+        for _ in range(150):
+            layer.zero_grad()
+            layer(hidden, target).backward()
+            assert layer.weight.grad is not None
+            each.append(layer.weight.grad.to_dense())
+        variance[spec] = float(torch.stack(each).var(0).sum())
+    uniform = variance.pop("kernel(alpha=0.0)")
+    assert all(value < 0.7 * uniform for value in variance.values())
+
+
+def test_a_snapshot_out_of_date_is_still_exact_about_itself() -> None:
+    layer = layer_of("midx(codewords=23, refresh=50)", 23)
+    hidden = torch.randn(2, H, dtype=torch.float64)
+    before = layer.log_prob(hidden).detach()
+    layer.propose(hidden)
+    with torch.no_grad():
+        layer.weight.normal_()
+    drawn, log_q = layer.propose(hidden)
+    torch.testing.assert_close(log_q, before.gather(1, drawn))
+
+
+def test_blocks_of_masses_that_round() -> None:
+    masses = torch.tensor([[1.0, 0.0, 1e-30, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    column, log_p = draw_columns(masses, 500)
+    assert set(column[0].tolist()) == {0}
+    assert set(column[1].tolist()) == {2}
+    assert not log_p.any()
+    assert BlockSums(torch.ones(10, 2)).used.tolist() == [4, 4, 2]
+
+
+def test_in_batch_negatives_need_the_correction() -> None:
+    """With targets drawn from p and the correction, the gradient is nearly the likelihood's."""
+    torch.manual_seed(0)
+    classes, tokens = 12, 4000
+    p = torch.linspace(1, 12, classes, dtype=torch.float64)
+    hidden = torch.randn(1, H, dtype=torch.float64).expand(tokens, -1)
+    target = torch.multinomial(p, tokens, replacement=True)
+    distance = {}
+    for correction in (True, False):
+        spec = f"in_batch(correction={correction})"
+        layer = create_layer(spec, H, classes, p * 1000, dtype=torch.float64)
+        assert isinstance(layer, LinearOutputLayer)
+        exact = F.cross_entropy(F.linear(hidden, layer.weight, layer.bias), target)
+        (wanted,) = torch.autograd.grad(exact, layer.weight)
+        layer(hidden, target).backward()
+        assert layer.weight.grad is not None
+        ours = layer.weight.grad.to_dense()
+        distance[correction] = float((ours - wanted).norm())
+    assert distance[True] < 0.2 * distance[False]
+
+
+def test_partial_fc_with_all_classes_is_full_softmax() -> None:
+    hidden, target = torch.randn(5, H, dtype=torch.float64), torch.randint(30, (5,))
+    layer = create_layer("partial_fc(num_samples=30)", H, 30, dtype=torch.float64)
+    assert isinstance(layer, PartialFC)
+    loss = layer(hidden, target)
+    exact = F.cross_entropy(F.linear(hidden, layer.weight, layer.bias), target)
+    torch.testing.assert_close(loss, exact)
+    (wanted,) = torch.autograd.grad(exact, layer.weight)
+    loss.backward()
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad.to_dense(), wanted)
+
+
+@pytest.mark.parametrize("samples", [8, 60])  # by rejection, and from a list of all that are free
+def test_partial_fc_draws_other_classes_uniformly_without_replacement(samples: int) -> None:
+    torch.manual_seed(0)
+    layer = PartialFC(H, 100, num_samples=samples)
+    target = torch.tensor([3, 3, 50, 99])
+    draws = 3000
+    count = torch.zeros(100)
+    for _ in range(draws):
+        rows = layer.draw(target)
+        assert rows.shape == (samples,)
+        assert bool((rows.diff() > 0).all())
+        count[rows] += 1
+    positive = torch.tensor([3, 50, 99])
+    assert bool((count[positive] == draws).all())
+    others = torch.ones(100, dtype=torch.bool)
+    others[positive] = False
+    share = (samples - 3) / 97
+    z = (count[others] / draws - share) / math.sqrt(share * (1 - share) / draws)
+    assert float(z.abs().max()) < 4.5
+
+
+def test_more_targets_than_samples_are_all_kept() -> None:
+    layer = PartialFC(H, 100, num_samples=2)
+    assert layer.draw(torch.tensor([7, 5, 9, 5])).tolist() == [5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "kernel(alpha=-1.0)",
+        "kernel(num_samples=0)",
+        "rff(nu=0.0)",
+        "midx(codewords=0)",
+        "midx(refresh=0)",
+        "partial_fc(num_samples=0)",
+    ],
+)
+def test_options_that_cannot_be(spec: str) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"must be|at least"):
+        create_layer(spec, H, 10)
