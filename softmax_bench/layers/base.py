@@ -83,6 +83,9 @@ def _traced_if_traceable(
 class OutputLayer(nn.Module, ABC):
     """A distribution over classes given a hidden state.
 
+    Hidden states are taken in the parameters' type. Under ``torch.autocast`` the training step
+    multiplies in the lower type and sums in float32; exact evaluation stays in the parameters'.
+
     Args:
         in_features: Size H of a hidden state.
         num_classes: Number V of classes.
@@ -139,7 +142,7 @@ class OutputLayer(nn.Module, ABC):
             SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite (the
                 last two are looked at on a CPU only: elsewhere the look would stop the queue).
         """
-        flat = self._flatten(hidden)
+        flat = _lowered(self._flatten(hidden))
         ids, kept = self._check_target(hidden, target)
         if self.reduction == "none":
             losses = torch.where(kept, self._losses(flat, ids), 0.0)
@@ -241,7 +244,8 @@ class OutputLayer(nn.Module, ABC):
             )
         if not hidden.is_floating_point():
             raise SoftmaxBenchError(f"hidden must be floating-point, not {hidden.dtype}")
-        return hidden.reshape(-1, self.in_features)
+        dtype = next(self.parameters()).dtype
+        return hidden.reshape(-1, self.in_features).to(dtype)
 
     def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Flat targets with ignored ones set to class 0, and which are kept."""
@@ -275,6 +279,14 @@ class OutputLayer(nn.Module, ABC):
                 f"{bad} of {hidden.shape[0]} hidden states hold NaN or infinity: the model before "
                 "the output layer has diverged; try a lower learning rate or clip gradients"
             )
+
+
+def _lowered(hidden: Tensor) -> Tensor:
+    """Hidden states in the type of mixed precision, where it is on: products follow their type."""
+    device = hidden.device.type
+    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
+        return hidden.to(torch.get_autocast_dtype(device))
+    return hidden
 
 
 def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:

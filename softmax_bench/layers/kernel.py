@@ -69,7 +69,7 @@ class KernelSampledSoftmax(ProposalSoftmax):
         self._sums = (vectors.transpose(1, 2) @ vectors).flatten(1)
 
     def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        near = hidden.to(self.projection.dtype) @ self.projection
+        near = hidden @ self.projection
         outer = (near.unsqueeze(2) * near.unsqueeze(1)).flatten(1)
         masses = (self.alpha * outer @ self._sums.t()).clamp_(min=0.0) + self._blocks.used
         return self._blocks.draw(

@@ -71,7 +71,6 @@ class MIDXSoftmax(ProposalSoftmax):
         self._last_place = (ends - 1).clamp(min=0)
 
     def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = hidden.to(self._first.dtype)
         scores = (hidden @ self._first.t()).unsqueeze(2) + (hidden @ self._second.t()).unsqueeze(1)
         log_cells = scores.flatten(1).double() + self._cell_mass.log()  # -inf where it is empty
         cells = (log_cells - log_cells.amax(1, keepdim=True)).exp()

@@ -66,10 +66,12 @@ class ProposalSoftmax(LinearOutputLayer):
     @torch.no_grad()
     def propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Draws and their log-probabilities, from a snapshot not older than ``refresh`` steps."""
-        if self._steps % self.refresh == 0:
-            self._snapshot()
-        self._steps += self.training
-        return self._propose(hidden.detach())
+        # Probabilities in the parameters' type also under autocast: they correct the loss.
+        with torch.autocast(hidden.device.type, enabled=False):
+            if self._steps % self.refresh == 0:
+                self._snapshot()
+            self._steps += self.training
+            return self._propose(hidden.detach().to(self.weight.dtype))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._steps = 0  # the snapshot does not move with the parameters: take another

@@ -63,7 +63,7 @@ class RandomFourierSoftmax(ProposalSoftmax):
         self.register_buffer("frequencies", frequencies.to(self.weight))
 
     def _features(self, vectors: Tensor) -> Tensor:
-        angles = F.normalize(vectors.to(self.frequencies.dtype), dim=1) @ self.frequencies
+        angles = F.normalize(vectors, dim=1) @ self.frequencies
         return torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
 
     def _snapshot(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from softmax_bench.layers.adaptive import AdaptiveSoftmax
@@ -27,7 +28,7 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
     good_for = "the reference for adaptive"
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return self._losses(hidden, target).dot(coefficient.to(hidden.dtype))
+        return torch.dot(self._losses(hidden, target).to(coefficient.dtype), coefficient)
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         # It reads head, tail, cutoffs, shortlist_size and n_classes, which are named as there.

@@ -34,7 +34,8 @@ def block_scores(
         bias: One offset a row.
         block: The block of each token.
     """
-    scores: Tensor = _BlockScores.apply(hidden, weight, block)
+    # In the weight's type: a lower one would have to convert all the rows that it touches.
+    scores: Tensor = _BlockScores.apply(hidden.to(weight.dtype), weight, block)
     return scores if bias is None else scores + embed_rows(bias, block)
 
 

@@ -45,6 +45,7 @@ def linear_cross_entropy(
         coefficient: Weight of each token in the sum: 1/N for a mean, 0 to ignore a token.
         penalty: Weight of the squared log-normaliser, which holds it near 0.
     """
+    weight, bias = _in_type_of(hidden, weight, bias)
     few = hidden.shape[0] * weight.shape[0] <= PLAIN_SCORES
     if few and hidden.dtype == accumulator(hidden.dtype):
         scores = F.linear(hidden, weight, bias)
@@ -67,15 +68,23 @@ def linear_nll(
     Memory is bounded whatever N x V. The backward makes the scores a second time: which
     coefficients the tokens get is not known before.
     """
+    weight, bias = _in_type_of(hidden, weight, bias)
     nll, log_z = _LinearNLL.apply(hidden, weight, bias, target)
     return nll, log_z
+
+
+def _in_type_of(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Parameters in the type of the hidden states, which mixed precision has lowered."""
+    return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
 
 
 def target_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Score of each token's own class (N,), and the rows gathered for it (N, H)."""
-    rows = weight.index_select(0, target)
+    rows = weight.index_select(0, target).to(hidden.dtype)
     dtype = accumulator(hidden.dtype)
     scores = torch.linalg.vecdot(hidden.to(dtype), rows.to(dtype))
     if bias is not None:

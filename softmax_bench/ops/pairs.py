@@ -44,7 +44,8 @@ def pair_scores(
         starts: Where each token's pairs begin in ``rows``, and the total at the end.
         rows: The rows paired with each token, all pairs of a token together.
     """
-    scores: Tensor = _PairScores.apply(hidden, weight, bias, starts, rows)
+    # In the weight's type: the sparse products know no lower one.
+    scores: Tensor = _PairScores.apply(hidden.to(weight.dtype), weight, bias, starts, rows)
     return scores
 
 

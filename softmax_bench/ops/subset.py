@@ -130,18 +130,19 @@ def _join(
     target: Tensor,
     target_weight: Tensor,
     target_bias: Tensor,
-    num_classes: int,
+    like: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Row-sparse gradients of weight and bias from those of the sample and of the targets."""
+    """Row-sparse gradients of weight and bias, ``like`` the weight in type and rows."""
     assert sample.bias is not None
     touched, place = distinct(torch.cat([rows, target]))
     of_sample, of_target = place[: rows.shape[0]], place[rows.shape[0] :]
-    weight = sample.weight.new_zeros(touched.shape[0], sample.weight.shape[1])
-    weight.index_copy_(0, of_sample, sample.weight)  # rows are distinct: no sum is needed
-    weight.index_add_(0, of_target, target_weight)
-    bias = sample.bias.new_zeros(touched.shape[0])
-    bias.index_copy_(0, of_sample, sample.bias)
-    bias.index_add_(0, of_target, target_bias)
+    dtype, num_classes = like.dtype, like.shape[0]
+    weight = like.new_zeros(touched.shape[0], like.shape[1])
+    weight.index_copy_(0, of_sample, sample.weight.to(dtype))  # distinct rows: no sum is needed
+    weight.index_add_(0, of_target, target_weight.to(dtype))
+    bias = like.new_zeros(touched.shape[0])
+    bias.index_copy_(0, of_sample, sample.bias.to(dtype))
+    bias.index_add_(0, of_target, target_bias.to(dtype))
     return row_sparse(touched, weight, num_classes), row_sparse(touched, bias, num_classes)
 
 
@@ -164,8 +165,8 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         own = own + target_offset
         log_z, gradients = softmax_loss(
             hidden,
-            weight.index_select(0, rows),
-            _row_bias(bias, rows, row_offset, weight.dtype),
+            weight.index_select(0, rows).to(hidden.dtype),
+            _row_bias(bias, rows, row_offset, hidden.dtype),
             coefficient,
             first=own,
             excluded=excluded,
@@ -179,7 +180,7 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         pull = (pull * coefficient).to(hidden.dtype)
         gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
         weight_gradient, bias_gradient = _join(
-            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight.shape[0]
+            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
         )
         if bias is None:
             bias_gradient = None
@@ -194,8 +195,8 @@ class _SubsetCrossEntropy(torch.autograd.Function):
 
 def _row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
     """Offset of each sampled row: its bias, where there is one, and its correction."""
-    offset = row_offset.to(dtype)
-    return offset if bias is None else bias.index_select(0, rows) + offset
+    offset = row_offset if bias is None else bias.index_select(0, rows) + row_offset
+    return offset.to(dtype)
 
 
 def _column_of(target: Tensor, rows: Tensor) -> Tensor:
@@ -225,8 +226,8 @@ class _SubsetLogistic(torch.autograd.Function):
         own = own - log_z + target_offset
         noise_loss, gradients = _logistic_noise(
             hidden,
-            weight.index_select(0, rows),
-            _row_bias(bias, rows, row_offset - log_z, weight.dtype),
+            weight.index_select(0, rows).to(hidden.dtype),
+            _row_bias(bias, rows, row_offset - log_z, hidden.dtype),
             coefficient,
             row_count,
         )
@@ -236,7 +237,7 @@ class _SubsetLogistic(torch.autograd.Function):
         # log_z enters every score like a bias shared by all classes, with the other sign.
         log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
         weight_gradient, bias_gradient = _join(
-            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight.shape[0]
+            gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
         )
         if bias is None:
             bias_gradient = None

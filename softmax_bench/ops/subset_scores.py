@@ -31,7 +31,7 @@ def subset_scores(
     own_rows, shared = embed_rows(weight, ids).split([target.shape[0], rows.shape[0]])
     dtype = accumulator(hidden.dtype)
     own = torch.linalg.vecdot(hidden.to(dtype), own_rows.to(dtype))
-    scores = F.linear(hidden, shared).to(dtype)
+    scores = F.linear(hidden, shared.to(hidden.dtype)).to(dtype)
     if bias is not None:
         own_bias, shared_bias = embed_rows(bias, ids).split([target.shape[0], rows.shape[0]])
         own, scores = own + own_bias, scores + shared_bias
