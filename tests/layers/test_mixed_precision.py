@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.layers import create_layer, layer_names, parse_spec
+from softmax_bench.layers.proposals import ProposalSoftmax
 
 
 def losses_and_gradients(spec: str, *, mixed: bool) -> tuple[Tensor, list[Tensor]]:
@@ -27,9 +28,11 @@ def test_autocast_gives_nearly_the_same_step(spec: str) -> None:
     mixed, mixed_gradients = losses_and_gradients(spec, mixed=True)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=1e-2, atol=0)
+    # Where draws follow the hidden states, rounding these can change a draw.
+    tolerance = 0.3 if issubclass(parse_spec(spec)[0], ProposalSoftmax) else 0.1
     for ours, wanted in zip(mixed_gradients, gradients, strict=True):
         assert ours.dtype == torch.float32
-        assert float((ours - wanted).norm()) < 0.1 * float(wanted.norm()) + 1e-6
+        assert float((ours - wanted).norm()) < tolerance * float(wanted.norm()) + 1e-6
 
 
 def test_half_precision_hidden_states_are_taken_by_a_float32_layer() -> None:

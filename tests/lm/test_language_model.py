@@ -88,7 +88,9 @@ def test_training_learns_a_pattern(spec: str) -> None:
         window=10, valid_window=10, max_tokens=12_000, clip_norm=5.0, evaluations=3,
     )  # fmt: skip
     assert [point.tokens for point in history] == [4000, 8000, 12_000]
-    assert history[-1].valid.perplexity < 2 < history[0].valid.perplexity * 1.5
+    # Classes that are as frequent as all others, but read a quarter of the dimensions, pay.
+    reached = 6 if spec == "differentiated" else 2
+    assert history[-1].valid.perplexity < reached < history[0].valid.perplexity * 1.5
     assert 0 < history[0].seconds < history[1].seconds
 
 
@@ -122,7 +124,8 @@ class _LargeResults(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func)
-        if not any(allowed in name for allowed in self.ROWS_ONLY):
+        adds_rows = "add_" in name and any(isinstance(a, Tensor) and a.is_sparse for a in args)
+        if not adds_rows and not any(allowed in name for allowed in self.ROWS_ONLY):
             for value in result if isinstance(result, tuple | list) else (result,):
                 large = isinstance(value, Tensor) and value.layout == torch.strided
                 if large and value.numel() >= self.size:
