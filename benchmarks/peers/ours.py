@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.peers.race import Inputs, Step, backward, competes
+from benchmarks.peers.race import Inputs, Step, backward, competes, cutoffs
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.measure import zipf_counts
@@ -94,3 +94,33 @@ def nce_per_token(inputs: Inputs) -> Step:
     """``NCE(shared=False)``."""
     spec = f"nce(num_samples={inputs.num_samples}, shared=False)"
     return _layer_step(spec, inputs, comparable=False)
+
+
+@competes("adaptive softmax", OURS)
+def adaptive(inputs: Inputs) -> Step:
+    """``AdaptiveSoftmax`` with the cut-offs of its competitor."""
+    return _layer_step(f"adaptive(cutoffs={cutoffs(inputs)})", inputs, comparable=False)
+
+
+@competes("adaptive softmax", "softmax-bench, cut-offs of its own")
+def adaptive_chosen(inputs: Inputs) -> Step:
+    """``AdaptiveSoftmax`` with the cut-offs that its cost model chooses."""
+    return _layer_step("adaptive", inputs, comparable=False)
+
+
+@competes("two-level softmax", OURS)
+def two_level(inputs: Inputs) -> Step:
+    """``TwoLevelSoftmax``: some 2 sqrt(V) scores a token, from the rows of many clusters."""
+    return _layer_step("two_level", inputs, comparable=False)
+
+
+@competes("two-level softmax", "softmax-bench: sampled softmax, as many scores")
+def sampled_like_two_level(inputs: Inputs) -> Step:
+    """``SampledSoftmax``: 2 sqrt(V) scores a token, from the same rows for all."""
+    return sampled(inputs)
+
+
+@competes("two-level softmax", "softmax-bench: full softmax", max_flops=1e12)
+def full_like_two_level(inputs: Inputs) -> Step:
+    """``FullSoftmax``."""
+    return _layer_step("full", inputs, comparable=False)

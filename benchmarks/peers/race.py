@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -87,6 +88,9 @@ RACES = {
              [(700, v, s) for s in (1024, 8192) for v in (10**4, 10**5, 10**6)]
              + [(4096, v, s) for s in (1024, 8192) for v in (10**5,)]),
         Race("NCE, noise per token", [(700, v, 25) for v in (10**4, 10**5, 10**6)]),
+        Race("adaptive softmax", [(n, v, None) for n in TOKENS for v in (10**5, 10**6)]),
+        Race("two-level softmax", [(700, v, 2 * isqrt(v)) for v in (10**3, 10**4, 10**5)]
+             + [(4096, 10**5, 2 * isqrt(10**5))]),
     )
 }  # fmt: skip
 
@@ -101,6 +105,11 @@ def competes(
         return build
 
     return enter
+
+
+def cutoffs(inputs: Inputs) -> list[int]:
+    """Usual cut-offs of adaptive softmax: ten times as many classes in each part."""
+    return [cut for cut in (2000, 20_000, 200_000) if cut < inputs.vocab_size]
 
 
 def leaves(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,13 +1,14 @@
-"""PaddlePaddle's hierarchical sigmoid, and Pytorch-NCE."""
+"""PaddlePaddle's hierarchical sigmoid, hierarchicalsoftmax, Pytorch-NCE, cut-cross-entropy."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.peers.race import Inputs, Step, backward, competes
+from benchmarks.peers.race import Inputs, Step, backward, competes, leaves
 from softmax_bench.huffman import huffman_tree
 from softmax_bench.measure import zipf_counts
 
@@ -44,6 +45,42 @@ def hsigmoid(inputs: Inputs) -> Step:
             hidden, label, inputs.vocab_size, weight, bias, table, code
         )
         loss.mean().backward()
+
+    return step
+
+
+# It runs a loop over tokens and levels in Python.
+@competes("two-level softmax", "hierarchicalsoftmax", needs="hierarchicalsoftmax", max_flops=1e11)
+def hierarchicalsoftmax(inputs: Inputs) -> Step:
+    """A tree of two levels, sqrt(V) nodes below each of sqrt(V)."""
+    from hierarchicalsoftmax import (
+        HierarchicalSoftmaxLinear,
+        HierarchicalSoftmaxLoss,
+        SoftmaxNode,
+    )
+
+    root = SoftmaxNode("root")
+    fan_out = math.isqrt(inputs.vocab_size - 1) + 1
+    clusters = [SoftmaxNode(f"cluster {i}", parent=root) for i in range(fan_out)]
+    words = [SoftmaxNode(str(w), parent=clusters[w // fan_out]) for w in range(inputs.vocab_size)]
+    root.set_indexes()
+    layer = HierarchicalSoftmaxLinear(in_features=inputs.hidden_size, root=root)
+    loss = HierarchicalSoftmaxLoss(root)
+    target = torch.tensor(root.get_node_ids(words))[inputs.target]
+    hidden = inputs.hidden.clone().requires_grad_()
+    return lambda: backward(loss(layer(hidden), target), hidden, *layer.parameters())
+
+
+@competes("full softmax", "cut-cross-entropy, torch_compile (no bias)", needs="cut_cross_entropy")
+def cut_cross_entropy(inputs: Inputs) -> Step:
+    """What it does on a CPU: the usual two lines, fused by inductor. Without a bias."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    hidden, weight, _ = leaves(inputs)
+
+    def step() -> None:
+        loss = linear_cross_entropy(hidden, weight, inputs.target, impl="torch_compile")
+        backward(loss, hidden, weight)
 
     return step
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.peers.race import Inputs, Step, backward, competes, leaves
+from benchmarks.peers.race import Inputs, Step, backward, competes, cutoffs, leaves
 from softmax_bench.huffman import huffman_tree
 from softmax_bench.measure import zipf_counts
 from softmax_bench.noise import make_noise
@@ -87,3 +87,13 @@ def gathered_noise(inputs: Inputs) -> Step:
         backward(losses.mean(), hidden, rows.weight, offsets.weight)
 
     return step
+
+
+@competes("adaptive softmax", "torch: AdaptiveLogSoftmaxWithLoss")
+def torch_adaptive(inputs: Inputs) -> Step:
+    """Its tails have no bias, which ours have."""
+    layer = nn.AdaptiveLogSoftmaxWithLoss(
+        inputs.hidden_size, inputs.vocab_size, cutoffs(inputs), head_bias=True
+    )
+    hidden = inputs.hidden.clone().requires_grad_()
+    return lambda: backward(layer(hidden, inputs.target).loss, hidden, *layer.parameters())
