@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.layers import OutputLayer, create_layer
-from softmax_bench.lm import RNNLanguageModel, clip_grad_norm, make_optimizer
+from softmax_bench.lm import LanguageModel, clip_grad_norm, make_optimizer
 from softmax_bench.measure import (
     LayerStep,
     describe_environment,
@@ -213,7 +213,7 @@ def training(seconds: float) -> Iterator[Line]:
 
 def _training_step(spec: str, classes: int) -> Callable[[], None]:
     torch.manual_seed(0)
-    model = RNNLanguageModel(
+    model = LanguageModel(
         create_layer(spec, H, classes, zipf_counts(classes)), encoder="lstm", embedding_size=H
     )
     update = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)

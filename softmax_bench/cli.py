@@ -53,12 +53,12 @@ def run(
     tune_tokens: Annotated[
         int, typer.Option(help="Budget of each rate where there are several.")
     ] = 100_000,
-    encoder: Annotated[str, typer.Option(help="rnn, gru or lstm.")] = "lstm",
+    encoder: Annotated[str, typer.Option(help="rnn, gru, lstm, nplm, lbl, transformer.")] = "lstm",
     hidden_size: Annotated[int, typer.Option(help="Size of a hidden state.")] = 128,
     embedding_size: Annotated[
         int | None, typer.Option(help="Size of a word vector; the hidden size by default.")
     ] = None,
-    num_layers: Annotated[int, typer.Option(help="Recurrent layers.")] = 1,
+    num_layers: Annotated[int, typer.Option(help="Layers of the encoder.")] = 1,
     dropout: Annotated[float, typer.Option(help="Dropout probability.")] = 0.0,
     tied: Annotated[bool, typer.Option(help="Tie the embedding to the output weight.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",

@@ -10,6 +10,9 @@ from softmax_bench.study.record import (
     CurvePoint,
     Environment,
     Evaluation,
+    NgramRecord,
+    NgramResult,
+    NgramTrial,
     SpeedRecord,
     SpeedResult,
     SpeedTrial,
@@ -48,6 +51,24 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
     )  # fmt: skip
 
 
+def evaluation(perplexity: float) -> Evaluation:
+    return Evaluation(
+        tokens=500, unknown_tokens=3, nats=1.0, perplexity=perplexity, true_perplexity=50.0
+    )
+
+
+def ngram_record(size: int, perplexity: float, **changes: Any) -> NgramRecord:
+    trial = NgramTrial(corpus="ptb", corpus_sha256=f"{size}", vocab_size=size, order=5)
+    trial = msgspec.structs.replace(trial, **changes)
+    return NgramRecord(
+        id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
+        environment=ENVIRONMENT,
+        result=NgramResult(
+            train_seconds=1.0, valid=evaluation(perplexity), test=evaluation(perplexity + 1)
+        ),
+    )  # fmt: skip
+
+
 def train_record(
     layer: str, size: int, perplexity: float, rate: float = 0.1, **changes: Any
 ) -> TrainRecord:
@@ -58,12 +79,6 @@ def train_record(
         threads=2, device="cpu", dtype="float32",
     )  # fmt: skip
     trial = msgspec.structs.replace(trial, **changes)
-
-    def evaluation(value: float) -> Evaluation:
-        return Evaluation(
-            tokens=500, unknown_tokens=3, nats=1.0, perplexity=value, true_perplexity=50.0
-        )
-
     return TrainRecord(
         id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
         environment=ENVIRONMENT,

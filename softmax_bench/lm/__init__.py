@@ -1,7 +1,8 @@
-"""The shared RNN language model: the model, its training, its exact evaluation."""
+"""The shared language model: the model, its training, its exact evaluation."""
 
+from softmax_bench.lm.encoders import ENCODERS, make_encoder
 from softmax_bench.lm.evaluate import Quality, evaluate
-from softmax_bench.lm.model import ENCODERS, RNNLanguageModel, RowSparseEmbedding
+from softmax_bench.lm.model import LanguageModel, RowSparseEmbedding
 from softmax_bench.lm.optimizers import (
     PairedOptimizer,
     check_optimizer,
@@ -15,15 +16,16 @@ __all__ = [
     "ENCODERS",
     "IGNORED",
     "DivergedError",
+    "LanguageModel",
     "PairedOptimizer",
     "Progress",
     "Quality",
-    "RNNLanguageModel",
     "RowSparseEmbedding",
     "Streams",
     "check_optimizer",
     "clip_grad_norm",
     "evaluate",
+    "make_encoder",
     "make_optimizer",
     "make_streams",
     "train",

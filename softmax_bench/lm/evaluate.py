@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softmax_bench.lm.model import RNNLanguageModel
+from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.streams import IGNORED, Streams
 
 
@@ -38,7 +38,7 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(model: RNNLanguageModel, streams: Streams, window: int) -> Quality:
+def evaluate(model: LanguageModel, streams: Streams, window: int) -> Quality:
     """Predict every token of a text once.
 
     Memory is bounded: no step holds ``window x batch x V`` scores.

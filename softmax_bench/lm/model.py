@@ -1,10 +1,8 @@
-"""The shared language model: embedding, recurrent encoder, and the output layer under test."""
+"""The shared language model: embedding, encoder, and the output layer under test."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +11,8 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
+from softmax_bench.lm.encoders import State, detach, make_encoder
 from softmax_bench.ops import embed_rows, keep_coalesced
-
-State = Any
-"""What a recurrent encoder carries from one stretch of text to the next; None at the start."""
-
-ENCODERS: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class RowSparseEmbedding(nn.Module):
@@ -34,19 +28,21 @@ class RowSparseEmbedding(nn.Module):
         return embed_rows(self.weight, tokens)
 
 
-class RNNLanguageModel(nn.Module):
+class LanguageModel(nn.Module):
     """Predicts each token of a text from those before it.
 
     Args:
         layer: The output layer; it decides the vocabulary and the hidden size.
-        encoder: ``"rnn"`` (Elman), ``"gru"`` or ``"lstm"``.
+        encoder: ``"rnn"`` (Elman), ``"gru"``, ``"lstm"``, ``"nplm"`` (Bengio et al. 2003),
+            ``"lbl"`` (log-bilinear) or ``"transformer"``.
         embedding_size: Size of a word vector.
-        num_layers: Recurrent layers.
+        num_layers: Layers of the encoder.
         dropout: Probability, on the word vectors, between layers and on the hidden states.
         tied: Whether the embedding is the output layer's ``weight``.
 
     Raises:
-        SoftmaxBenchError: No such encoder, or a layer that cannot be tied.
+        SoftmaxBenchError: No such encoder, sizes that it cannot have, or a layer that cannot be
+            tied.
     """
 
     def __init__(
@@ -60,22 +56,11 @@ class RNNLanguageModel(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        if encoder not in ENCODERS:
-            near = difflib.get_close_matches(encoder, ENCODERS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SoftmaxBenchError(
-                f"unknown encoder {encoder!r}: choose {', '.join(ENCODERS)}{hint}"
-            )
         self.layer = layer
         self.embedding = RowSparseEmbedding(layer.num_classes, embedding_size)
         if tied:
             self.embedding.weight = _tie(layer, embedding_size)
-        self.encoder = ENCODERS[encoder](
-            embedding_size,
-            layer.in_features,
-            num_layers,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
+        self.encoder = make_encoder(encoder, embedding_size, layer.in_features, num_layers, dropout)
         self.dropout = dropout
 
     def hidden(
@@ -112,8 +97,3 @@ def _tie(layer: OutputLayer, embedding_size: int) -> nn.Parameter:
             "size to the hidden size, or choose a layer with one row a class"
         )
     return weight
-
-
-def detach(state: State) -> State:
-    """The state without its history."""
-    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm.evaluate import Quality, evaluate
-from softmax_bench.lm.model import RNNLanguageModel
+from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
 from softmax_bench.lm.streams import IGNORED, Streams
 
@@ -33,7 +33,7 @@ class Progress:
 
 
 def train(
-    model: RNNLanguageModel,
+    model: LanguageModel,
     optimizer: PairedOptimizer,
     text: Streams,
     valid: Streams,
@@ -94,7 +94,7 @@ def train(
 
 
 def _forward(
-    model: RNNLanguageModel, inputs: Tensor, targets: Tensor, state: object, tokens: int
+    model: LanguageModel, inputs: Tensor, targets: Tensor, state: object, tokens: int
 ) -> tuple[Tensor, object]:
     try:
         loss, state = model(inputs, targets, state)

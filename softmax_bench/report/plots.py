@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from softmax_bench.report.style import TRUTH, dress, label_lines, line_style, new_figure
-from softmax_bench.report.tables import best_trials, fit_slope, latest_speed, summary_table
+from softmax_bench.report.style import REFERENCE, dress, label_lines, line_style, new_figure
+from softmax_bench.report.tables import (
+    best_trials,
+    fit_slope,
+    latest_speed,
+    references,
+    summary_table,
+)
 from softmax_bench.study.store import Results
 
 if TYPE_CHECKING:
@@ -80,13 +86,12 @@ def memory(results: Results) -> Figure | None:
 
 
 def perplexity(results: Results) -> Figure | None:
-    """Test perplexity against V; on the synthetic language with that of the source itself."""
+    """Test perplexity against V, beside that of an n-gram model and, if known, the source's."""
     table = summary_table(results)
     if "test_perplexity" not in table:
         return None
-    truth = table.dropna(subset="true_perplexity").drop_duplicates("vocab_size")
-    known = not truth.empty
-    figure = _against_vocabulary(table, "test_perplexity", log=True, truth=truth)
+    known = table["true_perplexity"].notna().any()
+    figure = _against_vocabulary(table, "test_perplexity", log=True, beside=references(results))
     axes = figure.axes[0]
     dress(
         axes,
@@ -103,9 +108,8 @@ def excess_perplexity(results: Results) -> Figure | None:
     table = summary_table(results)
     if "excess" not in table or table["excess"].isna().all():
         return None
-    figure = _against_vocabulary(table, "excess", log=False)
+    figure = _against_vocabulary(table, "excess", log=False, beside=references(results))
     axes = figure.axes[0]
-    axes.axhline(1.0, color=TRUTH, linestyle=":")
     dress(
         axes,
         x="vocabulary size V",
@@ -120,6 +124,7 @@ def learning_curves(results: Results) -> Figure | None:
     best = best_trials(results)
     if best.empty:
         return None
+    beside = references(results)
     sizes = sorted(best["vocab_size"].unique())
     figure = new_figure(width=max(7.2, 4.2 * len(sizes)))
     panels = figure.subplots(1, len(sizes), squeeze=False)[0]
@@ -139,6 +144,10 @@ def learning_curves(results: Results) -> Figure | None:
                     style["color"],
                 )
             )
+        for row in beside[beside["vocab_size"] == size].itertuples():
+            axes.axhline(row.valid_perplexity, **(REFERENCE | {"marker": ""}))
+            right = axes.get_xlim()[1]
+            ends.append((right, row.valid_perplexity, row.reference, REFERENCE["color"]))
         dress(axes, x="training time [s]", y="validation perplexity", title=f"V = {size:,}")
         _few_ticks(axes.xaxis)
         _few_ticks(axes.yaxis)
@@ -160,12 +169,12 @@ PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
     "perplexity": (
         perplexity,
         "Exact and normalised over the whole vocabulary for every layer, whatever it was trained "
-        "with.",
+        "with. The n-gram model (interpolated Kneser-Ney) counts the same text.",
     ),
     "learning-curves": (
         learning_curves,
         "Training time alone; evaluation is not counted. Every layer sees the same tokens, so a "
-        "line that ends further left was faster.",
+        "line that ends further left was faster. Dotted: what needs no training.",
     ),
     "memory": (
         memory,
@@ -177,9 +186,9 @@ PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
 
 
 def _against_vocabulary(
-    table: pd.DataFrame, column: str, *, log: bool, truth: pd.DataFrame | None = None
+    table: pd.DataFrame, column: str, *, log: bool, beside: pd.DataFrame | None = None
 ) -> Figure:
-    """A line a layer; with ``truth``, one more for the source's own perplexity."""
+    """A line a layer, and one for each reference in ``beside``."""
     figure = new_figure()
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -196,10 +205,10 @@ def _against_vocabulary(
         ends.append(
             (rows["vocab_size"].iloc[-1], rows[column].iloc[-1], str(layer), style["color"])
         )
-    if truth is not None and not truth.empty:
-        end = truth.iloc[-1]
-        axes.plot(truth["vocab_size"], truth["true_perplexity"], color=TRUTH, linestyle=":")
-        ends.append((end["vocab_size"], end["true_perplexity"], "the source itself", TRUTH))
+    for name, rows in () if beside is None else beside.groupby("reference"):
+        axes.plot(rows["vocab_size"], rows[column], **REFERENCE)
+        end = rows.iloc[-1]
+        ends.append((end["vocab_size"], end[column], str(name), REFERENCE["color"]))
     if log:
         _few_ticks(axes.yaxis)
     label_lines(axes, ends)

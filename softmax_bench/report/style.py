@@ -19,7 +19,10 @@ _FIXED = {
     "sampled": "#0072B2",
 }
 _OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
-TRUTH = "#777777"
+REFERENCE: dict[str, Any] = {
+    "color": "#777777", "linestyle": ":", "marker": "_", "markersize": 5
+}  # fmt: skip
+"""Lines that are no layer's."""
 _STYLES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 

@@ -82,6 +82,35 @@ def best_trials(results: Results) -> pd.DataFrame:
     return full.loc[full.groupby(KEY)["valid_perplexity"].idxmin()].reset_index(drop=True)
 
 
+def references(results: Results) -> pd.DataFrame:
+    """What no layer has part in: perplexity of the source itself, and of an n-gram model.
+
+    One row a reference and vocabulary size, for the texts of :func:`best_trials`: ``reference``,
+    ``vocab_size``, ``valid_perplexity``, ``test_perplexity``, ``excess`` (over the source's).
+    """
+    best = best_trials(results)
+    columns = ["reference", "vocab_size", "valid_perplexity", "test_perplexity", "excess"]
+    rows: list[dict[str, Any]] = []
+    if best.empty:
+        return pd.DataFrame(rows, columns=columns)
+    source = best.dropna(subset="test_true_perplexity").drop_duplicates("vocab_size")
+    rows += [
+        {"reference": "the source itself", "vocab_size": row.vocab_size}
+        | {"valid_perplexity": row.valid_true_perplexity}
+        | {"test_perplexity": row.test_true_perplexity, "excess": 1.0}
+        for row in source.itertuples()
+    ]
+    if not results.ngrams.empty:
+        known = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
+        rows += [
+            {"reference": f"{row.order}-gram model", "vocab_size": row.vocab_size}
+            | {"valid_perplexity": row.valid_perplexity, "test_perplexity": row.test_perplexity}
+            | {"excess": row.test_perplexity / (row.test_true_perplexity or np.nan)}
+            for row in known.itertuples()
+        ]
+    return pd.DataFrame(rows, columns=columns).sort_values(columns[:2], ignore_index=True)
+
+
 def latest_speed(results: Results) -> pd.DataFrame:
     """The latest timing of every phase of each layer and vocabulary size."""
     speed, _ = one_configuration(results.speed, "speed")

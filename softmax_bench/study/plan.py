@@ -11,8 +11,8 @@ import torch
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import layer_names, parse_spec
-from softmax_bench.lm import ENCODERS, check_optimizer
-from softmax_bench.study.record import SpeedTrial, TrainTrial
+from softmax_bench.lm import check_optimizer, make_encoder
+from softmax_bench.study.record import NgramTrial, SpeedTrial, TrainTrial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,6 @@ def check(choices: Choices) -> None:
         SoftmaxBenchError: A choice is not possible.
     """
     check_layers(choices.layers, choices.optimizer, choices.device)
-    if choices.encoder not in ENCODERS:
-        raise SoftmaxBenchError(
-            f"unknown encoder {choices.encoder!r}: choose {', '.join(ENCODERS)}"
-        )
     for name in (
         "hidden_size", "embedding_size", "num_layers", "batch_size", "bptt", "max_tokens",
         "tune_tokens", "threads",
@@ -60,6 +56,14 @@ def check(choices: Choices) -> None:
             raise SoftmaxBenchError(f"{name} must be at least 1, not {getattr(choices, name)}")
     if not 0 <= choices.dropout < 1:
         raise SoftmaxBenchError(f"dropout must be in [0, 1), not {choices.dropout}")
+    with torch.device("meta"):  # sizes are checked, nothing is made
+        make_encoder(
+            choices.encoder,
+            choices.embedding_size,
+            choices.hidden_size,
+            choices.num_layers,
+            choices.dropout,
+        )
     for rate in choices.learning_rates:
         if not rate > 0:
             raise SoftmaxBenchError(f"a learning rate must be positive, not {rate}")
@@ -124,6 +128,16 @@ def train_trial(
         threads=choices.threads,
         device=choices.device,
         dtype="float32",
+    )
+
+
+def ngram_trial(corpus: Corpus) -> NgramTrial:
+    """The 5-gram model, as in the literature."""
+    return NgramTrial(
+        corpus=corpus.name,
+        corpus_sha256=corpus.sha256,
+        vocab_size=corpus.vocab_size,
+        order=5,
     )
 
 

@@ -59,6 +59,15 @@ class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     dtype: str
 
 
+class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One n-gram model of a text: what counting alone reaches on it."""
+
+    corpus: str
+    corpus_sha256: str
+    vocab_size: int
+    order: int
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Exact, normalised quality on one split."""
 
@@ -95,6 +104,14 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     layer_parameters: int
     curve: list[CurvePoint]
+    valid: Evaluation
+    test: Evaluation
+
+
+class NgramResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What counting gave."""
+
+    train_seconds: float
     valid: Evaluation
     test: Evaluation
 
@@ -163,10 +180,21 @@ class SpeedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="speed", tag_fi
     result: SpeedResult
 
 
-Record = TrainRecord | SpeedRecord
+class NgramRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
+    """An n-gram model, the reference that needs no training."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: NgramTrial
+    environment: Environment
+    result: NgramResult
 
 
-def trial_id(trial: TrainTrial | SpeedTrial) -> str:
+Record = TrainRecord | SpeedRecord | NgramRecord
+
+
+def trial_id(trial: TrainTrial | SpeedTrial | NgramTrial) -> str:
     """Identity of a trial: a hash of its whole configuration, the same on every machine."""
     kind = type(trial).__name__
     fields: dict[str, Any] = msgspec.to_builtins(trial)

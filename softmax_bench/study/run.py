@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -10,8 +11,9 @@ import torch
 
 from softmax_bench.corpora import Corpus
 from softmax_bench.layers import create_layer
-from softmax_bench.lm import Quality, RNNLanguageModel, make_optimizer, make_streams, train
+from softmax_bench.lm import LanguageModel, Quality, make_optimizer, make_streams, train
 from softmax_bench.lm.evaluate import evaluate
+from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import (
     Interval,
     LayerStep,
@@ -23,6 +25,9 @@ from softmax_bench.study.record import (
     CurvePoint,
     Environment,
     Evaluation,
+    NgramRecord,
+    NgramResult,
+    NgramTrial,
     SpeedRecord,
     SpeedResult,
     SpeedTrial,
@@ -58,7 +63,7 @@ def train_trial(
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
     layer = create_layer(trial.layer, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
-    model = RNNLanguageModel(
+    model = LanguageModel(
         layer,
         encoder=trial.encoder,
         embedding_size=trial.embedding_size,
@@ -121,6 +126,29 @@ def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
         log_z_mean=quality.log_z_mean,
         log_z_sd=quality.log_z_sd,
         true_perplexity=None if true is None else true[split],
+    )
+
+
+def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
+    """Count the n-grams of a text and evaluate the model of them."""
+    started, begin = _now(), time.perf_counter()
+    model = KneserNey(
+        corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
+    )
+    seconds = time.perf_counter() - begin
+
+    def quality(split: str) -> Evaluation:
+        log_prob = model.log_prob(corpus.split(split))
+        return _evaluation(
+            Quality(log_prob.size, -float(log_prob.mean()), None, None, None), corpus, split
+        )
+
+    return NgramRecord(
+        id=trial_id(trial),
+        started=started,
+        trial=trial,
+        environment=_environment(),
+        result=NgramResult(train_seconds=seconds, valid=quality("valid"), test=quality("test")),
     )
 
 

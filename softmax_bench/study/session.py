@@ -23,8 +23,8 @@ from softmax_bench.corpora import Corpus
 from softmax_bench.lm import DivergedError
 from softmax_bench.study import plan
 from softmax_bench.study.plan import Choices
-from softmax_bench.study.record import SpeedTrial, TrainRecord, TrainTrial, trial_id
-from softmax_bench.study.run import speed_trials, train_trial
+from softmax_bench.study.record import NgramRecord, SpeedTrial, TrainRecord, TrainTrial, trial_id
+from softmax_bench.study.run import ngram_trial, speed_trials, train_trial
 from softmax_bench.study.store import read_record, record_path, write_record
 
 
@@ -49,6 +49,7 @@ def run(choices: Choices, out: Path, *, time_budget: float, console: Console) ->
     corpora = plan.load_corpora(choices)
     for corpus in corpora:
         _describe(corpus, console)
+        _count_once(corpus, out, console)
     failed = 0
     for corpus in corpora:
         for layer in choices.layers:
@@ -66,6 +67,21 @@ def _describe(corpus: Corpus, console: Console) -> None:
         highlight=False,
         markup=False,
         soft_wrap=True,
+    )
+
+
+def _count_once(corpus: Corpus, out: Path, console: Console) -> None:
+    """The reference that needs no training: an n-gram model of the same text."""
+    trial = plan.ngram_trial(corpus)
+    stored = record_path(out, trial_id(trial))
+    if not stored.exists():
+        write_record(out, ngram_trial(trial, corpus))
+    record = read_record(stored)
+    assert isinstance(record, NgramRecord)
+    console.print(
+        f"{trial.order}-gram Kneser-Ney model V={trial.vocab_size:,}: "
+        f"test perplexity {record.result.test.perplexity:.2f}",
+        highlight=False,
     )
 
 

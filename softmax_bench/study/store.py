@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.record import Record, SpeedRecord, TrainRecord
+from softmax_bench.study.record import Evaluation, Record, SpeedRecord, TrainRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def read_record(path: Path) -> Record:
         SoftmaxBenchError: The file is not a record of this schema.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TrainRecord | SpeedRecord)
+        return msgspec.json.decode(path.read_bytes(), type=Record)
     except msgspec.DecodeError as error:
         raise SoftmaxBenchError(f"{path} is not a result record: {error}") from error
 
@@ -88,6 +89,8 @@ class Results:
     """One row an evaluation during training; ``id`` refers to ``train``."""
     speed: pd.DataFrame
     """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, cost, memory."""
+    ngrams: pd.DataFrame
+    """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
     environments: pd.DataFrame
     """One row a record: the machine it was made on; ``id`` refers to the other tables."""
 
@@ -101,13 +104,14 @@ def load_results(path: str | os.PathLike[str]) -> Results:
     return frames(read_records(Path(path)))
 
 
-def frames(records: list[Record]) -> Results:
+def frames(records: Sequence[Record]) -> Results:
     """Spread records into tidy tables."""
     import pandas as pd
 
     train: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     speed: list[dict[str, Any]] = []
+    ngrams: list[dict[str, Any]] = []
     environments: list[dict[str, Any]] = []
     for record in records:
         environments.append({"id": record.id, **msgspec.structs.asdict(record.environment)})
@@ -118,16 +122,13 @@ def frames(records: list[Record]) -> Results:
         }
         if isinstance(record, TrainRecord):
             result = record.result
-            row = head | {
+            budget = {
                 "train_tokens": result.train_tokens,
                 "train_seconds": result.train_seconds,
                 "parameters": result.parameters,
                 "layer_parameters": result.layer_parameters,
             }
-            for split, evaluation in (("valid", result.valid), ("test", result.test)):
-                fields = msgspec.structs.asdict(evaluation)
-                row |= {f"{split}_{name}": value for name, value in fields.items()}
-            train.append(row)
+            train.append(head | budget | _quality(valid=result.valid, test=result.test))
             curves += [
                 {
                     "id": record.id,
@@ -137,7 +138,7 @@ def frames(records: list[Record]) -> Results:
                 | msgspec.structs.asdict(point)
                 for point in result.curve
             ]
-        else:
+        elif isinstance(record, SpeedRecord):
             cost = msgspec.structs.asdict(record.result)
             phases = cost.pop("phases")
             speed += [
@@ -152,9 +153,22 @@ def frames(records: list[Record]) -> Results:
                 | cost
                 for phase, timing in phases.items()
             ]
+        else:
+            counted = record.result
+            quality = _quality(valid=counted.valid, test=counted.test)
+            ngrams.append(head | {"train_seconds": counted.train_seconds} | quality)
     return Results(
         train=pd.DataFrame(train),
         curves=pd.DataFrame(curves),
         speed=pd.DataFrame(speed),
+        ngrams=pd.DataFrame(ngrams),
         environments=pd.DataFrame(environments),
     )
+
+
+def _quality(**splits: Evaluation) -> dict[str, Any]:
+    return {
+        f"{split}_{name}": value
+        for split, evaluation in splits.items()
+        for name, value in msgspec.structs.asdict(evaluation).items()
+    }

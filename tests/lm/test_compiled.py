@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.layers import OutputLayer, create_layer, layer_names, parse_spec
-from softmax_bench.lm import RNNLanguageModel
+from softmax_bench.lm import LanguageModel
 from softmax_bench.ops import linear
 
 V, H = 40, 8
@@ -60,7 +60,7 @@ def step(model: nn.Module, run: Callable[..., Any], *inputs: Any) -> tuple[Tenso
 )
 def test_a_compiled_model_trains_as_the_model_does(spec: str) -> None:
     layer = create_layer(spec, H, V, torch.randint(0, 9, (V,)))
-    model = RNNLanguageModel(layer, encoder="gru", embedding_size=6)
+    model = LanguageModel(layer, encoder="gru", embedding_size=6)
     compiled = torch.compile(model, backend="aot_eager")
     for batch in (3, 4):  # the second is another shape: compiled again
         tokens, target = torch.randint(V, (2, 5, batch))

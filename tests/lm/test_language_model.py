@@ -16,7 +16,7 @@ from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.lm import (
     IGNORED,
     DivergedError,
-    RNNLanguageModel,
+    LanguageModel,
     clip_grad_norm,
     evaluate,
     make_optimizer,
@@ -25,9 +25,9 @@ from softmax_bench.lm import (
 )
 
 
-def small_model(spec: str, size: int = 30, **options: Any) -> RNNLanguageModel:
+def small_model(spec: str, size: int = 30, **options: Any) -> LanguageModel:
     options.setdefault("encoder", "gru")
-    return RNNLanguageModel(create_layer(spec, 8, size), embedding_size=8, **options)
+    return LanguageModel(create_layer(spec, 8, size), embedding_size=8, **options)
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 9))
@@ -50,9 +50,8 @@ def test_every_token_is_predicted_once_from_its_predecessor(
 
 
 @pytest.mark.parametrize("spec", layer_names())
-@pytest.mark.parametrize("encoder", ["rnn", "gru", "lstm"])
-def test_evaluation_is_the_plain_sum_over_all_tokens(spec: str, encoder: str) -> None:
-    model = small_model(spec, encoder=encoder, num_layers=2, dropout=0.5)
+def test_evaluation_is_the_plain_sum_over_all_tokens(spec: str) -> None:
+    model = small_model(spec, num_layers=2, dropout=0.5)
     text = np.random.default_rng(0).integers(30, size=101)
     quality = evaluate(model, make_streams(text, 1, 3), window=7)
     model.eval()
@@ -183,8 +182,6 @@ def test_tied_embeddings_learn_from_both_sides(spec: str) -> None:
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(SoftmaxBenchError, match="did you mean 'lstm'"):
-        small_model("full", encoder="lsmt")
     with pytest.raises(SoftmaxBenchError, match="tied embeddings need"):
         small_model("hierarchical", tied=True)
 

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from softmax_bench.report.compare import compare_layers, compare_results
-from softmax_bench.report.tables import fit_slope, markdown_table, summary_table, warnings
+from softmax_bench.report.tables import (
+    fit_slope,
+    markdown_table,
+    references,
+    summary_table,
+    warnings,
+)
 from softmax_bench.study.record import Record
 from softmax_bench.study.store import frames, load_results
-from tests.records import speed_record, train_record
+from tests.records import ngram_record, speed_record, train_record
 
 
 def test_summary(store: Path) -> None:
@@ -23,6 +29,19 @@ def test_summary(store: Path) -> None:
     assert row.speedup == pytest.approx(100 / 10.4)
     assert row.gflops == pytest.approx(2.0)
     assert row.memory_mb == pytest.approx(0.0104)
+
+
+def test_references_are_of_the_same_texts(store: Path) -> None:
+    table = references(load_results(store)).set_index(["reference", "vocab_size"])
+    assert set(table.index.get_level_values(0)) == {"5-gram model", "the source itself"}
+    assert table.loc[("5-gram model", 10_000), "test_perplexity"] == 131
+    assert table.loc[("5-gram model", 10_000), "excess"] == pytest.approx(131 / 50)
+    assert table.loc[("the source itself", 10_000), "valid_perplexity"] == 50
+    other = ngram_record(10_000, 7.0, corpus_sha256="another text")
+    assert references(frames([train_record("full", 10_000, 9.0), other])).reference.tolist() == [
+        "the source itself"
+    ]
+    assert references(frames([speed_record("full", 10, 1.0)])).empty
 
 
 def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
