@@ -23,11 +23,13 @@ from softmax_bench.huffman import check_counts
 def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArray[np.float64]:
     """Counts in which a class never seen counts as seen once, so that none is impossible.
 
+    Where counts are below 1, as relative frequencies are, it counts as much as the rarest class.
     Without counts all classes are alike.
     """
     if counts is None:
         return np.ones(num_classes)
-    return np.maximum(check_counts(counts, num_classes), 1.0)
+    checked = check_counts(counts, num_classes)
+    return np.where(checked > 0, checked, checked.min(initial=1.0, where=checked > 0))
 
 
 class Noise(nn.Module, ABC):

@@ -69,6 +69,11 @@ def test_classes_never_seen_can_be_drawn() -> None:
     assert noise.log_prob(torch.arange(4)).exp().tolist() == pytest.approx([0.1, 0.1, 0.1, 0.7])
 
 
+def test_relative_frequencies_do_as_counts_do() -> None:
+    noise = make_noise("unigram", 3, [0.2, 0.0, 0.6])
+    assert noise.log_prob(torch.arange(3)).exp().tolist() == pytest.approx([0.2, 0.2, 0.6])
+
+
 def test_log_uniform_ranks_unsorted_ids() -> None:
     noise = LogUniformNoise(3, [5, 100, 20])
     q = noise.log_prob(torch.arange(3))
