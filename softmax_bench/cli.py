@@ -69,6 +69,9 @@ def run(
         float, typer.Option(help="Seconds for timing the layers at each vocabulary size.")
     ] = 8.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    num_seeds: Annotated[
+        int, typer.Option(help="Models of each layer, with seeds from --seed on.")
+    ] = 1,
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Out = Path("runs/latest"),
@@ -95,6 +98,7 @@ def run(
         max_tokens=max_tokens,
         tune_tokens=tune_tokens,
         seed=seed,
+        num_seeds=num_seeds,
         threads=threads or _cores(),
         device=device,
     )
@@ -114,6 +118,7 @@ def time_layers(
     hidden_size: Annotated[int, typer.Option(help="Size of a hidden state.")] = 256,
     num_tokens: Annotated[int, typer.Option(help="Targets in a step.")] = 700,
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",
+    clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
     time_budget: Annotated[
         float, typer.Option(help="Seconds for the layers of one vocabulary size together.")
     ] = 30.0,
@@ -139,6 +144,7 @@ def time_layers(
                 hidden_size=hidden_size,
                 num_tokens=num_tokens,
                 optimizer=optimizer,
+                clip_norm=clip_norm,
                 seed=seed,
                 threads=threads or _cores(),
                 device=device,
@@ -192,6 +198,17 @@ def compare(
     render(comparison, _console(), markdown=markdown)
 
 
+@app.command()
+def env() -> None:
+    """Print the machine and the versions that a result made here would carry."""
+    from softmax_bench.measure import describe_environment
+
+    for name, value in describe_environment().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {one}" for key, one in value.items()) or "none"
+        print(f"{name + ':':<14} {value}")
+
+
 @app.command(name="layers")
 def list_layers(
     markdown: Annotated[bool, typer.Option(help="Print the page docs/layers.md.")] = False,
@@ -200,6 +217,7 @@ def list_layers(
     from rich.table import Table
     from rich.text import Text
 
+    from softmax_bench.layers import CommonOptions
     from softmax_bench.layers.registry import layer_names, layer_options, layer_package, parse_spec
 
     if markdown:
@@ -207,12 +225,15 @@ def list_layers(
 
         print(catalogue.markdown(layer_names()), end="")
         return
-    table = Table("layer", "scores in a step", "options", "source")
+    shared = list(CommonOptions.__annotations__)
+    table = Table("layer", "good for", "options of its own", "source")
+    table.caption = f"All take {', '.join(shared)} too. More: docs/layers.md"
     for name in layer_names():
         layer, _ = parse_spec(name)
         package = layer_package(name)
         title = f"{name}\nfrom {package}" if package else name
-        cells = [title, layer.scores, ", ".join(layer_options(layer)), layer.source]
+        own = [option for option in layer_options(layer) if option not in shared]
+        cells = [title, layer.good_for, ", ".join(own), layer.source]
         table.add_row(*map(Text, cells))
     _console().print(table)
 

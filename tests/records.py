@@ -30,7 +30,11 @@ ENVIRONMENT = Environment(
 
 
 def timing(seconds: float) -> Timing:
-    return Timing(median=seconds, low=0.9 * seconds, high=1.1 * seconds, repetitions=7)
+    samples = [seconds * factor for factor in (0.98, 1.0, 1.02, 0.99, 1.01, 1.0, 1.0)]
+    return Timing(
+        median=seconds, low=0.99 * seconds, high=1.01 * seconds, repetitions=7, samples=samples,
+        stopped="precise",
+    )  # fmt: skip
 
 
 def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> SpeedRecord:

@@ -52,7 +52,7 @@ def test_the_main_job_and_resuming(
     results = load_results(out)
     assert len(results.train) == 4 * 2 * 3  # layers, sizes, two rates and the best of them
     assert (results.train["test_tokens"] == 240).all()
-    assert len(results.speed) == 4 * 2 * 4
+    assert len(results.speed) == 4 * 2 * 8  # of them phases
     assert results.ngrams["vocab_size"].is_unique
     assert len(results.ngrams) == 2
     stored = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}

@@ -78,7 +78,6 @@ def _meet(
         budget_seconds=seconds,
         min_repetitions=3,
         max_repetitions=60,
-        warmup=1,
     )
     best = timed["softmax-bench"]["step"].median
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +49,17 @@ class Corpus:
         if self.unknown_id is None:
             return 0
         return int(np.count_nonzero(self.split(split) == self.unknown_id))
+
+    def adjusted_nats(self, nats: float, split: str) -> float:
+        """Mean nats a token where ``<unk>`` must also say which of its types was meant.
+
+        ``<unk>`` alone is the easier to predict the more types it stands for, and a small
+        vocabulary the easier to model; charged ``log`` of their number for each unknown token, all
+        vocabularies predict the same words (Ueberla 1994).
+        """
+        types = 0 if self.vocabulary is None else self.vocabulary.unknown_types
+        share = self.unknown_tokens(split) / len(self.split(split))
+        return nats + share * math.log(max(1, types))
 
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:

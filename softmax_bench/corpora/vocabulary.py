@@ -23,6 +23,8 @@ class Vocabulary:
     """Types by id; id 0 is the most frequent type of the training text."""
 
     words: tuple[str, ...]
+    unknown_types: int = 0
+    """How many types of the text ``<unk>`` stands for, those of all splits together."""
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -91,6 +93,8 @@ def choose_vocabulary(
     words = list(index.numbers)
     ids = np.full(len(words), -1, dtype=np.int32)
     ids[kept] = np.arange(len(kept), dtype=np.int32)
+    left_out = 0
     if ids[unknown] >= 0:
+        left_out = int(np.count_nonzero(ids < 0))
         ids[ids < 0] = ids[unknown]
-    return Vocabulary(tuple(words[number] for number in kept)), ids
+    return Vocabulary(tuple(words[number] for number in kept), left_out), ids

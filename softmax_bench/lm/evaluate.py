@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.streams import IGNORED, Streams
+
+BANDS = (0, 2, 10, 100, 1000)
+"""Fewest occurrences in the training text of the words of each band."""
+BLOCKS = 200
+"""Stretches of a text over which nats are summed, for comparing two models on equal words."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Quality on words that the training text has ``low`` to ``high`` times."""
+
+    low: int
+    high: int | None
+    tokens: int
+    nats: float
 
 
 @dataclass(frozen=True)
@@ -20,11 +35,15 @@ class Quality:
     """Predicted tokens."""
     nats: float
     """Mean negative log-probability, normalised over the whole vocabulary."""
-    unnormalized_nats: float | None
+    unnormalized_nats: float | None = None
     """The same by the scores alone, for layers that claim to be self-normalised."""
-    log_z_mean: float | None
-    log_z_sd: float | None
+    log_z_mean: float | None = None
+    log_z_sd: float | None = None
     """Of the log-normaliser over the text: 0 deviation would be perfect self-normalisation."""
+    block_nats: tuple[float, ...] = ()
+    """Sums over :data:`BLOCKS` nearly equal stretches."""
+    bands: tuple[Band, ...] = ()
+    """By frequency of the word; empty where the counts were not given."""
 
     @property
     def perplexity(self) -> float:
@@ -38,38 +57,71 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(model: LanguageModel, streams: Streams, window: int) -> Quality:
+def evaluate(
+    model: LanguageModel, streams: Streams, window: int, class_counts: Tensor | None = None
+) -> Quality:
     """Predict every token of a text once.
 
     Memory is bounded: no step holds ``window x batch x V`` scores.
+
+    Args:
+        model: Put into evaluation mode meanwhile.
+        streams: The text.
+        window: Time steps at once.
+        class_counts: (V,) occurrences in the training text, for quality by frequency.
     """
     was_training = model.training
     model.eval()
     log_probs: list[Tensor] = []
     claims: list[Tensor] = []
+    words: list[Tensor] = []
     state = None
     for inputs, targets in streams.windows(window):
         hidden, state = model.hidden(inputs, state)
         kept = targets != IGNORED
         hidden, targets = hidden[kept], targets[kept]
         log_probs.append(model.layer.target_log_prob(hidden, targets).double())
+        words.append(targets)
         claim = model.layer.unnormalized_target_log_prob(hidden, targets)
         if claim is not None:
             claims.append(claim.double())
     model.train(was_training)
     log_prob = torch.cat(log_probs)
-    nats = -float(log_prob.mean())
+    quality = summarise_log_probs(log_prob, torch.cat(words), class_counts)
     if not claims:
-        return Quality(log_prob.numel(), nats, None, None, None)
+        return quality
     claimed = torch.cat(claims)
     log_z = claimed - log_prob  # a score is the normalised log-probability plus log Z
-    return Quality(
-        tokens=log_prob.numel(),
-        nats=nats,
+    return replace(
+        quality,
         unnormalized_nats=-float(claimed.mean()),
         log_z_mean=float(log_z.mean()),
         log_z_sd=float(log_z.std(correction=0)),
     )
+
+
+def summarise_log_probs(
+    log_prob: Tensor, words: Tensor, class_counts: Tensor | None = None
+) -> Quality:
+    """Quality from the log-probability of each word of a text, float64."""
+    blocks = log_prob.tensor_split(min(BLOCKS, max(1, log_prob.numel())))
+    return Quality(
+        tokens=log_prob.numel(),
+        nats=-float(log_prob.mean()),
+        block_nats=tuple(-float(block.sum()) for block in blocks),
+        bands=() if class_counts is None else _bands(log_prob, class_counts[words]),
+    )
+
+
+def _bands(log_prob: Tensor, counts: Tensor) -> tuple[Band, ...]:
+    found = []
+    for low, above in zip(BANDS, [*BANDS[1:], None], strict=True):
+        inside = (counts >= low) & (True if above is None else counts < above)
+        if inside.any():
+            high = None if above is None else above - 1
+            nats = -float(log_prob[inside].mean())
+            found.append(Band(low, high, int(inside.sum()), nats))
+    return tuple(found)
 
 
 def _exp(nats: float) -> float:

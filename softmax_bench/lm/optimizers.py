@@ -9,7 +9,7 @@ at every step by its running mean. The row-sparse form is *lazy* Adam, as in
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -165,6 +165,16 @@ class PairedOptimizer:
         """Drop the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """Everything that is remembered from step to step, counters left out."""
+        for part in self.parts:
+            for of_one in part.state.values():
+                yield from (
+                    value
+                    for value in of_one.values()
+                    if isinstance(value, Tensor) and value.dim() > 0
+                )
 
 
 def check_optimizer(name: str) -> None:

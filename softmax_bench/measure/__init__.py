@@ -1,19 +1,27 @@
 """Time, memory, the machine they were measured on, and what layers say of their own cost."""
 
+from softmax_bench.measure.disturbance import Disturbance, watch_machine
 from softmax_bench.measure.environment import describe_environment
-from softmax_bench.measure.memory import peak_bytes
-from softmax_bench.measure.step import PHASES, LayerStep, zipf_counts, zipf_targets
+from softmax_bench.measure.memory import Memory, peak_bytes
+from softmax_bench.measure.roofline import Machine, measure_machine
+from softmax_bench.measure.step import PHASES, LayerInference, LayerStep, zipf_counts, zipf_targets
 from softmax_bench.measure.timing import Interval, clock, interleave, summarise
 
 __all__ = [
     "PHASES",
+    "Disturbance",
     "Interval",
+    "LayerInference",
     "LayerStep",
+    "Machine",
+    "Memory",
     "clock",
     "describe_environment",
     "interleave",
+    "measure_machine",
     "peak_bytes",
     "summarise",
+    "watch_machine",
     "zipf_counts",
     "zipf_targets",
 ]

@@ -28,28 +28,50 @@ _VARIABLES = (
 )
 
 
-@cache
 def describe_environment() -> dict[str, Any]:
     """Fields of :class:`softmax_bench.study.record.Environment`."""
-    import cpuinfo
     import psutil
 
     return {
-        "processor": cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or "unknown",
+        "processor": _processor(),
         "cores": _usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "driver": _driver(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "softmax-bench")},
+            **{name: version(name) for name in ("torch", "numpy", "scipy", "softmax-bench")},
         },
-        "blas": "MKL" if torch.backends.mkl.is_available() else "other",
+        "blas": _blas(),
         "git_commit": _git_commit(),
         "variables": {
             name: _without_folders(os.environ[name]) for name in _VARIABLES if name in os.environ
         },
     }
+
+
+@cache
+def _processor() -> str:
+    import cpuinfo
+
+    return cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or "unknown"
+
+
+def _blas() -> str:
+    """Name and version of the library behind torch's matrix products on the processor."""
+    found = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
+    if found:
+        return f"MKL {found[1]}"
+    return "MKL" if torch.backends.mkl.is_available() else "other"
+
+
+def _driver() -> str | None:
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"CUDA {torch.version.cuda}, compute capability {major}.{minor}"
 
 
 def _without_folders(value: str) -> str:
@@ -63,6 +85,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@cache
 def _git_commit() -> str | None:
     """Commit of the checkout that this package runs from; None where it is installed elsewhere."""
     root = Path(__file__).parents[2]

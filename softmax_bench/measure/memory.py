@@ -6,9 +6,35 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of an output layer's training step."""
+
+    peak: int
+    """Most held at once in forward and backward beyond the parameters, gradients included."""
+    parameters: int
+    gradients: int
+    """Of the parameters, after the backward."""
+    optimizer: int
+    """The optimiser's state."""
+    expected_gradients: int
+    """By the layer's own account of the rows that a step can touch: at most so many."""
+    expected_optimizer: int
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's numbers; of a row-sparse one, of its rows and their ids."""
+    if not tensor.is_sparse:
+        return tensor.nbytes
+    tensor = tensor.coalesce()
+    return tensor.indices().nbytes + tensor.values().nbytes
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:

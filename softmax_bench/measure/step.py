@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
-from softmax_bench.lm import make_optimizer
-from softmax_bench.measure.memory import peak_bytes
+from softmax_bench.lm import clip_grad_norm, make_optimizer
+from softmax_bench.measure.memory import Memory, peak_bytes, stored_bytes
 from softmax_bench.measure.timing import Phases, clock
+from softmax_bench.noise import Noise
 from softmax_bench.ops import release_workspace
 
-PHASES = ("forward", "backward", "optimizer", "step")
+PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
+"""Of a training step; ``"forward"`` is without the drawing, ``"step"`` is all together."""
+DRAWING = ("draw", "propose")
+"""Names of the methods by which layers and samplers draw classes, ``Noise.sample`` apart."""
+DECODED = 20
+"""Hidden states at once in decoding: a step of a small batch of texts."""
 
 
 def zipf_counts(vocab_size: int) -> npt.NDArray[np.int64]:
@@ -49,8 +57,8 @@ class LayerStep:
     """A layer with hidden states, targets and an optimiser, ready to take steps.
 
     Hidden states are random and want a gradient, as an encoder's would; targets follow Zipf's
-    law. Each call is one step on the same targets: drop the gradients, forward, backward, and
-    the optimiser on what it really touches.
+    law. Each call is one step on the same targets: drop the gradients, draw the noise and go
+    forward, backward, clip, and the optimiser on what it really touches.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class LayerStep:
         *,
         optimizer: str = "adagrad",
         learning_rate: float = 1e-3,
+        clip_norm: float = 5.0,
         seed: int = 0,
     ) -> None:
         parameter = next(layer.parameters())
@@ -72,6 +81,13 @@ class LayerStep:
         self.optimizer = make_optimizer(
             optimizer, layer.parameters(), layer.row_sparse_parameters(), learning_rate
         )
+        self.clip_norm = clip_norm
+        self._rule = optimizer
+        self._drawing = _Stopwatch(self.device)
+        for module in layer.modules():
+            for method in (*DRAWING, "sample") if isinstance(module, Noise) else DRAWING:
+                if hasattr(module, method):
+                    self._drawing.wrap(module, method)
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -83,31 +99,115 @@ class LayerStep:
         loss: Tensor = self.layer(self.hidden, self.target)
         return loss
 
+    def clip(self) -> None:
+        """Scale the layer's gradients to ``clip_norm``."""
+        clip_grad_norm(self.layer.parameters(), self.clip_norm)
+
     def __call__(self) -> Phases:
         """One step; seconds of its phases."""
         self.zero_grad()
+        self._drawing.seconds = 0.0
         begin = clock(self.device)
         loss = self.forward()
         after_forward = clock(self.device)
         loss.backward()
         after_backward = clock(self.device)
+        self.clip()
+        after_clip = clock(self.device)
         self.optimizer.step()
         end = clock(self.device)
+        drawing = self._drawing.seconds
         return {
-            "forward": after_forward - begin,
+            "draw": drawing,
+            "forward": after_forward - begin - drawing,
             "backward": after_backward - after_forward,
-            "optimizer": end - after_backward,
+            "clip": after_clip - after_backward,
+            "optimizer": end - after_clip,
             "step": end - begin,
         }
 
-    def peak_bytes(self) -> int:
-        """Most bytes held at once in forward and backward, gradients included, parameters not."""
+    def memory(self) -> Memory:
+        """Bytes of a step, by what they are for."""
 
         def forward_and_backward() -> None:
             self.forward().backward()
 
+        self()  # makes the optimiser's state
         self.zero_grad()
         release_workspace()  # scratch that earlier steps left behind counts too
         peak = peak_bytes(forward_and_backward, self.device)
+        layer = list(self.layer.parameters())
+        parameters = sum(map(stored_bytes, layer))
+        held = Memory(
+            peak=peak,
+            parameters=parameters,
+            gradients=sum(stored_bytes(p.grad) for p in layer if p.grad is not None),
+            optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
+            expected_gradients=self._expected_gradients(),
+            expected_optimizer={"sgd": 0, "adagrad": 1, "adam": 2}[self._rule] * parameters,
+        )
         self.zero_grad()
-        return peak
+        return held
+
+    def _expected_gradients(self) -> int:
+        """Dense ones are as large as the parameters; row-sparse ones hold rows and their ids."""
+        rows = self.layer.cost(len(self.target)).rows_touched
+        sparse = {id(p) for p in self.layer.row_sparse_parameters()}
+        gradients = 0
+        for parameter in self.layer.parameters():
+            if id(parameter) in sparse:
+                row = stored_bytes(parameter) // max(1, parameter.shape[0])
+                gradients += min(rows, parameter.shape[0]) * (row + 8)
+            else:
+                gradients += stored_bytes(parameter)
+        return gradients
+
+
+class LayerInference:
+    """What a trained layer is asked for: log-probabilities of given classes, and the best ones."""
+
+    def __init__(self, step: LayerStep) -> None:
+        self._step = step
+
+    def __call__(self) -> Phases:
+        """Evaluation of all targets, and the best 10 classes after :data:`DECODED` states."""
+        step = self._step
+        hidden = step.hidden.detach()
+        some, best = hidden[:DECODED], min(10, step.layer.num_classes)
+        with torch.no_grad():
+            begin = clock(step.device)
+            step.layer.target_log_prob(hidden, step.target)
+            after_evaluation = clock(step.device)
+            step.layer.topk(some, best)
+            end = clock(step.device)
+        return {
+            "evaluation": after_evaluation - begin,
+            "decoding": end - after_evaluation,
+            "step": end - begin,
+        }
+
+
+class _Stopwatch:
+    """Sums the seconds that chosen methods of a layer take; one inside another counts once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._device = device
+        self._running = False
+
+    def wrap(self, module: nn.Module, method: str) -> None:
+        """Time every call of a method from now on."""
+        run = getattr(module, method)
+
+        def timed(*args: Any) -> Any:
+            if self._running:
+                return run(*args)
+            self._running = True
+            begin = clock(self._device)
+            try:
+                return run(*args)
+            finally:
+                self.seconds += clock(self._device) - begin
+                self._running = False
+
+        setattr(module, method, timed)

@@ -7,15 +7,21 @@ that slows down for a while slows all of them. Reported is the median, with a bo
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import bootstrap
 
 from softmax_bench.errors import SoftmaxBenchError
+
+WARMUP_RUNS = 10
+WARMUP_SHARE = 0.2
+"""Of a candidate's share of the budget, at most, before anything is counted."""
 
 Phases = Mapping[str, float]
 """Seconds by phase of one step."""
@@ -28,7 +34,15 @@ class Interval:
     median: float
     low: float
     high: float
-    repetitions: int
+    samples: tuple[float, ...]
+    """In the order of the rounds: those of two candidates at one place are of one round."""
+    stopped: str
+    """``"precise"``, ``"budget"`` or ``"repetitions"``: what ended the repetitions."""
+
+    @property
+    def repetitions(self) -> int:
+        """Counted runs."""
+        return len(self.samples)
 
     @property
     def relative_width(self) -> float:
@@ -43,13 +57,19 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def summarise(samples: list[float], resamples: int = 1000) -> Interval:
+def summarise(
+    samples: Sequence[float], resamples: int = 1000, stopped: str = "repetitions"
+) -> Interval:
     """Median of ``samples`` and its percentile-bootstrap interval."""
     array = np.asarray(samples)
-    rng = np.random.default_rng(0)
-    drawn = array[rng.integers(len(array), size=(resamples, len(array)))]
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return Interval(float(np.median(array)), float(low), float(high), len(samples))
+    if array.min() == array.max():  # one sample, or a clock that stands still
+        low = high = array[0]
+    else:
+        low, high = bootstrap(
+            (array,), np.median, n_resamples=resamples, method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    return Interval(float(np.median(array)), float(low), float(high), tuple(samples), stopped)
 
 
 def interleave(
@@ -59,7 +79,6 @@ def interleave(
     min_repetitions: int = 5,
     max_repetitions: int = 200,
     target_width: float = 0.02,
-    warmup: int = 2,
     on_round: Callable[[float], None] = lambda share: None,
     now: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, Interval]]:
@@ -76,8 +95,6 @@ def interleave(
         min_repetitions: Fewest counted runs of each.
         max_repetitions: Most counted runs of each.
         target_width: Of the interval, as a share of the median.
-        warmup: Uncounted runs of each. The first makes the optimiser's state; the second is
-            still slow, while the allocator settles.
         on_round: Told after each round which share of the budget is spent.
         now: Clock that the budget is kept by, in seconds.
 
@@ -96,18 +113,18 @@ def interleave(
             "expected 1 <= min_repetitions <= max_repetitions, "
             f"not {min_repetitions} and {max_repetitions}"
         )
+    share = budget_seconds / len(candidates)
     samples: dict[str, list[Phases]] = {name: [] for name in candidates}
     spent = dict.fromkeys(candidates, 0.0)
-    share = budget_seconds / len(candidates)
     running = list(candidates)
+    stopped = dict.fromkeys(candidates, "repetitions")
     order = random.Random(0)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for run in candidates.values():
-            for _ in range(warmup):
-                run()
+            _warm_up(run, WARMUP_SHARE * share, now)
         for repetitions in range(1, max_repetitions + 1):
             order.shuffle(running)
             for name in running:
@@ -118,17 +135,39 @@ def interleave(
             if repetitions < min_repetitions:
                 continue
             if repetitions == min_repetitions:
+                stopped |= {name: "budget" for name in running if spent[name] >= share}
                 running = [name for name in running if spent[name] < share]
-            out_of_time = sum(spent[name] for name in running) >= share * len(running)
-            if out_of_time or all(_precise(samples[name], target_width) for name in running):
+            if sum(spent[name] for name in running) >= share * len(running):
+                stopped |= dict.fromkeys(running, "budget")
+                break
+            if all(_precise(samples[name], target_width) for name in running):
+                stopped |= dict.fromkeys(running, "precise")
                 break
     finally:
         if collecting:
             gc.enable()
     return {
-        name: {phase: summarise([run[phase] for run in runs]) for phase in runs[0]}
+        name: {
+            phase: summarise([run[phase] for run in runs], stopped=stopped[name])
+            for phase in runs[0]
+        }
         for name, runs in samples.items()
     }
+
+
+def _warm_up(run: Callable[[], Phases], limit: float, now: Callable[[], float]) -> None:
+    """Uncounted runs until two in a row are hardly faster than the fastest before them.
+
+    At least two: the first makes the optimiser's state, the second is slow while the allocator
+    settles. At most :data:`WARMUP_RUNS`, and none begins after ``limit`` seconds.
+    """
+    fastest, steady, begin = math.inf, 0, now()
+    for number in range(WARMUP_RUNS):
+        if number >= 2 and (steady >= 2 or now() - begin > limit):
+            break
+        seconds = run()["step"]
+        steady = steady + 1 if seconds > 0.95 * fastest else 0
+        fastest = min(fastest, seconds)
 
 
 def _precise(runs: list[Phases], target_width: float) -> bool:

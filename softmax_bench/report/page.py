@@ -14,6 +14,7 @@ import pandas as pd
 from softmax_bench.report import plots
 from softmax_bench.report.tables import (
     best_trials,
+    configuration_fields,
     format_table,
     latest_speed,
     markdown_table,
@@ -113,19 +114,14 @@ def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) ->
 def _configurations(results: Results) -> list[dict[str, Any]]:
     """What was equal for all layers: training, then timing."""
     shown = []
-    for title, frame, left in (
-        ("Training", best_trials(results), {"layer", "vocab_size", "learning_rate"}),
-        ("Timing", latest_speed(results), {"layer", "vocab_size"}),
+    for title, kind, frame in (
+        ("Training", "train", best_trials(results)),
+        ("Timing", "speed", latest_speed(results)),
     ):
-        if frame.empty:
-            continue
-        fields = [
-            name
-            for name in frame.columns
-            if name not in left | {"id", "started"} and frame[name].nunique(dropna=False) == 1
-        ]
-        trial_fields = fields[: fields.index("dtype") + 1] if "dtype" in fields else fields
-        shown.append({"title": title, "fields": {f: frame[f].iloc[0] for f in trial_fields}})
+        if not frame.empty:
+            equal = [f for f in configuration_fields(kind) if frame[f].nunique(dropna=False) == 1]
+            fields = {f: frame[f].iloc[0] for f in equal if f not in ("layer", "vocab_size")}
+            shown.append({"title": title, "fields": fields})
     return shown
 
 

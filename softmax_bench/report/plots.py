@@ -132,7 +132,8 @@ def learning_curves(results: Results) -> Figure | None:
     for axes, size in zip(panels, sizes, strict=True):
         axes.set(xscale="log", yscale="log")
         ends = []
-        for trial in best[best["vocab_size"] == size].itertuples():
+        at_size = best[best["vocab_size"] == size]
+        for trial in at_size.itertuples():
             curve = results.curves[results.curves["id"] == trial.id]
             style = line_style(str(trial.layer), layers) | {"markersize": 3}
             axes.plot(curve["seconds"], curve["valid_perplexity"], **style)

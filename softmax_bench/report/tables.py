@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from softmax_bench.study.store import Results
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KEY = ["vocab_size", "layer"]
+PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
 _VARIED = {
     "train": {*KEY, "corpus_sha256", "learning_rate", "max_tokens", "seed"},
     "speed": {*KEY, "seed"},
@@ -23,6 +25,9 @@ COLUMNS = {
     "vocab_size": "V",
     "layer": "layer",
     "test_perplexity": "test ppl",
+    "test_low": "from",
+    "test_high": "to",
+    "adjusted_perplexity": "ppl, unknown charged",
     "excess": "ppl / true ppl",
     "unnormalized_perplexity": "unnormalised ppl",
     "log_z_mean": "mean log Z",
@@ -31,12 +36,18 @@ COLUMNS = {
     "train_seconds": "training s",
     "step_ms": "step ms",
     "speedup": "x full",
+    "draw_ms": "draw ms",
     "forward_ms": "forward ms",
     "backward_ms": "backward ms",
+    "clip_ms": "clip ms",
     "optimizer_ms": "optimizer ms",
+    "evaluation_ms": "evaluation ms",
+    "decoding_ms": "decoding ms",
     "memory_mb": "memory MB",
     "parameters": "parameters",
     "gflops": "GFLOP/s",
+    "of_possible": "of possible",
+    "bound": "bound",
 }
 """Columns of the printed tables and their headings."""
 
@@ -50,12 +61,13 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     """
     if frame.empty:
         return frame, []
-    fields = [name for name in _configuration_fields(kind) if name not in _VARIED[kind]]
-    latest = frame.sort_values("started").iloc[-1]
-    same = (frame[fields] == latest[fields]).all(axis=1)
+    fields = [name for name in configuration_fields(kind) if name not in _VARIED[kind]]
+    known = frame[fields].astype(object).where(frame[fields].notna(), "none")  # none equals none
+    latest = frame["started"].sort_values().index[-1]
+    same = (known == known.loc[latest]).all(axis=1)
     if same.all():
         return frame, []
-    differing = [name for name in fields if frame[name].nunique() > 1]
+    differing = [name for name in fields if known[name].nunique() > 1]
     left_out = frame.loc[~same, "id"].nunique()
     return frame[same], [
         f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
@@ -63,23 +75,32 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     ]
 
 
-def _configuration_fields(kind: str) -> tuple[str, ...]:
+def configuration_fields(kind: str) -> tuple[str, ...]:
+    """What a trial of a kind, ``"train"`` or ``"speed"``, is told to be."""
     from softmax_bench.study.record import SpeedTrial, TrainTrial
 
     return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
 
 
 def best_trials(results: Results) -> pd.DataFrame:
-    """The trained model of each layer and vocabulary size: full budget, best learning rate.
+    """The trained models of each layer and vocabulary size: full budget, best learning rate.
 
-    Trials with a smaller budget were for finding the learning rate. The choice is by validation
-    perplexity; test perplexity takes no part in it.
+    One row a seed. Trials with a smaller budget were for finding the learning rate. The choice is
+    by mean validation perplexity among the rates that were tried with most seeds; test perplexity
+    takes no part in it.
     """
     train, _ = one_configuration(results.train, "train")
     if train.empty:
         return train
     full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
-    return full.loc[full.groupby(KEY)["valid_perplexity"].idxmin()].reset_index(drop=True)
+    rates = full.groupby([*KEY, "learning_rate"], as_index=False).agg(
+        seeds=("seed", "nunique"), valid=("valid_perplexity", "mean")
+    )
+    rates = rates.sort_values(["seeds", "valid"], ascending=[False, True])
+    best = rates.drop_duplicates(KEY)[[*KEY, "learning_rate"]]
+    return full.merge(best, on=[*KEY, "learning_rate"]).sort_values(
+        [*KEY, "seed"], ignore_index=True
+    )
 
 
 def references(results: Results) -> pd.DataFrame:
@@ -139,23 +160,32 @@ def _quality(results: Results) -> pd.DataFrame:
     best = best_trials(results)
     if best.empty:
         return best
-    columns: dict[str, Any] = {name: best[name] for name in KEY}
-    return pd.DataFrame(
-        columns
-        | {
-            "corpus": best["corpus"],
-            "learning_rate": best["learning_rate"],
-            "valid_perplexity": best["valid_perplexity"],
-            "test_perplexity": best["test_perplexity"],
-            "true_perplexity": best["test_true_perplexity"].astype(float),
-            "excess": best["test_perplexity"] / best["test_true_perplexity"].astype(float),
-            "unnormalized_perplexity": best["test_unnormalized_perplexity"].astype(float),
-            "log_z_mean": best["test_log_z_mean"].astype(float),
-            "log_z_sd": best["test_log_z_sd"].astype(float),
-            "train_tokens": best["train_tokens"],
-            "train_seconds": best["train_seconds"],
-        }
-    )
+    measured = {
+        "valid_perplexity": "valid_perplexity",
+        "test_perplexity": "test_perplexity",
+        "true_perplexity": "test_true_perplexity",
+        "adjusted_perplexity": "test_adjusted_perplexity",
+        "unnormalized_perplexity": "test_unnormalized_perplexity",
+        "log_z_mean": "test_log_z_mean",
+        "log_z_sd": "test_log_z_sd",
+        "train_tokens": "train_tokens",
+        "train_seconds": "train_seconds",
+    }
+    best = best.astype(dict.fromkeys(measured.values(), float))
+    groups = best.groupby(KEY)
+    table = groups[list(measured.values())].mean()
+    table.columns = pd.Index(list(measured))
+    table[["corpus", "learning_rate"]] = groups[["corpus", "learning_rate"]].first()
+    table["seeds"] = groups.size()
+    # Student's interval of the mean over seeds; one seed has none.
+    spread = groups["test_perplexity"].sem()
+    half = spread * t.ppf(0.975, (table["seeds"] - 1).clip(lower=1))
+    table["test_low"] = table["test_perplexity"] - half
+    table["test_high"] = table["test_perplexity"] + half
+    table["excess"] = table["test_perplexity"] / table["true_perplexity"]
+    if np.allclose(table["adjusted_perplexity"], table["test_perplexity"]):
+        table = table.drop(columns="adjusted_perplexity")  # there are no unknown words to charge
+    return table.reset_index()
 
 
 def _speed(results: Results) -> pd.DataFrame:
@@ -174,8 +204,15 @@ def _speed(results: Results) -> pd.DataFrame:
             "gflops": step["flops"] / step["seconds"] / 1e9,
         }
     )
-    for phase in ("forward", "backward", "optimizer"):
+    for phase in PHASES:
         table[f"{phase}_ms"] = speed[speed["phase"] == phase].set_index(KEY)["seconds"] * 1e3
+    if "machine_flops" in step:
+        products = step["flops"] / step["machine_flops"].astype(float)
+        traffic = step["bytes"] / step["machine_bytes"].astype(float)
+        passes = table[["draw_ms", "forward_ms", "backward_ms"]].sum(axis=1, min_count=2) / 1e3
+        table["of_possible"] = np.maximum(products, traffic) / passes
+        table["bound"] = np.where(products >= traffic, "compute", "memory")
+        table.loc[table["of_possible"].isna(), "bound"] = ""
     table = table.reset_index()
     full = table.loc[table["layer"] == "full"].set_index("vocab_size")["step_ms"]
     table["speedup"] = table["vocab_size"].map(full) / table["step_ms"]
@@ -194,13 +231,32 @@ def warnings(results: Results) -> list[str]:
                 "others; with several (--learning-rates) each finds its own"
             )
         if results.train["seed"].nunique() == 1:
-            found.append("one seed: a few per cent of perplexity may be chance")
+            found.append(
+                "one seed: a few per cent of perplexity may be chance; --num-seeds 3 shows how much"
+            )
+    found += _disturbances(results)
     machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
     if len(machines) > 1:
         found.append(f"the records come from {len(machines)} different machines")
     commits = results.environments["git_commit"].dropna().unique()
     if len(commits) > 1:
         found.append(f"the records come from {len(commits)} versions of the code")
+    return found
+
+
+def _disturbances(results: Results) -> list[str]:
+    """What else the machine did while it was timed, a sentence a vocabulary size."""
+    from softmax_bench.study.record import Disturbance
+
+    speed = latest_speed(results)
+    columns = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
+    if speed.empty or not set(columns.values()) <= set(speed.columns):
+        return []
+    found = []
+    for size, rows in speed.dropna(subset=list(columns.values())).groupby("vocab_size"):
+        worst = Disturbance(**{name: rows[column].max() for name, column in columns.items()})
+        if worst.reasons:
+            found.append(f"timing at V = {size:,} was disturbed: {', '.join(worst.reasons)}")
     return found
 
 
@@ -229,6 +285,8 @@ def _cell(column: str, value: Any) -> str:
         return f"{int(value):,}"
     if column == "learning_rate":
         return f"{value:g}"
+    if column == "of_possible":
+        return f"{value:.0%}"
     if column in ("excess", "log_z_mean", "log_z_sd"):
         return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

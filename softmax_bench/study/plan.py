@@ -37,6 +37,8 @@ class Choices:
     tune_tokens: int
     """Budget of each learning rate where there are several; the best then gets ``max_tokens``."""
     seed: int
+    num_seeds: int
+    """Models trained with the chosen learning rate, with the seeds from ``seed`` on."""
     threads: int
     device: str
 
@@ -50,7 +52,7 @@ def check(choices: Choices) -> None:
     check_layers(choices.layers, choices.optimizer, choices.device)
     for name in (
         "hidden_size", "embedding_size", "num_layers", "batch_size", "bptt", "max_tokens",
-        "tune_tokens", "threads",
+        "tune_tokens", "num_seeds", "threads",
     ):  # fmt: skip
         if getattr(choices, name) < 1:
             raise SoftmaxBenchError(f"{name} must be at least 1, not {getattr(choices, name)}")
@@ -104,7 +106,7 @@ def load_corpora(choices: Choices) -> list[Corpus]:
 
 
 def train_trial(
-    choices: Choices, corpus: Corpus, layer: str, rate: float, tokens: int
+    choices: Choices, corpus: Corpus, layer: str, rate: float, tokens: int, seed: int
 ) -> TrainTrial:
     """One model to train."""
     return TrainTrial(
@@ -124,7 +126,7 @@ def train_trial(
         batch_size=choices.batch_size,
         bptt=choices.bptt,
         max_tokens=tokens,
-        seed=choices.seed,
+        seed=seed,
         threads=choices.threads,
         device=choices.device,
         dtype="float32",
@@ -150,6 +152,7 @@ def speed_trials(choices: Choices, vocab_size: int) -> list[SpeedTrial]:
             hidden_size=choices.hidden_size,
             num_tokens=choices.batch_size * choices.bptt,
             optimizer=choices.optimizer,
+            clip_norm=choices.clip_norm,
             seed=choices.seed,
             threads=choices.threads,
             device=choices.device,

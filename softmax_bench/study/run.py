@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,19 +14,26 @@ import torch
 from softmax_bench.corpora import Corpus
 from softmax_bench.layers import create_layer
 from softmax_bench.lm import LanguageModel, Quality, make_optimizer, make_streams, train
-from softmax_bench.lm.evaluate import evaluate
+from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import (
     Interval,
+    LayerInference,
     LayerStep,
+    Machine,
     describe_environment,
     interleave,
+    measure_machine,
+    watch_machine,
     zipf_counts,
 )
 from softmax_bench.study.record import (
     CurvePoint,
+    Disturbance,
     Environment,
     Evaluation,
+    FrequencyBand,
+    Memory,
     NgramRecord,
     NgramResult,
     NgramTrial,
@@ -90,6 +99,7 @@ def train_trial(
         on_step=on_step,
     )
     last = history[-1]
+    counts = torch.from_numpy(corpus.class_counts).to(device)
     return TrainRecord(
         id=trial_id(trial),
         started=started,
@@ -110,7 +120,7 @@ def train_trial(
                 for point in history
             ],
             valid=_evaluation(last.valid, corpus, "valid"),
-            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW), corpus, "test"),
+            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
         ),
     )
 
@@ -126,6 +136,9 @@ def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
         log_z_mean=quality.log_z_mean,
         log_z_sd=quality.log_z_sd,
         true_perplexity=None if true is None else true[split],
+        adjusted_perplexity=math.exp(min(700.0, corpus.adjusted_nats(quality.nats, split))),
+        block_nats=list(quality.block_nats),
+        bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
     )
 
 
@@ -137,10 +150,13 @@ def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
     )
     seconds = time.perf_counter() - begin
 
+    counts = torch.from_numpy(corpus.class_counts)
+
     def quality(split: str) -> Evaluation:
-        log_prob = model.log_prob(corpus.split(split))
+        words = corpus.split(split)
+        log_prob = torch.from_numpy(model.log_prob(words))
         return _evaluation(
-            Quality(log_prob.size, -float(log_prob.mean()), None, None, None), corpus, split
+            summarise_log_probs(log_prob, torch.from_numpy(words).long(), counts), corpus, split
         )
 
     return NgramRecord(
@@ -150,6 +166,10 @@ def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
         environment=_environment(),
         result=NgramResult(train_seconds=seconds, valid=quality("valid"), test=quality("test")),
     )
+
+
+INFERENCE_SHARE = 0.25
+"""Of the budget for timing: evaluation and decoding, after the training steps."""
 
 
 def speed_trials(
@@ -167,18 +187,34 @@ def speed_trials(
     """
     started = _now()
     torch.set_num_threads(trials[0].threads)
+    machine = measure_machine(torch.device(trials[0].device), getattr(torch, trials[0].dtype))
     steps = {trial_id(trial): _layer_step(trial) for trial in trials}
-    intervals = interleave(steps, budget_seconds=budget_seconds, on_round=on_round)
-    return [
-        SpeedRecord(
-            id=name,
-            started=started,
-            trial=trial,
-            environment=_environment(),
-            result=_speed_result(steps[name], trial, intervals[name]),
+    training = 1 - INFERENCE_SHARE
+    with watch_machine() as seen:
+        intervals = interleave(
+            steps,
+            budget_seconds=training * budget_seconds,
+            on_round=lambda share: on_round(training * share),
         )
-        for name, trial in zip(steps, trials, strict=True)
-    ]
+        inference = interleave(
+            {name: LayerInference(step) for name, step in steps.items()},
+            budget_seconds=INFERENCE_SHARE * budget_seconds,
+            min_repetitions=3,
+            on_round=lambda share: on_round(training + INFERENCE_SHARE * share),
+        )
+    disturbance = Disturbance(**asdict(seen[0]))
+    records = []
+    for name, trial in zip(steps, trials, strict=True):
+        phases = intervals[name] | {
+            phase: interval for phase, interval in inference[name].items() if phase != "step"
+        }
+        result = _speed_result(steps[name], trial, phases, machine, disturbance)
+        records.append(
+            SpeedRecord(
+                id=name, started=started, trial=trial, environment=_environment(), result=result
+            )
+        )
+    return records
 
 
 def _layer_step(trial: SpeedTrial) -> LayerStep:
@@ -191,11 +227,25 @@ def _layer_step(trial: SpeedTrial) -> LayerStep:
         device=trial.device,
         dtype=getattr(torch, trial.dtype),
     )
-    return LayerStep(layer, trial.num_tokens, optimizer=trial.optimizer, seed=trial.seed)
+    assert trial.clip_norm is not None
+    return LayerStep(
+        layer,
+        trial.num_tokens,
+        optimizer=trial.optimizer,
+        clip_norm=trial.clip_norm,
+        seed=trial.seed,
+    )
 
 
-def _speed_result(step: LayerStep, trial: SpeedTrial, phases: dict[str, Interval]) -> SpeedResult:
+def _speed_result(
+    step: LayerStep,
+    trial: SpeedTrial,
+    phases: dict[str, Interval],
+    machine: Machine,
+    disturbance: Disturbance,
+) -> SpeedResult:
     cost = step.layer.cost(trial.num_tokens)
+    held = step.memory()
     return SpeedResult(
         phases={
             phase: Timing(
@@ -203,14 +253,27 @@ def _speed_result(step: LayerStep, trial: SpeedTrial, phases: dict[str, Interval
                 low=interval.low,
                 high=interval.high,
                 repetitions=interval.repetitions,
+                samples=list(interval.samples) if phase == "step" else None,
+                stopped=interval.stopped,
             )
             for phase, interval in phases.items()
         },
-        peak_bytes=step.peak_bytes(),
+        peak_bytes=held.peak,
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,
         bytes=cost.bytes,
+        memory=Memory(
+            parameters=held.parameters,
+            gradients=held.gradients,
+            optimizer=held.optimizer,
+            activations=held.peak - held.gradients,
+            expected_gradients=held.expected_gradients,
+            expected_optimizer=held.expected_optimizer,
+        ),
+        machine_flops=machine.flops,
+        machine_bytes=machine.bytes,
+        disturbance=disturbance,
     )
 
 

@@ -92,15 +92,21 @@ def _train_best(choices: Choices, corpus: Corpus, layer: str, out: Path, console
     if len(rates) > 1:
         tried: dict[float, float] = {}
         for rate in rates:
-            trial = plan.train_trial(choices, corpus, layer, rate, choices.tune_tokens)
+            trial = plan.train_trial(
+                choices, corpus, layer, rate, choices.tune_tokens, choices.seed
+            )
             record = _train_once(trial, corpus, out, console)
             if record is not None:
                 tried[rate] = record.result.valid.perplexity
         if not tried:
             return False
         best = min(tried, key=lambda rate: tried[rate])
-    trial = plan.train_trial(choices, corpus, layer, best, choices.max_tokens)
-    return _train_once(trial, corpus, out, console) is not None
+    seeds = range(choices.seed, choices.seed + choices.num_seeds)
+    trials = [
+        plan.train_trial(choices, corpus, layer, best, choices.max_tokens, seed) for seed in seeds
+    ]
+    records = [_train_once(trial, corpus, out, console) for trial in trials]
+    return None not in records
 
 
 def _train_once(
@@ -109,6 +115,7 @@ def _train_once(
     """The trial's record, stored before or made now; None where training diverged."""
     stored = record_path(out, trial_id(trial))
     title = f"{trial.layer} V={trial.vocab_size:,} lr={trial.learning_rate:g}"
+    title += f" seed={trial.seed}" if trial.seed else ""
     if stored.exists():
         record = read_record(stored)
         assert isinstance(record, TrainRecord)

@@ -88,7 +88,8 @@ class Results:
     curves: pd.DataFrame
     """One row an evaluation during training; ``id`` refers to ``train``."""
     speed: pd.DataFrame
-    """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, cost, memory."""
+    """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
+    cost, memory, and what else the machine did (``disturbance_*``)."""
     ngrams: pd.DataFrame
     """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
     environments: pd.DataFrame
@@ -141,6 +142,10 @@ def frames(records: Sequence[Record]) -> Results:
         elif isinstance(record, SpeedRecord):
             cost = msgspec.structs.asdict(record.result)
             phases = cost.pop("phases")
+            for part in ("memory", "disturbance"):
+                nested = cost.pop(part)
+                fields = {} if nested is None else msgspec.structs.asdict(nested)
+                cost |= {f"{part}_{name}": value for name, value in fields.items()}
             speed += [
                 head
                 | {
@@ -149,6 +154,8 @@ def frames(records: Sequence[Record]) -> Results:
                     "low": timing.low,
                     "high": timing.high,
                     "repetitions": timing.repetitions,
+                    "samples": timing.samples,
+                    "stopped": timing.stopped,
                 }
                 | cost
                 for phase, timing in phases.items()

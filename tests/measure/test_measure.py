@@ -103,7 +103,7 @@ def test_peak_memory_sees_the_backward() -> None:
 def test_full_softmax_does_not_hold_all_scores() -> None:
     layer = create_layer("full", 4, 50_000)
     all_scores = 4096 * 50_000 * 4
-    assert LayerStep(layer, 4096).peak_bytes() < all_scores / 2
+    assert LayerStep(layer, 4096).memory().peak < all_scores / 2
 
 
 @pytest.mark.parametrize("spec", ["full", "hierarchical", "nce", "sampled"])
@@ -114,7 +114,7 @@ def test_a_step_has_all_phases_and_learns(spec: str) -> None:
     for _ in range(30):
         phases = step()
     assert set(phases) == set(PHASES)
-    assert sum(phases[p] for p in PHASES[:3]) == pytest.approx(phases["step"], rel=1e-6)
+    assert sum(phases[p] for p in PHASES[:-1]) == pytest.approx(phases["step"], rel=1e-6)
     assert float(step.layer.target_log_prob(hidden, step.target).detach().mean()) > before
 
 

@@ -54,7 +54,8 @@ def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
     )
     table = summary_table(results)
     assert table["learning_rate"].tolist() == [0.2]
-    assert warnings(results) == ["one seed: a few per cent of perplexity may be chance"]
+    (told,) = warnings(results)
+    assert told.startswith("one seed: a few per cent of perplexity may be chance")
 
 
 def test_one_learning_rate_for_all_is_told() -> None:
@@ -88,10 +89,10 @@ def test_slope_of_a_power_law(power: float) -> None:
 
 def test_compare_result_sets() -> None:
     a = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 1.0)])
-    b = frames([speed_record("full", 10, 2.0), speed_record("nce", 10, 1.05)])
+    b = frames([speed_record("full", 10, 2.0), speed_record("nce", 10, 1.01)])
     table = compare_results(a, b).table.set_index("layer")
     assert table.loc["full", "time_ratio"] == 0.5
-    assert table.loc["full", "time_low"] == pytest.approx(0.9 / 2.2)
+    assert 0.48 < table.loc["full", "time_low"] < 0.5 < table.loc["full", "time_high"] < 0.52
     assert table["time_verdict"].to_dict() == {
         "full": "A is faster",
         "nce": "no difference found",

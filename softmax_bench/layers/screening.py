@@ -1,0 +1,103 @@
+"""The best classes without scoring all of them: an index over the rows proposes a few."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.linear import LinearOutputLayer
+
+
+class Screen:
+    """Approximate top-k for a layer with one row a class, by faiss's inverted file.
+
+    Rows, with their offsets as one more dimension, are clustered once; a hidden state is compared
+    with the clusters, and then with the rows of the ``probes`` nearest ones only. The classes that
+    are found have their exact scores; some of the best may not be found: :meth:`recall` tells how
+    many. For ``hierarchical`` and ``adaptive``, ``topk`` is exact without all V scores already.
+
+    Source: the inverted file of Sivic & Zisserman 2003, in maximum inner product form; screening
+    a softmax so: Shim et al. 2017, Chen et al. 2019.
+
+    Args:
+        layer: ``full``, ``sampled``, ``nce`` or another with ``weight`` and ``bias``. Its rows
+            are copied: after more training, make another screen.
+        clusters: About ``4 sqrt(V)`` if None.
+        probes: Clusters searched for a hidden state: recall against time.
+
+    Raises:
+        SoftmaxBenchError: faiss is not installed, or the layer has no such rows.
+    """
+
+    def __init__(
+        self, layer: LinearOutputLayer, *, clusters: int | None = None, probes: int = 16
+    ) -> None:
+        try:
+            import faiss
+        except ImportError:
+            raise SoftmaxBenchError(
+                "screening needs faiss: pip install 'softmax-bench[search]'"
+            ) from None
+        if not isinstance(layer, LinearOutputLayer):
+            raise SoftmaxBenchError(
+                f"screening needs a layer with one row a class, not {type(layer).__name__}"
+            )
+        if clusters is None:
+            clusters = min(layer.num_classes, 4 * math.isqrt(layer.num_classes))
+        if not 1 <= probes <= clusters <= layer.num_classes:
+            raise SoftmaxBenchError(
+                f"probes must be from 1 to clusters, and clusters up to {layer.num_classes} "
+                f"classes, not {probes} and {clusters}"
+            )
+        self.layer = layer
+        rows = layer.weight.detach().float().cpu()
+        if layer.bias is not None:
+            rows = torch.cat([rows, layer.bias.detach().float().cpu().unsqueeze(1)], 1)
+        quantizer = faiss.IndexFlatIP(rows.shape[1])
+        self._index = faiss.IndexIVFFlat(
+            quantizer, rows.shape[1], clusters, faiss.METRIC_INNER_PRODUCT
+        )
+        # It asks for 39 rows a cluster, and says so on the terminal where there are fewer.
+        self._index.cp.min_points_per_centroid = 1
+        self._index.train(rows.numpy())
+        self._index.add(rows.numpy())
+        self._index.nprobe = probes
+
+    @torch.no_grad()
+    def topk(
+        self, hidden: Float[Tensor, "*batch H"], k: int
+    ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
+        """Scores, falling, and ids of ``k`` classes; not normalised, which would take all V.
+
+        Where the clusters searched hold fewer than ``k`` classes, the last ids are -1 and their
+        scores ``-inf``.
+
+        Raises:
+            SoftmaxBenchError: Shapes do not fit, or ``k`` is not in [1, V].
+        """
+        width, classes = self.layer.in_features, self.layer.num_classes
+        if hidden.dim() == 0 or hidden.shape[-1] != width:
+            raise SoftmaxBenchError(
+                f"hidden must have shape (..., {width}), not {tuple(hidden.shape)}"
+            )
+        if not 1 <= k <= classes:
+            raise SoftmaxBenchError(f"k must be from 1 to {classes} classes, not {k}")
+        queries = hidden.detach().reshape(-1, width).float().cpu()
+        if self.layer.bias is not None:
+            queries = F.pad(queries, (0, 1), value=1.0)
+        scores, ids = self._index.search(queries.numpy(), k)
+        shape = (*hidden.shape[:-1], k)
+        found = torch.from_numpy(ids).view(shape).to(hidden.device)
+        values = torch.from_numpy(scores).view(shape).to(hidden)
+        return values.masked_fill(found < 0, -math.inf), found
+
+    def recall(self, hidden: Float[Tensor, "*batch H"], k: int) -> float:
+        """Share of the exact ``k`` best classes that are found, over all hidden states."""
+        _, found = self.topk(hidden, k)
+        _, exact = self.layer.topk(hidden, k)
+        return float((exact.unsqueeze(-1) == found.unsqueeze(-2)).any(-1).float().mean())

@@ -1,0 +1,62 @@
+"""What else the machine did while something was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Shares of the processor's time, over all cores, during one measurement."""
+
+    foreign: float
+    """Spent on other processes."""
+    stolen: float
+    """Withheld from a virtual machine by its host."""
+    clock_change: float
+    """How far the processor's frequency moved, as a share."""
+    switches_per_second: float
+    """How often the measured process was made to leave a core."""
+
+
+class _Reading:
+    def __init__(self) -> None:
+        import psutil
+
+        cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        self.wall = time.perf_counter()
+        self.cores = psutil.cpu_count() or 1
+        # Linux counts a guest's time as a user's too; steal and iowait are no work of anyone here.
+        self.busy = sum(
+            getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")
+        )
+        self.own = own.user + own.system
+        self.stolen = getattr(cpu, "steal", 0.0)
+        self.switches = psutil.Process().num_ctx_switches().involuntary
+        frequency = psutil.cpu_freq()
+        self.frequency = frequency.current if frequency else 0.0
+
+
+@contextmanager
+def watch_machine() -> Iterator[list[Disturbance]]:
+    """Compare the machine's counters before and after: the list holds the outcome afterwards.
+
+    Counters tick every 10 ms, so that measurements under a second are judged coarsely.
+    """
+    outcome: list[Disturbance] = []
+    before = _Reading()
+    yield outcome
+    after = _Reading()
+    wall = max(after.wall - before.wall, 1e-9)
+    everyone = (after.busy - before.busy) - (after.own - before.own)
+    outcome.append(
+        Disturbance(
+            foreign=max(0.0, everyone) / (wall * after.cores),
+            stolen=(after.stolen - before.stolen) / (wall * after.cores),
+            clock_change=abs(after.frequency / before.frequency - 1) if before.frequency else 0.0,
+            switches_per_second=(after.switches - before.switches) / wall,
+        )
+    )
