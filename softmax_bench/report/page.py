@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 
 from softmax_bench.report import plots
+from softmax_bench.report.scaling import crossing_sentences, scaling_table
 from softmax_bench.report.tables import (
     best_trials,
     configuration_fields,
@@ -46,6 +47,9 @@ def write_report(results_folder: Path, out: Path | None = None) -> Path:
     table = summary_table(results)
     _write(out / "table.csv", table.to_csv(index=False).encode())
     _write(out / "table.md", markdown_table(table).encode())
+    scaling = scaling_table(results)
+    if not scaling.empty:
+        _write(out / "scaling.csv", scaling.to_csv(index=False).encode())
     drawn = []
     for name, (draw, caption) in plots.PLOTS.items():
         figure = draw(results)
@@ -95,6 +99,8 @@ def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) ->
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
+    scaling = scaling_table(results)
+    smallest = int(table["vocab_size"].min())
     environment = Environment(
         loader=PackageLoader("softmax_bench.report"), autoescape=True, trim_blocks=True
     )
@@ -102,6 +108,8 @@ def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) ->
     return environment.get_template("report.html.jinja").render(
         answer=answer(table),
         warnings=warnings(results),
+        crossings=crossing_sentences(scaling, smallest),
+        scaling=_scaling_rows(scaling),
         # Drawn by matplotlib here, which escapes the names it writes.
         plots=[plot | {"svg": Markup(plot["svg"])} for plot in drawn],
         columns=list(text.columns),
@@ -109,6 +117,23 @@ def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) ->
         environments=_distinct(results.environments.drop(columns="id")),
         configurations=_configurations(results),
     )
+
+
+def _scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
+    """Slopes as text, for layers that were timed at two sizes at least."""
+    if scaling.empty:
+        return []
+    shown = scaling[scaling["sizes"] > 1]
+    return [
+        [
+            str(row.layer),
+            f"{row.slope:.2f}",
+            "" if pd.isna(row.slope_low) else f"{row.slope_low:.2f} to {row.slope_high:.2f}",
+            f"{row.first_slope:.2f}",
+            f"{row.last_slope:.2f}",
+        ]
+        for row in shown.itertuples()
+    ]
 
 
 def _configurations(results: Results) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ REFERENCE: dict[str, Any] = {
     "color": "#777777", "linestyle": ":", "marker": "_", "markersize": 5
 }  # fmt: skip
 """Lines that are no layer's."""
+PHASE_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#CC79A7", "#E69F00")
+"""Of drawing, forward, backward, clipping and the optimiser."""
 _STYLES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -80,6 +82,8 @@ def label_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> No
     )
     height = 0.075 * 4.2 / axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
     heights = _spread([place[0] for place in places], height)
+    # None below the axes, where the ticks' labels are.
+    heights = [max(at, height * (place + 0.5)) for place, at in enumerate(heights)]
     for at, (_, x, y, text, shade) in zip(heights, places, strict=True):
         axes.annotate(
             text,

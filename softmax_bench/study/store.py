@@ -177,5 +177,5 @@ def _quality(**splits: Evaluation) -> dict[str, Any]:
     return {
         f"{split}_{name}": value
         for split, evaluation in splits.items()
-        for name, value in msgspec.structs.asdict(evaluation).items()
+        for name, value in msgspec.to_builtins(evaluation).items()
     }
