@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 
 from softmax_bench.study.record import (
     CurvePoint,
+    Disturbance,
     Environment,
     Evaluation,
+    FrequencyBand,
+    Memory,
     NgramRecord,
     NgramResult,
     NgramTrial,
@@ -43,22 +47,39 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
         threads=2, device="cpu", dtype="float32",
     )  # fmt: skip
     trial = msgspec.structs.replace(trial, **changes)
-    shares = {"forward": 0.5, "backward": 0.3, "optimizer": 0.2, "step": 1.0}
+    shares = {
+        "draw": 0.1, "forward": 0.4, "backward": 0.25, "clip": 0.05, "optimizer": 0.2, "step": 1.0,
+        "evaluation": 2.0, "decoding": 3.0,
+    }  # fmt: skip
     return SpeedRecord(
         id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
         environment=ENVIRONMENT,
         result=SpeedResult(
             phases={phase: timing(share * seconds) for phase, share in shares.items()},
             peak_bytes=int(1e6 * seconds), parameters=9 * size, rows_touched=size,
-            flops=2e9 * seconds, bytes=10.0,
+            flops=2e9 * seconds, bytes=1e7 * seconds,
+            memory=Memory(
+                parameters=36 * size, gradients=36 * size, optimizer=36 * size, activations=1000,
+                expected_gradients=36 * size, expected_optimizer=36 * size,
+            ),
+            machine_flops=1e10, machine_bytes=1e10,
+            disturbance=Disturbance(
+                foreign=0.01, stolen=0.0, clock_change=0.0, switches_per_second=5.0
+            ),
         ),
     )  # fmt: skip
 
 
 def evaluation(perplexity: float) -> Evaluation:
     return Evaluation(
-        tokens=500, unknown_tokens=3, nats=1.0, perplexity=perplexity, true_perplexity=50.0
-    )
+        tokens=500, unknown_tokens=3, nats=math.log(perplexity), perplexity=perplexity,
+        true_perplexity=50.0, adjusted_perplexity=1.1 * perplexity,
+        block_nats=[100 * math.log(perplexity) + shift for shift in (-9.0, 4.0, 0.0, 2.0, 3.0)],
+        bands=[
+            FrequencyBand(low=0, high=9, tokens=100, nats=math.log(3 * perplexity)),
+            FrequencyBand(low=10, high=None, tokens=400, nats=math.log(perplexity / 2)),
+        ],
+    )  # fmt: skip
 
 
 def ngram_record(size: int, perplexity: float, **changes: Any) -> NgramRecord:

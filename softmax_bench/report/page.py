@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 
 from softmax_bench.report import plots
+from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import crossing_sentences, scaling_table
 from softmax_bench.report.tables import (
     best_trials,
@@ -47,9 +48,9 @@ def write_report(results_folder: Path, out: Path | None = None) -> Path:
     table = summary_table(results)
     _write(out / "table.csv", table.to_csv(index=False).encode())
     _write(out / "table.md", markdown_table(table).encode())
-    scaling = scaling_table(results)
-    if not scaling.empty:
-        _write(out / "scaling.csv", scaling.to_csv(index=False).encode())
+    for name, derived in (("scaling", scaling_table(results)), ("price", price_table(results))):
+        if not derived.empty:
+            _write(out / f"{name}.csv", derived.to_csv(index=False).encode())
     drawn = []
     for name, (draw, caption) in plots.PLOTS.items():
         figure = draw(results)
@@ -110,6 +111,7 @@ def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) ->
         warnings=warnings(results),
         crossings=crossing_sentences(scaling, smallest),
         scaling=_scaling_rows(scaling),
+        prices=_price_rows(price_table(results)),
         # Drawn by matplotlib here, which escapes the names it writes.
         plots=[plot | {"svg": Markup(plot["svg"])} for plot in drawn],
         columns=list(text.columns),
@@ -133,6 +135,22 @@ def _scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
             f"{row.last_slope:.2f}",
         ]
         for row in shown.itertuples()
+    ]
+
+
+def _price_rows(prices: pd.DataFrame) -> list[list[str]]:
+    return [
+        [
+            f"{row.vocab_size:,}",
+            str(row.layer),
+            f"{row.target:.4g}",
+            "" if pd.isna(row.seconds_to_target) else f"{row.seconds_to_target:.3g}",
+            f"{row.equal_seconds:.3g}",
+            ""
+            if pd.isna(row.perplexity_at_equal_seconds)
+            else f"{row.perplexity_at_equal_seconds:.4g}",
+        ]
+        for row in prices.itertuples()
     ]
 
 

@@ -81,7 +81,7 @@ def test_labels_do_not_overlap() -> None:
         canvas.draw()
         for axes in figure.axes:
             boxes = [Text.get_window_extent(text) for text in axes.texts]
-            assert len(boxes) >= 4
+            assert len(boxes) >= 4 or name == "phases"  # whose bars are named on the axis
             for one, other in itertools.combinations(boxes, 2):
                 assert not one.overlaps(other), f"labels overlap in {name}"
             for box in boxes:

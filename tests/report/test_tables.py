@@ -25,7 +25,11 @@ def test_summary(store: Path) -> None:
     assert row.test_perplexity == 113.0
     assert row.excess == pytest.approx(113 / 50)
     assert row.step_ms == pytest.approx(10.4)
-    assert row.forward_ms == pytest.approx(5.2)
+    assert row.forward_ms == pytest.approx(4.16)
+    assert row.decoding_ms == pytest.approx(31.2)
+    # 2e9 x 0.0104 operations at 1e10 a second, in 0.75 of 10.4 ms.
+    assert row.of_possible == pytest.approx(0.2 / 0.75)
+    assert row.bound == "compute"
     assert row.speedup == pytest.approx(100 / 10.4)
     assert row.gflops == pytest.approx(2.0)
     assert row.memory_mb == pytest.approx(0.0104)

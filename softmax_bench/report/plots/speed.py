@@ -113,8 +113,7 @@ def roofline(results: Results) -> Figure | None:
         axes.plot(rows["intensity"], rows["rate"], **(style | {"linewidth": 0.6}))
         end = rows.iloc[-1]
         ends.append((end["intensity"], end["rate"], str(layer), style["color"]))
-    axes.margins(0.1)
-    low, high = axes.get_xlim()
+    low, high = steps["intensity"].min() / 2, steps["intensity"].max() * 2
     edge = np.geomspace(low, high, 100)
     axes.plot(edge, np.minimum(flops, edge * width) / 1e9, color=REFERENCE["color"])
     ends.append((high, min(flops, high * width) / 1e9, "the machine", REFERENCE["color"]))

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from softmax_bench.report.price import price_table
+from softmax_bench.report.scaling import crossing_sentences, scaling_table
+from softmax_bench.study.record import Record
+from softmax_bench.study.store import frames
+from tests.records import speed_record, train_record
+
+
+def test_seconds_to_the_target_and_perplexity_at_equal_seconds() -> None:
+    """Curves of two points: at tokens / 99 seconds, twice the last perplexity, then the last."""
+    table = price_table(frames([train_record("full", 10, 100.0), train_record("nce", 10, 80.0)]))
+    table = table.set_index("layer")
+    assert table["target"].tolist() == [100.0, 100.0]  # what the worse one reaches
+    assert table.loc["full", "seconds_to_target"] == pytest.approx(1000 / 99)
+    share = math.log(160 / 100) / math.log(2)  # of the way from 160 to 80, in logarithms
+    seconds = math.exp(math.log(500 / 99) + share * math.log(2))
+    assert table.loc["nce", "seconds_to_target"] == pytest.approx(seconds)
+    assert table["perplexity_at_equal_seconds"].to_dict() == pytest.approx(
+        {"full": 100.0, "nce": 80.0}
+    )
+
+
+def test_slopes_and_crossings_of_power_laws() -> None:
+    """Full softmax V / 10^4 seconds, the others V^0.5 / 50 and 10 seconds at any V."""
+    sizes = (100, 1000, 10_000)
+    records: list[Record] = []
+    for size in sizes:
+        records += [
+            speed_record("full", size, size / 1e4),
+            speed_record("root", size, size**0.5 / 50),
+            speed_record("level", size, 10.0),
+        ]
+    table = scaling_table(frames(records)).set_index("layer")
+    assert table["slope"].to_dict() == pytest.approx({"full": 1, "level": 0, "root": 0.5})
+    assert table.loc["root", "slope_low"] == pytest.approx(0.5)
+    assert table.loc[["root", "level"], "faster_from"].isna().all()
+    records += [speed_record("early", 1000, 0.05), speed_record("early", 10_000, 0.2)]
+    early = scaling_table(frames(records))
+    assert early.set_index("layer").loc["early", "faster_from"] == 0
+    sentences = " ".join(crossing_sentences(early, 100))
+    assert "early is faster than full softmax from V = 100 on" in sentences
+    assert "level is not faster than full softmax" in sentences
+
+
+def test_the_crossing_is_between_two_sizes() -> None:
+    records = [
+        speed_record("full", 100, 1.0),
+        speed_record("full", 10_000, 100.0),
+        speed_record("flat", 100, 10.0),
+        speed_record("flat", 10_000, 10.0),
+    ]
+    table = scaling_table(frames(records)).set_index("layer")
+    assert table.loc["flat", "faster_from"] == pytest.approx(1000)
+    assert "from about V = 1,000 on" in crossing_sentences(table.reset_index(), 100)[0]
