@@ -7,25 +7,19 @@ from typing import Any
 
 import msgspec
 
-from softmax_bench.study.record import (
+from softmax_bench.study.record import Environment, NgramRecord, SpeedRecord, TrainRecord
+from softmax_bench.study.result import (
     CurvePoint,
     Disturbance,
-    Environment,
     Evaluation,
     FrequencyBand,
     Memory,
-    NgramRecord,
     NgramResult,
-    NgramTrial,
-    SpeedRecord,
     SpeedResult,
-    SpeedTrial,
     Timing,
-    TrainRecord,
     TrainResult,
-    TrainTrial,
-    trial_id,
 )
+from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
 
 ENVIRONMENT = Environment(
     processor="Test processor", cores=2, memory_bytes=2**34, system="Linux", accelerator=None,

@@ -13,7 +13,7 @@ from scipy.stats import bootstrap
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.report.tables import best_trials, latest_speed, summary_table, warnings
-from softmax_bench.study.store import Results
+from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
     from rich.console import Console

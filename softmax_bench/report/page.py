@@ -23,7 +23,7 @@ from softmax_bench.report.tables import (
     summary_table,
     warnings,
 )
-from softmax_bench.study.store import Results, load_results
+from softmax_bench.study.frames import Results, load_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

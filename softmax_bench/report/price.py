@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.report.tables import best_trials
-from softmax_bench.study.store import Results
+from softmax_bench.study.frames import Results
 
 
 def price_table(results: Results) -> pd.DataFrame:

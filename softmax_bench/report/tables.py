@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from softmax_bench.study.store import Results
+from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,7 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
 
 def configuration_fields(kind: str) -> tuple[str, ...]:
     """What a trial of a kind, ``"train"`` or ``"speed"``, is told to be."""
-    from softmax_bench.study.record import SpeedTrial, TrainTrial
+    from softmax_bench.study.trial import SpeedTrial, TrainTrial
 
     return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
 
@@ -246,7 +246,7 @@ def warnings(results: Results) -> list[str]:
 
 def _disturbances(results: Results) -> list[str]:
     """What else the machine did while it was timed, a sentence a vocabulary size."""
-    from softmax_bench.study.record import Disturbance
+    from softmax_bench.study.result import Disturbance
 
     speed = latest_speed(results)
     columns = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}

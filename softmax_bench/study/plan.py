@@ -12,7 +12,7 @@ from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import layer_names, parse_spec
 from softmax_bench.lm import check_optimizer, make_encoder
-from softmax_bench.study.record import NgramTrial, SpeedTrial, TrainTrial
+from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,25 +27,19 @@ from softmax_bench.measure import (
     watch_machine,
     zipf_counts,
 )
-from softmax_bench.study.record import (
+from softmax_bench.study.record import Environment, NgramRecord, SpeedRecord, TrainRecord
+from softmax_bench.study.result import (
     CurvePoint,
     Disturbance,
-    Environment,
     Evaluation,
     FrequencyBand,
     Memory,
-    NgramRecord,
     NgramResult,
-    NgramTrial,
-    SpeedRecord,
     SpeedResult,
-    SpeedTrial,
     Timing,
-    TrainRecord,
     TrainResult,
-    TrainTrial,
-    trial_id,
 )
+from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
 
 EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""

@@ -23,9 +23,10 @@ from softmax_bench.corpora import Corpus
 from softmax_bench.lm import DivergedError
 from softmax_bench.study import plan
 from softmax_bench.study.plan import Choices
-from softmax_bench.study.record import NgramRecord, SpeedTrial, TrainRecord, TrainTrial, trial_id
+from softmax_bench.study.record import NgramRecord, TrainRecord
 from softmax_bench.study.run import ngram_trial, speed_trials, train_trial
 from softmax_bench.study.store import read_record, record_path, write_record
+from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
 
 
 class _Rate(ProgressColumn):

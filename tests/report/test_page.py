@@ -12,8 +12,9 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.report import write_report
 from softmax_bench.report.plots import PLOTS
 from softmax_bench.report.style import colour, line_style
+from softmax_bench.study.frames import frames, load_results
 from softmax_bench.study.record import Record
-from softmax_bench.study.store import frames, load_results, write_record
+from softmax_bench.study.store import write_record
 from tests.records import speed_record, train_record
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import crossing_sentences, scaling_table
+from softmax_bench.study.frames import frames
 from softmax_bench.study.record import Record
-from softmax_bench.study.store import frames
 from tests.records import speed_record, train_record
 
 

@@ -13,8 +13,8 @@ from softmax_bench.report.tables import (
     summary_table,
     warnings,
 )
+from softmax_bench.study.frames import frames, load_results
 from softmax_bench.study.record import Record
-from softmax_bench.study.store import frames, load_results
 from tests.records import ngram_record, speed_record, train_record
 
 

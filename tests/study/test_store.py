@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.record import SpeedTrial, trial_id
-from softmax_bench.study.store import load_results, read_record, write_record
+from softmax_bench.study.frames import load_results
+from softmax_bench.study.store import read_record, write_record
+from softmax_bench.study.trial import SpeedTrial, trial_id
 
 TRIAL = SpeedTrial(
     layer="full", vocab_size=10, hidden_size=2, num_tokens=3, optimizer="sgd", seed=0, threads=1,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softmax_bench.report.plots import quality, speed
-from softmax_bench.study.store import Results
+from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from softmax_bench.report.tables import (
     latest_speed,
     summary_table,
 )
-from softmax_bench.study.store import Results
+from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

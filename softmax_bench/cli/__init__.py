@@ -1,0 +1,47 @@
+"""The command line: one command a file, each thin.
+
+Heavy imports happen inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import typer
+
+from softmax_bench.cli.compare import compare
+from softmax_bench.cli.env import env
+from softmax_bench.cli.layers import list_layers
+from softmax_bench.cli.report import report
+from softmax_bench.cli.run import run
+from softmax_bench.cli.time_layers import time_layers
+from softmax_bench.errors import SoftmaxBenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare softmax approximations: speed, memory and perplexity as the vocabulary grows.",
+)
+app.command()(run)
+app.command("time")(time_layers)
+app.command()(report)
+app.command()(compare)
+app.command("layers")(list_layers)
+app.command()(env)
+
+
+def main() -> None:
+    """Entry point: bad input ends with a message and status 2, not with a traceback."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    sys.path.append(str(Path.cwd()))  # for a layer module:Class that lies here; last, to hide none
+    try:
+        app()
+    except SoftmaxBenchError as error:
+        print(f"softmax-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nsoftmax-bench: stopped; finished trials are kept", file=sys.stderr)
+        sys.exit(130)

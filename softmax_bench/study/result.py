@@ -1,0 +1,143 @@
+"""What came of a trial. Units are in the names: ``seconds``, ``bytes``, ``nats``. No torch here."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class FrequencyBand(msgspec.Struct, frozen=True, kw_only=True):
+    """Quality on the words of similar frequency."""
+
+    low: int
+    """Fewest occurrences in the training text."""
+    high: int | None
+    """Most; None for no bound."""
+    tokens: int
+    nats: float
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact, normalised quality on one split."""
+
+    tokens: int
+    """Predicted tokens, ``<eos>`` and ``<unk>`` included."""
+    unknown_tokens: int
+    nats: float
+    """Mean negative log-probability of a token."""
+    perplexity: float
+    unnormalized_perplexity: float | None = None
+    """What the scores alone claim, for layers trained to be self-normalised (NCE)."""
+    log_z_mean: float | None = None
+    log_z_sd: float | None = None
+    true_perplexity: float | None = None
+    """Perplexity of the source itself, known for the synthetic language."""
+    adjusted_perplexity: float | None = None
+    """The same with ``<unk>`` charged for the types it stands for: comparable across V."""
+    bands: list[FrequencyBand] | None = None
+    block_nats: list[float] | None = None
+    """Sums over equal stretches of the text: two models are compared stretch by stretch."""
+
+
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of training at one evaluation."""
+
+    tokens: int
+    seconds: float
+    """Training time alone: evaluation is not counted."""
+    train_loss: float
+    """Mean training objective since the last point; not comparable between layers."""
+    valid_perplexity: float
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What training gave."""
+
+    train_tokens: int
+    train_seconds: float
+    parameters: int
+    layer_parameters: int
+    curve: list[CurvePoint]
+    valid: Evaluation
+    test: Evaluation
+
+
+class NgramResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What counting gave."""
+
+    train_seconds: float
+    valid: Evaluation
+    test: Evaluation
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of one phase of a step: the median and its 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+    repetitions: int
+    samples: list[float] | None = None
+    """Of the whole step alone, in the order of the rounds; those of layers that were timed
+    together belong together, place by place."""
+    stopped: str | None = None
+    """``"precise"``, ``"budget"`` or ``"repetitions"``: what ended the repetitions."""
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes by what they are for, measured and as the layer's own account has it."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """Peak of forward and backward less the gradients."""
+    expected_gradients: int
+    """At most: not every row that can be touched is."""
+    expected_optimizer: int
+
+
+class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
+    """What else the machine did meanwhile, as shares of the processor's time over all cores."""
+
+    foreign: float
+    """Spent on other processes."""
+    stolen: float
+    """Withheld from a virtual machine by its host."""
+    clock_change: float
+    """How far the frequency moved."""
+    switches_per_second: float
+    """How often the measured process was made to leave a core; depends on its threads."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the measurement is not to be trusted to the last per cent; empty if it is."""
+        found = []
+        if self.foreign > 0.05:
+            found.append(f"other processes took {self.foreign:.0%} of the processor")
+        if self.stolen > 0.02:
+            found.append(f"the host withheld {self.stolen:.0%} of the processor")
+        if self.clock_change > 0.1:
+            found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
+        return found
+
+
+class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What timing gave."""
+
+    phases: dict[str, Timing]
+    """``draw``, ``forward``, ``backward``, ``clip``, ``optimizer`` and ``step`` (all of them);
+    ``evaluation`` of as many targets and ``decoding`` of the best 10 classes after 20 states."""
+    peak_bytes: int
+    """Most memory held at once during forward and backward, beyond the parameters."""
+    parameters: int
+    rows_touched: int
+    flops: float
+    """Analytic cost of one step, forward and backward."""
+    bytes: float
+    """Fewest bytes that the step must move, analytic."""
+    memory: Memory | None = None
+    machine_flops: float | None = None
+    """Floating-point operations a second of a large matrix product, measured just before."""
+    machine_bytes: float | None = None
+    """Bytes a second that a large copy reads and writes, measured just before."""
+    disturbance: Disturbance | None = None
