@@ -20,7 +20,8 @@ def compare(
     markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
 ) -> None:
     """Set two result sets, or two layers of one, side by side."""
-    from softmax_bench.report.compare import compare_layers, compare_results, render
+    from softmax_bench.report.compare import compare_layers, compare_results
+    from softmax_bench.report.show_comparison import render
     from softmax_bench.study.frames import load_results
     from softmax_bench.study.plan import split_specs
 

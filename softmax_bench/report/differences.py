@@ -1,0 +1,43 @@
+"""What makes two result sets unlike: fields of their configurations that should be equal."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from softmax_bench.report.tables import best_trials, configuration_fields, latest_speed
+from softmax_bench.study.frames import Results
+
+_VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "seed"}
+"""What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""
+_MACHINE = ("processor", "cores", "accelerator", "versions", "blas")
+
+
+def differences(a: Results, b: Results) -> list[str]:
+    """Sentences that name the fields in which training, timing or the machine differ."""
+    found = []
+    for kind, what, one, other in (
+        ("train", "training", best_trials(a), best_trials(b)),
+        ("speed", "timing", latest_speed(a), latest_speed(b)),
+    ):
+        fields = [name for name in configuration_fields(kind) if name not in _VARIED]
+        found += _differing(what, one, other, fields)
+    return found + _differing("machine", a.environments, b.environments, _MACHINE)
+
+
+def _differing(
+    what: str, a: pd.DataFrame, b: pd.DataFrame, fields: list[str] | tuple[str, ...]
+) -> list[str]:
+    if a.empty or b.empty:
+        return []
+    differing = [
+        f"{name} ({_values(a[name])} against {_values(b[name])})"
+        for name in fields
+        if _values(a[name]) != _values(b[name])
+    ]
+    if not differing:
+        return []
+    return [f"unlike things are compared: the {what} differs in {', '.join(differing)}"]
+
+
+def _values(column: pd.Series[object]) -> str:
+    return ", ".join(sorted({str(value) for value in column}))
