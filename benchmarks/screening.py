@@ -59,7 +59,8 @@ def _trained(vocab_size: int, tokens: int) -> tuple[LinearOutputLayer, Tensor]:
     )  # fmt: skip
     print(f"V={vocab_size:,}, H={H}: perplexity {history[-1].valid.perplexity:.0f}\n")
     with torch.no_grad():
-        hidden, _ = model.hidden(valid.inputs)
+        inputs, _ = next(valid.windows(valid.length))
+        hidden, _ = model.hidden(inputs)
     return layer, hidden.flatten(0, 1)[:TOKENS]
 
 

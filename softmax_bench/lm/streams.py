@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,38 +17,62 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Streams:
-    """Every token of a text is predicted exactly once, each from all before it in its stream."""
+    """Every token of a text is predicted exactly once, each from all before it in its stream.
 
-    inputs: Int[Tensor, "time batch"]
-    targets: Int[Tensor, "time batch"]
-    """The last stream is filled up with :data:`IGNORED`."""
+    The text stays where it is: a window is read when it is asked for, so that a text mapped from
+    a file may be larger than memory.
+    """
 
-    def windows(self, length: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Successive stretches of ``length`` time steps; the last may be shorter."""
-        yield from zip(self.inputs.split(length), self.targets.split(length), strict=True)
+    tokens: npt.NDArray[np.integer]
+    batch_size: int
+    """Streams side by side."""
+    length: int
+    """Time steps of a stream; the last stream is filled up with :data:`IGNORED`."""
+    first_input: int
+    """What stands before the first token."""
+    device: torch.device
+    """Where windows go."""
+
+    def windows(
+        self, length: int, first: int = 0
+    ) -> Iterator[tuple[Int[Tensor, "time batch"], Int[Tensor, "time batch"]]]:
+        """Inputs and targets of successive stretches of the streams.
+
+        Args:
+            length: Time steps of a window; the last may be shorter.
+            first: The window to begin with, counted from 0.
+        """
+        for start in range(first * length, self.length, length):
+            yield self._window(start, min(start + length, self.length))
+
+    def _window(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        inputs = np.zeros((stop - start, self.batch_size), dtype=np.int64)
+        targets = np.full_like(inputs, IGNORED)
+        for stream in range(self.batch_size):
+            begin, end = stream * self.length + start, stream * self.length + stop
+            target = self.tokens[begin:end]
+            targets[: len(target), stream] = target
+            if begin == 0:
+                inputs[0, stream] = self.first_input
+                inputs[1:, stream] = self.tokens[: end - 1]
+            else:
+                before = self.tokens[begin - 1 : end - 1]
+                inputs[: len(before), stream] = before
+        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
 
     def to(self, device: torch.device) -> Streams:
-        """The same on another device."""
-        return Streams(self.inputs.to(device), self.targets.to(device))
+        """The same with its windows on another device."""
+        return replace(self, device=device)
 
 
 def make_streams(tokens: npt.NDArray[np.integer], batch_size: int, first_input: int) -> Streams:
     """Cut ``tokens`` into ``batch_size`` streams of nearly equal length.
 
     Args:
-        tokens: The text.
+        tokens: The text, in memory or mapped from a file.
         batch_size: Streams side by side; fewer where the text has fewer tokens.
         first_input: What stands before the first token: ``<eos>``.
     """
     batch_size = min(batch_size, max(1, len(tokens)))
     length = -(-len(tokens) // batch_size)
-    targets = torch.full((batch_size * length,), IGNORED)
-    targets[: len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
-    inputs = torch.zeros_like(targets)
-    inputs[:1] = first_input
-    inputs[1 : len(tokens) + 1] = targets[: len(tokens)][: batch_size * length - 1]
-
-    def side_by_side(flat: Tensor) -> Tensor:
-        return flat.view(batch_size, length).t().contiguous()
-
-    return Streams(side_by_side(inputs), side_by_side(targets))
+    return Streams(tokens, batch_size, length, first_input, torch.device("cpu"))

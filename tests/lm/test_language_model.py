@@ -49,6 +49,19 @@ def test_every_token_is_predicted_once_from_its_predecessor(
     assert sorted(seen) == text.tolist()
 
 
+@given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 9), st.integers(0, 60))
+def test_windows_are_those_of_streams_that_lie_side_by_side(
+    tokens: int, batch: int, window: int, first: int
+) -> None:
+    streams = make_streams(np.arange(100, 100 + tokens), batch, first_input=7)
+    whole = torch.full((streams.batch_size, streams.length), IGNORED)
+    whole.view(-1)[:tokens] = torch.arange(100, 100 + tokens)
+    found = list(streams.windows(window, first))
+    wanted = whole.t().split(window)[first:]
+    assert len(found) == len(wanted)
+    assert all(torch.equal(a, b) for (_, a), b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("spec", layer_names())
 def test_evaluation_is_the_plain_sum_over_all_tokens(spec: str) -> None:
     model = small_model(spec, num_layers=2, dropout=0.5)
