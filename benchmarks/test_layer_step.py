@@ -4,6 +4,7 @@
 layers. It times the same :class:`~softmax_bench.measure.LayerStep` as the command line does; but
 pytest-benchmark runs one case to its end before the next, so on a machine whose speed drifts
 ``softmax-bench time``, where the layers take turns, is the better judge of a small difference.
+``softmax-bench compare`` reads the files of ``--benchmark-json``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from softmax_bench.study.plan import split_specs
 
 HIDDEN_SIZE = 256
 NUM_TOKENS = 700
+OPTIMIZER = "adagrad"
+CLIP_NORM = 5.0
+SEED = 0
 MAX_FLOPS = 5e11
 """A step with more is left out of the grid: it takes many seconds on a CPU."""
 TIMED = ("forward", "backward", "optimizer", "step")
@@ -40,9 +44,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @lru_cache(maxsize=1)
 def _step(spec: str, vocab_size: int) -> LayerStep:
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     layer = create_layer(spec, HIDDEN_SIZE, vocab_size, zipf_counts(vocab_size))
-    return LayerStep(layer, NUM_TOKENS)
+    return LayerStep(layer, NUM_TOKENS, optimizer=OPTIMIZER, clip_norm=CLIP_NORM, seed=SEED)
 
 
 def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, phase: str) -> None:
@@ -54,10 +58,16 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
     benchmark.group = f"V={vocab_size:,} {phase}"
     benchmark.extra_info.update(
         layer=spec,
+        phase=phase,
         V=vocab_size,
         H=HIDDEN_SIZE,
         N=NUM_TOKENS,
+        optimizer=OPTIMIZER,
+        clip_norm=CLIP_NORM,
+        seed=SEED,
         threads=torch.get_num_threads(),
+        device=str(step.device),
+        dtype=str(step.hidden.dtype).removeprefix("torch."),
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,

@@ -64,7 +64,11 @@ def test_the_main_job_and_resuming(
     assert call(monkeypatch, "compare", str(out), str(out)) == 0
     assert "no difference found" in capsys.readouterr().out
     assert call(monkeypatch, "compare", str(out), "--layers", "full,nce", "--markdown") == 0
-    assert "| 6 | full / nce |" in capsys.readouterr().out
+    assert "| 6 | `full / nce` |" in capsys.readouterr().out
+    gate = ["--fail-if", "memory > 0.5", "--fail-if", "time > 100"]
+    assert call(monkeypatch, "compare", str(out), str(out), *gate) == 1
+    assert "memory > 0.5: met in 8 of 8 cells" in capsys.readouterr().out
+    assert call(monkeypatch, "compare", str(out), str(out), "--fail-if", "perplexity > 1.1") == 0
 
 
 def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +95,7 @@ def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["time", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
         (["report", "no/such/results"], "no results at"),
         (["compare", "no/such/results"], "give two folders"),
+        (["compare", "a", "b", "--fail-if", "speed > 1"], "unknown metric 'speed'"),
     ],
 )
 def test_mistakes_end_with_a_message_and_touch_nothing(

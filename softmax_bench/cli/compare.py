@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from softmax_bench.cli.output import make_console
 from softmax_bench.errors import SoftmaxBenchError
 
+if TYPE_CHECKING:
+    from softmax_bench.study.frames import Results
+
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Folder of results.")],
+    a: Annotated[
+        Path, typer.Argument(help="Folder of results, or a file of pytest --benchmark-json.")
+    ],
     b: Annotated[Path | None, typer.Argument(help="Another one, compared at equal layers.")] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Two layers, to compare within one folder.")
+        str | None, typer.Option(help="Two layers, A and B, to compare within one folder.")
     ] = None,
-    markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with status 1 where the ratio A / B of time, memory or perplexity is beyond "
+            "a bound for sure, as 'time > 1.1' is where the whole 95 % interval lies above 1.1. "
+            "May be given several times."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="Print Markdown, for a pull request.")] = False,
 ) -> None:
     """Set two result sets, or two layers of one, side by side."""
+    from softmax_bench.report import show_comparison
     from softmax_bench.report.compare import compare_layers, compare_results
-    from softmax_bench.report.show_comparison import render
-    from softmax_bench.study.frames import load_results
+    from softmax_bench.report.conditions import read_conditions
     from softmax_bench.study.plan import split_specs
 
     if (b is None) == (layers is None):
@@ -30,11 +43,31 @@ def compare(
             "give two folders, or one folder and --layers with two layers: "
             "'compare A B' or 'compare A --layers full,hierarchical'"
         )
+    conditions = read_conditions(fail_if or [])
     if b is not None:
-        comparison = compare_results(load_results(a), load_results(b))
+        comparison = compare_results(_load(a), _load(b), names=(str(a), str(b)))
     else:
         pair = split_specs(layers or "")
         if len(pair) != 2:
             raise SoftmaxBenchError(f"--layers needs two layers, not {len(pair)}")
-        comparison = compare_layers(load_results(a), *pair)
-    render(comparison, make_console(), markdown=markdown)
+        # pytest-benchmark times one case to its end before the next: layers took no turns there
+        comparison = compare_layers(_load(a), *pair, paired=not a.is_file())
+    outcomes = [condition.check(comparison.table) for condition in conditions]
+    console = make_console()
+    if markdown:
+        console.out(show_comparison.markdown(comparison), end="", highlight=False)
+        console.out("".join(f"\n```\n{outcome}\n```\n" for outcome in outcomes), highlight=False)
+    else:
+        show_comparison.print_comparison(comparison, console)
+        for outcome in outcomes:
+            style = "red" if outcome.met else ""
+            console.print(str(outcome), style=style, markup=False, highlight=False)
+    if any(outcome.met for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _load(path: Path) -> Results:
+    from softmax_bench.report.pytest_benchmark import read_pytest_benchmark
+    from softmax_bench.study.frames import load_results
+
+    return read_pytest_benchmark(path) if path.is_file() else load_results(path)

@@ -21,13 +21,22 @@ _MEASURED = ["step_ms", "memory_mb", "test_perplexity"]
 class Comparison:
     """A row a pair that was compared, and what makes the comparison less than fair."""
 
+    a: str
+    """What is A: where its results are from, or a layer."""
+    b: str
     table: pd.DataFrame
-    """Time and memory as ratios A / B, with the ratio's bounds, and perplexity of both."""
+    """Time, memory and perplexity as ratios A / B, with bounds and a verdict each where they were
+    sampled (``time_ratio``, ``time_low``, ``time_high``, ``time_verdict``)."""
     warnings: list[str]
 
 
-def compare_results(a: Results, b: Results) -> Comparison:
+def compare_results(a: Results, b: Results, *, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """Compare two result sets at equal layer and vocabulary size.
+
+    Args:
+        a: One.
+        b: The other.
+        names: Of the two, for the reader.
 
     Raises:
         SoftmaxBenchError: They have no layer and vocabulary size in common.
@@ -43,11 +52,17 @@ def compare_results(a: Results, b: Results) -> Comparison:
     found += differences(a, b)
     table = _ratios(pairs)
     _judge(table, (a, table["layer"]), (b, table["layer"]), paired=False)
-    return Comparison(table, found)
+    return Comparison(*names, table, found + _without_interval(table))
 
 
-def compare_layers(results: Results, a: str, b: str) -> Comparison:
+def compare_layers(results: Results, a: str, b: str, *, paired: bool = True) -> Comparison:
     """Compare two layers of one result set at every vocabulary size that both have.
+
+    Args:
+        results: The set.
+        a: A layer.
+        b: Another.
+        paired: Whether the layers took turns when they were timed.
 
     Raises:
         SoftmaxBenchError: A layer is not there, or they have no vocabulary size in common.
@@ -65,8 +80,8 @@ def compare_layers(results: Results, a: str, b: str) -> Comparison:
         raise SoftmaxBenchError(f"{a!r} and {b!r} have no vocabulary size in common")
     pairs["layer"] = f"{a} / {b}"
     ratios = _ratios(pairs)
-    _judge(ratios, (results, [a] * len(pairs)), (results, [b] * len(pairs)), paired=True)
-    return Comparison(ratios, warnings(results))
+    _judge(ratios, (results, [a] * len(pairs)), (results, [b] * len(pairs)), paired=paired)
+    return Comparison(a, b, ratios, warnings(results) + _without_interval(ratios))
 
 
 def _ratios(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -77,8 +92,7 @@ def _ratios(pairs: pd.DataFrame) -> pd.DataFrame:
     table["memory_ratio"] = pairs["memory_mb_a"] / pairs["memory_mb_b"]
     table["perplexity_a"] = pairs["test_perplexity_a"]
     table["perplexity_b"] = pairs["test_perplexity_b"]
-    table["perplexity_difference"] = table["perplexity_a"] - table["perplexity_b"]
-    table["perplexity_change"] = table["perplexity_a"] / table["perplexity_b"] - 1
+    table["perplexity_ratio"] = table["perplexity_a"] / table["perplexity_b"]
     return table
 
 
@@ -123,3 +137,12 @@ def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:
         return best
     same = best[(best["layer"] == layer) & (best["vocab_size"] == size)]
     return same.dropna(subset="test_block_nats")
+
+
+def _without_interval(table: pd.DataFrame) -> list[str]:
+    """A warning where there are ratios that nothing says how sure they are of."""
+    found = []
+    for metric, needed in (("time", "single times"), ("perplexity", "stretches of one test text")):
+        if (table[f"{metric}_ratio"].notna() & table[f"{metric}_low"].isna()).any():
+            found.append(f"some ratios of {metric} have no interval: the records lack {needed}")
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from softmax_bench.report.tables import best_trials, configuration_fields, latest_speed
@@ -9,7 +11,7 @@ from softmax_bench.study.frames import Results
 
 _VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "seed"}
 """What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""
-_MACHINE = ("processor", "cores", "accelerator", "versions", "blas")
+_MACHINE = ("processor", "cores", "accelerator", "blas")
 
 
 def differences(a: Results, b: Results) -> list[str]:
@@ -21,12 +23,18 @@ def differences(a: Results, b: Results) -> list[str]:
     ):
         fields = [name for name in configuration_fields(kind) if name not in _VARIED]
         found += _differing(what, one, other, fields)
-    return found + _differing("machine", a.environments, b.environments, _MACHINE)
+    one, other = (_with_versions(results.environments) for results in (a, b))
+    versions = [name for name in one if name.startswith("version of") and name in other]
+    return found + _differing("machine", one, other, [*_MACHINE, *versions])
 
 
-def _differing(
-    what: str, a: pd.DataFrame, b: pd.DataFrame, fields: list[str] | tuple[str, ...]
-) -> list[str]:
+def _with_versions(environments: pd.DataFrame) -> pd.DataFrame:
+    """A column a package instead of a mapping of all."""
+    versions = pd.DataFrame(environments["versions"].tolist(), index=environments.index)
+    return environments.join(versions.add_prefix("version of "))
+
+
+def _differing(what: str, a: pd.DataFrame, b: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     if a.empty or b.empty:
         return []
     differing = [

@@ -2,66 +2,102 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from softmax_bench.report.compare import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_EXPLANATION = "Ratios are A / B, with 95 % intervals in brackets."
 
-def render(comparison: Comparison, console: Console, *, markdown: bool = False) -> None:
-    """Print a comparison, as a table or in Markdown."""
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: what was compared, the count of verdicts, the cells, warnings."""
+    cells = _cells(comparison.table)
+    cells["layer"] = [f"`{layer}`" for layer in cells["layer"]]
+    rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = [f"A: `{comparison.a}`, B: `{comparison.b}`. {_EXPLANATION}", ""]
+    lines += [*(f"* {count}" for count in _counts(comparison.table)), "", *table, ""]
+    lines += [f"> Warning: {warning}.  " for warning in comparison.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the same for a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    headings = [
-        "V",
-        "layer",
-        "time A/B",
-        "bounds",
-        "verdict",
-        "memory",
-        "ppl A",
-        "ppl B",
-        "change",
-        "bounds",
-        "verdict",
-    ]
-    rows = [
-        [
-            f"{row.vocab_size:,}",
-            str(row.layer),
-            _number(row.time_ratio),
-            "" if np.isnan(row.time_low) else f"{row.time_low:.3g}-{row.time_high:.3g}",
-            row.time_verdict,
-            _number(row.memory_ratio),
-            _number(row.perplexity_a, 4),
-            _number(row.perplexity_b, 4),
-            "" if np.isnan(row.perplexity_change) else f"{row.perplexity_change:+.1%}",
-            ""
-            if np.isnan(row.perplexity_low)
-            else f"{row.perplexity_low - 1:+.1%} to {row.perplexity_high - 1:+.1%}",
-            row.perplexity_verdict,
-        ]
-        for row in comparison.table.itertuples()
-    ]
-    if markdown:
-        for line in [headings, ["---"] * len(headings), *rows]:
-            console.out("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
-    else:
-        table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-        for heading in headings:
-            wraps = heading in ("layer", "verdict")
-            table.add_column(heading, no_wrap=not wraps, min_width=12 if wraps else None)
-        for line in rows:
-            table.add_row(*[cell.replace("[", r"\[") for cell in line])
-        console.print(table)
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False)
+
+    say(f"A: {comparison.a}\nB: {comparison.b}\n{_EXPLANATION}")
+    cells = _cells(comparison.table)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in cells.columns:
+        numeric = heading in ("V", "memory", "ppl A", "ppl B")
+        table.add_column(
+            heading,
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
+    for row in cells.to_numpy().tolist():
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for count in _counts(comparison.table):
+        say(count)
     for warning in comparison.warnings:
-        console.print(f"Warning: {warning}.", style="yellow", markup=False, highlight=False)
+        say(f"Warning: {warning}.", "yellow")
 
 
-def _number(value: float, digits: int = 3) -> str:
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells as text; columns that are empty all over are dropped."""
+    rows = [
+        {
+            "V": f"{row.vocab_size:,}",
+            "layer": row.layer,
+            "time": _ratio(row.time_ratio, row.time_low, row.time_high),
+            "A is": row.time_verdict.removeprefix("A is "),
+            "memory": _number(row.memory_ratio),
+            "ppl A": _number(row.perplexity_a, 4),
+            "ppl B": _number(row.perplexity_b, 4),
+            "ppl change": _change(row.perplexity_ratio, row.perplexity_low, row.perplexity_high),
+            "A's ppl is": row.perplexity_verdict.removeprefix("A is "),
+        }
+        for row in table.itertuples()
+    ]
+    cells = pd.DataFrame(rows)
+    return cells.loc[:, (cells != "").any()]
+
+
+def _counts(table: pd.DataFrame) -> list[str]:
+    """How often each verdict was given, a sentence for time and one for perplexity."""
+    found = []
+    for what, column in (("Time", "time_verdict"), ("Perplexity", "perplexity_verdict")):
+        given = table.loc[table[column] != "", column].value_counts()
+        if len(given):
+            counts = ", ".join(f"{verdict} in {count}" for verdict, count in given.items())
+            found.append(f"{what}: {counts} of {given.sum()}.")
+    return found
+
+
+def _ratio(ratio: float, low: float, high: float) -> str:
+    bounds = "" if np.isnan(low) else f" ({low:.3g}-{high:.3g})"
+    return _number(ratio) + bounds
+
+
+def _change(ratio: float, low: float, high: float) -> str:
+    if np.isnan(ratio):
+        return ""
+    bounds = "" if np.isnan(low) else f" ({low - 1:+.1%} to {high - 1:+.1%})"
+    return f"{ratio - 1:+.1%}{bounds}"
+
+
+def _number(value: Any, digits: int = 3) -> str:
     return "" if np.isnan(value) else f"{value:.{digits}g}"

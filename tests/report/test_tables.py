@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softmax_bench.report.compare import compare_layers, compare_results
 from softmax_bench.report.tables import (
     fit_slope,
     markdown_table,
@@ -89,31 +88,3 @@ def test_one_kind_alone(kind: str) -> None:
 def test_slope_of_a_power_law(power: float) -> None:
     sizes = np.array([1e3, 1e4, 1e5])
     assert fit_slope(sizes, 3 * sizes**power) == pytest.approx(power)
-
-
-def test_compare_result_sets() -> None:
-    a = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 1.0)])
-    b = frames([speed_record("full", 10, 2.0), speed_record("nce", 10, 1.01)])
-    table = compare_results(a, b).table.set_index("layer")
-    assert table.loc["full", "time_ratio"] == 0.5
-    assert 0.48 < table.loc["full", "time_low"] < 0.5 < table.loc["full", "time_high"] < 0.52
-    assert table["time_verdict"].to_dict() == {
-        "full": "A is faster",
-        "nce": "no difference found",
-    }
-
-
-def test_compare_warns_of_unlike_things() -> None:
-    a = frames([speed_record("full", 10, 1.0)])
-    b = frames([speed_record("full", 10, 1.0, threads=1)])
-    assert any("threads (2 against 1)" in text for text in compare_results(a, b).warnings)
-    assert compare_results(a, a).warnings == []
-
-
-def test_compare_layers(store: Path) -> None:
-    results = load_results(store)
-    table = compare_layers(results, "hierarchical", "full").table
-    assert table["perplexity_difference"].tolist() == [1.0, 1.0, 1.0]
-    assert table["time_ratio"].iloc[-1] == pytest.approx(0.0102)
-    with pytest.raises(ValueError, match="no results for layer 'fulll'; there are: full"):
-        compare_layers(results, "fulll", "full")
