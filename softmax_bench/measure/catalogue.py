@@ -26,7 +26,7 @@ Perplexity is exact and normalised for every layer; this is about the training o
   construction; by training, approximately, as scores tend to be normalised by themselves; or not.
 * *Gradient*: row-sparse ones cost nothing in V, in clipping and optimiser too.
 * *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph
-  (full softmax up to 2^22 scores a step, with a loss that is their mean or sum). Before any other
+  (full softmax up to 2^21 scores a step, with a loss that is their mean or sum). Before any other
   the graph breaks once, and the layer runs as it does in eager mode: loss, draws and gradients are
   the same.
 

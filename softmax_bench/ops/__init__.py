@@ -11,7 +11,7 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 :mod:`softmax_bench.ops.reference` has the plain formula of each.
 """
 
-from softmax_bench.ops.blocks import block_scores
+from softmax_bench.ops.blocks import block_cross_entropy, block_scores
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
@@ -24,6 +24,7 @@ from softmax_bench.ops.workspace import release_workspace
 
 __all__ = [
     "accumulator",
+    "block_cross_entropy",
     "block_scores",
     "distinct",
     "embed_rows",

@@ -98,3 +98,22 @@ def block_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: Ten
     scores = torch.einsum("nh,cbh->ncb", hidden, weight)
     scores = scores if bias is None else scores + bias
     return scores[torch.arange(hidden.shape[0]), block]
+
+
+def block_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    row: Tensor,
+    coefficient: Tensor,
+    num_rows: int,
+) -> Tensor:
+    """Cross-entropy of each row among those of its block, token by token."""
+    loss = 0 * hidden.sum()
+    size = weight.shape[1]
+    for h, r, c in zip(hidden, row.tolist(), coefficient, strict=True):
+        block = r // size
+        scores = weight[block] @ h if bias is None else weight[block] @ h + bias[block]
+        present = scores[: num_rows - block * size]
+        loss = loss - c * present.log_softmax(0)[r - block * size]
+    return loss

@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from softmax_bench.ops.exponentials import LOG2_E, Exponentials, accumulator, careful_at_once
+from softmax_bench.ops.large_pages import empty_buffer
 from softmax_bench.ops.workspace import workspace
 
 BLOCK_ELEMENTS = 2**26
@@ -163,7 +164,7 @@ def softmax_loss(
     sums = accumulator(hidden.dtype)
     gradients = Gradients(
         torch.empty_like(hidden),
-        torch.empty_like(weight) if num_tokens else torch.zeros_like(weight),
+        _weight_gradient(weight, num_tokens),
         None if bias is None else torch.zeros_like(bias),
     )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
@@ -206,6 +207,13 @@ def softmax_loss(
             if gradients.bias is not None:
                 gradients.bias[tile].addmv_(part.t(), share)
     return log_normalizer, gradients
+
+
+def _weight_gradient(weight: Tensor, num_tokens: int) -> Tensor:
+    """Every row of it is written, unless there are no tokens."""
+    if not num_tokens:
+        return torch.zeros_like(weight)
+    return empty_buffer(weight.shape, weight.dtype, weight.device)
 
 
 def _sums(

@@ -14,6 +14,7 @@ from torch import Tensor
 from softmax_bench import ops
 from softmax_bench.ops import linear, reference, softmax_loss
 from softmax_bench.ops import pairs as pair_module
+from softmax_bench.ops.large_pages import empty_buffer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -211,6 +212,25 @@ def test_block_scores(size: tuple[int, int, int, int], blocks: int, with_bias: b
     assert_same(ops.block_scores, reference.block_scores, [hidden, weight, bias], [block])
 
 
+@given(sizes, st.integers(1, 7), st.booleans(), st.booleans())
+def test_block_cross_entropy(
+    size: tuple[int, int, int, int], blocks: int, filled_up: bool, with_bias: bool
+) -> None:
+    torch.manual_seed(size[3])
+    tokens, width = size[0], size[2]
+    hidden = torch.randn(tokens, width, dtype=torch.float64)
+    weight = torch.randn(blocks, size[1], width, dtype=torch.float64)
+    bias = torch.randn(blocks, size[1], dtype=torch.float64) if with_bias else None
+    rows = blocks * size[1] - (size[1] // 2 if filled_up else 0)
+    target, coefficient = torch.randint(rows, (tokens,)), torch.rand(tokens).double()
+    assert_same(
+        partial(ops.block_cross_entropy, num_rows=rows),
+        partial(reference.block_cross_entropy, num_rows=rows),
+        [hidden, weight, bias],
+        [target, coefficient],
+    )
+
+
 def random_pairs(tokens: int, classes: int, most: int) -> tuple[Tensor, Tensor]:
     lengths = torch.randint(0, most + 1, (tokens,))
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -350,6 +370,11 @@ def test_float32_gradients_are_those_of_float64_to_five_digits() -> None:
         (lambda *a: ops.subset_scores(*a)[1], operand_list, [target, rows]),
         (ops.pair_scores, operand_list, [starts, pairs]),
         (ops.block_scores, [hidden, weight.view(30, 100, -1), bias.view(30, 100)], [blocks]),
+        (
+            partial(ops.block_cross_entropy, num_rows=classes),
+            [hidden, weight.view(30, 100, -1), bias.view(30, 100)],
+            [target, coefficient],
+        ),
     ):
         gradients = []
         for dtype in (torch.float32, torch.float64):
@@ -360,3 +385,12 @@ def test_float32_gradients_are_those_of_float64_to_five_digits() -> None:
             gradients.append([leaf.grad.to_dense().double() for leaf in leaves])  # type: ignore[union-attr]
         for single, double in zip(*gradients, strict=True):
             assert float((single - double).norm() / double.norm()) < 1e-5
+
+
+def test_buffers_in_large_pages_are_buffers() -> None:
+    """Just above the size from which on they are asked for, and below."""
+    for numel in (2**23 + 5, 100):
+        buffer = empty_buffer((numel,), torch.float32, torch.device("cpu"))
+        buffer.fill_(2.0)
+        assert buffer.shape == (numel,)
+        assert float(buffer.sum(dtype=torch.float64)) == 2.0 * numel
