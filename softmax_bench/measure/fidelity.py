@@ -1,0 +1,220 @@
+"""How near an approximation comes to full softmax: its gradient, its samples, its distribution.
+
+Layers that keep one row and one offset a class define the same model as full softmax and differ
+only in how they train it: with its parameters in them, their gradient is compared with the exact
+one. Layers with other parameters (trees, clusters) have no gradient to compare; of any layer the
+distribution that it has learned can be compared with the full model's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softmax_bench.layers import FullSoftmax, OutputLayer
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.proposals import ProposalSoftmax
+from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.measure.moments import GradientMoments, MomentAccumulator
+from softmax_bench.ops import pair_scores
+
+_SCORES_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class SampleQuality:
+    """Of the classes that a layer draws, as a sample of the softmax without the target."""
+
+    effective: float
+    """Median over hidden states of the effective sample size ``m / (1 + m Var(Z' / Z))`` of m
+    samples: m where draws are from the softmax itself, or are all classes. For independent draws
+    that is the usual one of importance weights, ``m / sum_j p_j^2 / q_j`` (Kish 1965)."""
+    effective_low: float
+    """Its lower decile: the hidden states that the draws suit least."""
+    log_z_bias: float
+    """Mean over draws and hidden states of ``log Z' - log Z``, with Z' estimated by the draws."""
+    log_z_sd: float
+    """Standard deviation of the same."""
+
+
+def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
+    """Make ``layer`` define the model that ``full`` is, if it can; whether it does.
+
+    The offsets are shifted so that ``log Z`` is 0 on average over ``hidden``: that changes no
+    probability, and is the only fair place for objectives that take scores for normalised.
+
+    Args:
+        layer: Of any kind; changed if it keeps one row a class.
+        full: The trained model.
+        hidden: (N, H).
+    """
+    if not isinstance(layer, LinearOutputLayer):
+        return False
+    with torch.no_grad():
+        layer.weight.copy_(full.weight)
+        if layer.bias is not None:
+            offset = full.bias if full.bias is not None else torch.zeros_like(layer.bias)
+            layer.bias.copy_(offset - full.log_normalizer(hidden).mean())
+        # A layer of somebody else's may make another model of its rows.
+        some = hidden[:8]
+        return torch.allclose(layer.log_prob(some), full.log_prob(some), rtol=1e-3, atol=1e-3)
+
+
+def exact_gradients(full: FullSoftmax, hidden: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Of the mean negative log-likelihood, with respect to ``"hidden"`` (N, H) and ``"weight"``."""
+    model = FullSoftmax(
+        full.in_features, full.num_classes, bias=full.bias is not None,
+        device=full.weight.device, dtype=full.weight.dtype,
+    )  # fmt: skip
+    model.load_state_dict(full.state_dict())
+    return dict(_gradients(model, hidden, target))
+
+
+def measure_gradients(
+    layer: LinearOutputLayer,
+    exact: dict[str, Tensor],
+    hidden: Tensor,
+    target: Tensor,
+    *,
+    draws: int,
+    on_draw: Callable[[], None] = lambda: None,
+) -> dict[str, GradientMoments]:
+    """Compare the gradient that ``layer`` makes with the exact one.
+
+    Args:
+        layer: After :func:`load_rows`.
+        exact: From :func:`exact_gradients`, of the same hidden states and targets.
+        hidden: (N, H).
+        target: (N,).
+        draws: Training steps without an update, each with fresh samples.
+        on_draw: Called after each.
+
+    Raises:
+        SoftmaxBenchError: Too few draws, or an exact gradient of zero.
+    """
+    moments = {name: MomentAccumulator(gradient) for name, gradient in exact.items()}
+    layer.train()
+    for _ in range(draws):
+        for name, gradient in _gradients(layer, hidden, target):
+            moments[name].add(gradient)
+        on_draw()
+    layer.zero_grad()
+    return {name: accumulator.result() for name, accumulator in moments.items()}
+
+
+def _gradients(
+    layer: LinearOutputLayer, hidden: Tensor, target: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    layer.zero_grad()
+    leaf = hidden.detach().clone().requires_grad_()
+    layer(leaf, target).backward()
+    assert leaf.grad is not None
+    assert layer.weight.grad is not None
+    yield "hidden", leaf.grad
+    yield "weight", layer.weight.grad
+
+
+@torch.no_grad()
+def measure_samples(
+    layer: LinearOutputLayer, hidden: Tensor, target: Tensor, *, draws: int
+) -> SampleQuality | None:
+    """Judge the classes that ``layer`` draws; None where it draws none.
+
+    The effective sample size of samples shared by a batch is exact, from the expected count of
+    every class (a lower bound without replacement: that one class leaves less room for another is
+    not counted). That of samples that follow the hidden state is estimated from the draws,
+    weighted by exact probabilities: the usual estimate, from weights that are relative to each
+    other, does not see that a sample has missed what matters.
+    """
+    sampler = getattr(layer, "sampler", None)
+    if isinstance(sampler, SharedSampler):
+        inverse = _inverse_size_of_shared(layer, sampler, hidden, target)
+        estimates = [_log_z_of_shared(layer, sampler, hidden, target) for _ in range(draws)]
+    elif isinstance(layer, ProposalSoftmax):
+        drawn = [_own_draw(layer, hidden, target) for _ in range(draws)]
+        estimates = [log_z for log_z, _ in drawn]
+        inverse = torch.stack([share for _, share in drawn]).mean(0)
+    else:
+        return None
+    size = 1 / inverse
+    error = torch.stack(estimates) - layer.log_normalizer(hidden).double()
+    return SampleQuality(
+        effective=float(size.median()),
+        effective_low=float(size.quantile(0.1)),
+        log_z_bias=float(error.mean()),
+        log_z_sd=float(error.std()),
+    )
+
+
+def _inverse_size_of_shared(
+    layer: LinearOutputLayer, sampler: SharedSampler, hidden: Tensor, target: Tensor
+) -> Tensor:
+    """Of the effective sample size for the classes but the target, (N,) float64."""
+    classes = torch.arange(layer.num_classes, device=hidden.device)
+    log_expected = sampler.log_expected_count(classes)
+    log_weight, least = -log_expected, 0.0
+    if not sampler.replacement:  # the variance of a class that is there or not
+        log_weight = torch.log(torch.expm1(-log_expected).clamp(min=0.0))
+        least = 1 / min(sampler.num_samples, layer.num_classes)
+    found = []
+    for some, ids in zip(*_chunks(layer, hidden, target), strict=True):
+        log_p = layer.log_prob(some).double()
+        log_p.scatter_(1, ids.unsqueeze(1), -math.inf)
+        log_p -= log_p.logsumexp(1, keepdim=True)
+        found.append(least + (2 * log_p + log_weight).logsumexp(1).exp())
+    return torch.cat(found)
+
+
+def _log_z_of_shared(
+    layer: LinearOutputLayer, sampler: SharedSampler, hidden: Tensor, target: Tensor
+) -> Tensor:
+    """An estimate of log Z from one sample, the target's own part known, (N,) float64."""
+    sample = sampler.draw(hidden.device)
+    bias = None if layer.bias is None else layer.bias[sample.rows]
+    scores = F.linear(hidden, layer.weight[sample.rows], bias).double()
+    scores += sample.count.log() - sample.log_expected
+    scores.masked_fill_(sample.rows == target.unsqueeze(1), -math.inf)
+    return torch.logaddexp(_own_scores(layer, hidden, target), scores.logsumexp(1))
+
+
+def _own_draw(layer: ProposalSoftmax, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimate of log Z, and one of the inverse effective sample size, without bias both."""
+    classes, log_q = layer.propose(hidden)
+    log_expected = log_q.double() + math.log(classes.shape[1])
+    starts = torch.arange(len(hidden) + 1, device=hidden.device) * classes.shape[1]
+    scores = pair_scores(hidden, layer.weight, layer.bias, starts, classes.flatten())
+    scores = scores.view_as(classes).double()
+    scores.masked_fill_(classes == target.unsqueeze(1), -math.inf)
+    own = _own_scores(layer, hidden, target)
+    log_z = layer.log_normalizer(hidden).double()
+    log_others = log_z + torch.log1p(-(own - log_z).exp().clamp(max=1 - 1e-12))
+    share = (2 * (scores - log_others.unsqueeze(1) - log_expected)).logsumexp(1).exp()
+    return torch.logaddexp(own, (scores - log_expected).logsumexp(1)), share
+
+
+def _own_scores(layer: LinearOutputLayer, hidden: Tensor, target: Tensor) -> Tensor:
+    scores = torch.linalg.vecdot(hidden, layer.weight[target]).double()
+    return scores if layer.bias is None else scores + layer.bias[target]
+
+
+@torch.no_grad()
+def divergence(full: OutputLayer, layer: OutputLayer, hidden: Tensor) -> Tensor:
+    """``KL(full || layer)`` in nats at each hidden state (N, H), (N,) float64.
+
+    Both distributions are normalised exactly. No step holds N x V numbers.
+    """
+    found = []
+    for (some,) in zip(*_chunks(full, hidden), strict=True):
+        log_p, log_q = full.log_prob(some).double(), layer.log_prob(some).double()
+        found.append((log_p.exp() * (log_p - log_q)).sum(1))
+    return torch.cat(found)
+
+
+def _chunks(layer: OutputLayer, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    size = max(1, _SCORES_AT_ONCE // layer.num_classes)
+    return [tensor.split(size) for tensor in tensors]

@@ -1,0 +1,151 @@
+"""How a random gradient differs from the exact one, from draws of it that are not kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import t
+from torch import Tensor
+
+from softmax_bench.errors import SoftmaxBenchError
+
+GROUPS = 8
+"""Groups that draws are dealt to: of each only the sum is held."""
+
+Statistic = Callable[[list[int]], float]
+"""A number from the groups named."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number known from a sample, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Of a random gradient ``g`` against the exact ``e``, all relative to ``|e|``."""
+
+    bias: Estimate
+    """``|E g - e| / |e|``, without what the finite number of draws adds to it; ``low`` is 0 where
+    the draws cannot tell it from 0."""
+    variance: Estimate
+    """``E |g - E g|^2 / |e|^2``, of one draw."""
+    cosine: Estimate
+    """Mean cosine of the angle between one draw and ``e``."""
+    direction: Estimate
+    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only, which a
+    learning rate makes up for."""
+
+
+class MomentAccumulator:
+    """Takes draws of a gradient, dense or row-sparse, one after the other.
+
+    Holds :data:`GROUPS` sums of the gradient's size, however many draws there are. The squared
+    bias is estimated without bias by the products of different groups' deviations, ``mean over
+    a != b of <d_a, d_b>``, to which their noise, being independent, adds nothing; the variance is
+    what remains of ``E |g - e|^2``. Intervals are Student's by the jackknife over the groups.
+
+    Args:
+        exact: The exact gradient, dense.
+
+    Raises:
+        SoftmaxBenchError: It is zero, so that nothing can be relative to it.
+    """
+
+    def __init__(self, exact: Tensor) -> None:
+        self._exact = exact.detach()
+        self._length = float(torch.linalg.vector_norm(self._exact, dtype=torch.float64))
+        if not self._length > 0:
+            raise SoftmaxBenchError("the exact gradient is zero: nothing can be relative to it")
+        self._sums = [torch.zeros_like(self._exact) for _ in range(GROUPS)]
+        self._squares: list[list[float]] = [[] for _ in range(GROUPS)]
+        self._cosines: list[list[float]] = [[] for _ in range(GROUPS)]
+        self._draws = 0
+
+    @torch.no_grad()
+    def add(self, gradient: Tensor) -> None:
+        """Take one draw."""
+        group = self._draws % GROUPS
+        self._draws += 1
+        self._sums[group].add_(gradient)
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            there = self._exact.index_select(0, gradient.indices()[0]).double()
+            values = gradient.values().double()
+        else:
+            there, values = self._exact.double(), gradient.double()
+        square, product = float((values * values).sum()), float((values * there).sum())
+        self._squares[group].append(max(0.0, square - 2 * product + self._length**2))
+        length = math.sqrt(square)
+        self._cosines[group].append(product / (length * self._length) if length else 0.0)
+
+    @torch.no_grad()
+    def result(self) -> GradientMoments:
+        """What the draws say.
+
+        Raises:
+            SoftmaxBenchError: There are fewer than two draws a group.
+        """
+        if self._draws < 2 * GROUPS:
+            raise SoftmaxBenchError(
+                f"expected at least {2 * GROUPS} draws of the gradient, not {self._draws}"
+            )
+        deviations = [
+            total.div(len(squares)).sub_(self._exact).flatten()
+            for total, squares in zip(self._sums, self._squares, strict=True)
+        ]
+        products = np.array(
+            [[float(torch.dot(a, b)) for b in deviations] for a in deviations]
+        ) / (self._length**2)  # fmt: skip
+        along = np.array([float(torch.dot(d, self._exact.flatten())) for d in deviations])
+        along /= self._length**2
+        squares = np.array([np.mean(group) for group in self._squares]) / self._length**2
+        cosines = np.array([np.mean(group) for group in self._cosines])
+
+        def bias_square(kept: list[int]) -> float:
+            inner = products[np.ix_(kept, kept)]
+            return float(inner.sum() - np.trace(inner)) / (len(kept) * (len(kept) - 1))
+
+        def variance(kept: list[int]) -> float:
+            return float(squares[kept].mean()) - bias_square(kept)
+
+        def cosine(kept: list[int]) -> float:
+            return float(cosines[kept].mean())
+
+        def direction(kept: list[int]) -> float:
+            onto = float(along[kept].mean())
+            length = max(bias_square(kept) + 2 * onto + 1, 1e-30)
+            return (1 + onto) / math.sqrt(length)
+
+        square = _jackknife(bias_square)
+        return GradientMoments(
+            bias=Estimate(
+                *(math.sqrt(max(0.0, x)) for x in (square.value, square.low, square.high))
+            ),
+            variance=_within(_jackknife(variance), 0.0, math.inf),
+            cosine=_within(_jackknife(cosine), -1.0, 1.0),
+            direction=_within(_jackknife(direction), -1.0, 1.0),
+        )
+
+
+def _jackknife(statistic: Statistic) -> Estimate:
+    everything = list(range(GROUPS))
+    whole = statistic(everything)
+    without = np.array([statistic(everything[:g] + everything[g + 1 :]) for g in everything])
+    error = math.sqrt((GROUPS - 1) / GROUPS * float(((without - without.mean()) ** 2).sum()))
+    half = float(t.ppf(0.975, GROUPS - 1)) * error
+    return Estimate(whole, whole - half, whole + half)
+
+
+def _within(estimate: Estimate, low: float, high: float) -> Estimate:
+    return Estimate(
+        *(min(high, max(low, x)) for x in (estimate.value, estimate.low, estimate.high))
+    )
