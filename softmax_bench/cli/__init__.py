@@ -13,6 +13,7 @@ import typer
 
 from softmax_bench.cli.compare import compare
 from softmax_bench.cli.env import env
+from softmax_bench.cli.fidelity import fidelity
 from softmax_bench.cli.layers import list_layers
 from softmax_bench.cli.report import report
 from softmax_bench.cli.run import run
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command("time")(time_layers)
+app.command()(fidelity)
 app.command()(report)
 app.command()(compare)
 app.command("layers")(list_layers)

@@ -149,3 +149,17 @@ def _within(estimate: Estimate, low: float, high: float) -> Estimate:
     return Estimate(
         *(min(high, max(low, x)) for x in (estimate.value, estimate.low, estimate.high))
     )
+
+
+def block_mean(values: Tensor, blocks: int = 20) -> Estimate:
+    """Mean of successive values of a text, and Student's interval from the means of stretches.
+
+    Neighbours resemble each other; stretches of many hardly do, so that their means tell how far
+    the mean of all can be trusted.
+    """
+    means = [float(part.mean()) for part in values.tensor_split(min(blocks, len(values)))]
+    mean = float(values.mean())
+    if len(means) < 2:
+        return Estimate(mean, mean, mean)
+    half = float(t.ppf(0.975, len(means) - 1)) * float(np.std(means, ddof=1)) / len(means) ** 0.5
+    return Estimate(mean, mean - half, mean + half)

@@ -147,7 +147,9 @@ def summary_table(results: Results) -> pd.DataFrame:
     the step time of full softmax at the same V over the layer's own.
     """
     train, speed = _quality(results), _speed(results)
-    if train.empty:
+    if train.empty and speed.empty:
+        table = pd.DataFrame(columns=KEY)
+    elif train.empty:
         table = speed
     elif speed.empty:
         table = train

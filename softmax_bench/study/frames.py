@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from softmax_bench.study.record import Record, SpeedRecord, TrainRecord
-from softmax_bench.study.result import Evaluation
+from softmax_bench.study.record import FidelityRecord, Record, SpeedRecord, TrainRecord
+from softmax_bench.study.result import Estimate, Evaluation
 from softmax_bench.study.store import read_records
+from softmax_bench.study.trial import trial_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,13 @@ class Results:
     cost, memory, and what else the machine did (``disturbance_*``)."""
     ngrams: pd.DataFrame
     """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
+    gradients: pd.DataFrame
+    """One row a layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
+    ``bias``, ``variance``, ``cosine``, ``direction`` with their bounds, and quality of the samples
+    (``effective_samples``, ``log_z_bias`` ...)."""
+    divergences: pd.DataFrame
+    """One row a layer that was trained on the hidden states of a full model: ``divergence`` from
+    that in nats with its bounds, ``nats``, ``log_z_mean`` ..."""
     environments: pd.DataFrame
     """One row a record: the machine it was made on; ``id`` refers to the other tables."""
 
@@ -52,9 +60,15 @@ def frames(records: Sequence[Record]) -> Results:
     curves: list[dict[str, Any]] = []
     speed: list[dict[str, Any]] = []
     ngrams: list[dict[str, Any]] = []
+    gradients: list[dict[str, Any]] = []
+    divergences: list[dict[str, Any]] = []
     environments: list[dict[str, Any]] = []
     for record in records:
         environments.append({"id": record.id, **msgspec.structs.asdict(record.environment)})
+        if isinstance(record, FidelityRecord):
+            gradients += _gradients(record)
+            divergences.append(_divergence(record))
+            continue
         head = {
             "id": record.id,
             "started": record.started,
@@ -108,8 +122,67 @@ def frames(records: Sequence[Record]) -> Results:
         curves=pd.DataFrame(curves),
         speed=pd.DataFrame(speed),
         ngrams=pd.DataFrame(ngrams),
+        gradients=pd.DataFrame(gradients),
+        divergences=pd.DataFrame(divergences),
         environments=pd.DataFrame(environments),
     )
+
+
+def _fidelity_head(record: FidelityRecord) -> dict[str, Any]:
+    trial = record.trial
+    return {
+        "id": record.id,
+        "started": record.started,
+        "layer": trial.layer,
+        "vocab_size": trial.model.vocab_size,
+        "corpus": trial.model.corpus,
+        "num_states": trial.num_states,
+        "num_draws": trial.num_draws,
+        "model": trial_id(trial.model),
+    }
+
+
+def _gradients(record: FidelityRecord) -> list[dict[str, Any]]:
+    rows = []
+    for point in record.result.points:
+        samples = point.samples
+        drawn = (
+            {}
+            if samples is None
+            else {
+                "effective_samples": samples.effective,
+                "effective_samples_low": samples.effective_low,
+                "log_z_bias": samples.log_z_bias,
+                "log_z_sd": samples.log_z_sd,
+            }
+        )
+        rows += [
+            _fidelity_head(record)
+            | {"num_samples": point.num_samples, "of": of}
+            | {
+                key: value
+                for name in moments.__struct_fields__
+                for key, value in _estimate(name, getattr(moments, name)).items()
+            }
+            | drawn
+            for of, moments in (("hidden", point.hidden), ("weight", point.weight))
+        ]
+    return rows
+
+
+def _divergence(record: FidelityRecord) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record.result)
+    fields.pop("points")
+    divergence = fields.pop("divergence")
+    return _fidelity_head(record) | _estimate("divergence", divergence) | fields
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+    }
 
 
 def _quality(**splits: Evaluation) -> dict[str, Any]:

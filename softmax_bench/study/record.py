@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from softmax_bench.study.result import NgramResult, SpeedResult, TrainResult
-from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial
+from softmax_bench.study.result import FidelityResult, NgramResult, SpeedResult, TrainResult
+from softmax_bench.study.trial import FidelityTrial, NgramTrial, SpeedTrial, TrainTrial
 
 SCHEMA_VERSION = 1
 
@@ -68,4 +68,15 @@ class NgramRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ngram", tag_fi
     result: NgramResult
 
 
-Record = TrainRecord | SpeedRecord | NgramRecord
+class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
+    """A layer set against full softmax."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: FidelityTrial
+    environment: Environment
+    result: FidelityResult
+
+
+Record = TrainRecord | SpeedRecord | NgramRecord | FidelityRecord

@@ -141,3 +141,70 @@ class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
     machine_bytes: float | None = None
     """Bytes a second that a large copy reads and writes, measured just before."""
     disturbance: Disturbance | None = None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A number known from a sample, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class GradientMoments(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer's random gradient ``g`` against the exact one ``e``, relative to ``|e|``."""
+
+    bias: Estimate
+    """``|E g - e| / |e|``; ``low`` is 0 where the draws do not tell it from 0."""
+    variance: Estimate
+    """``E |g - E g|^2 / |e|^2`` of one draw."""
+    cosine: Estimate
+    """Of the angle between one draw and ``e``, mean."""
+    direction: Estimate
+    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only."""
+
+
+class SampleQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """The classes that a layer draws, as a sample of the softmax without the target."""
+
+    effective: float
+    """Median effective sample size over hidden states."""
+    effective_low: float
+    """Its lower decile."""
+    log_z_bias: float
+    """Mean of ``log Z' - log Z``, with Z' estimated by the draws."""
+    log_z_sd: float
+
+
+class SamplePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer's gradient at one number of samples."""
+
+    num_samples: int | None
+    """None where the layer has no such option."""
+    hidden: GradientMoments
+    """Gradient with respect to the hidden states."""
+    weight: GradientMoments
+    """Gradient with respect to the rows."""
+    samples: SampleQuality | None
+    """None where the layer draws no sample of the softmax."""
+
+
+class FidelityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How near a layer comes to full softmax."""
+
+    points: list[SamplePoint]
+    """Empty for layers whose parameters are not full softmax's: there is nothing to compare."""
+    learning_rate: float
+    """The best of those tried, by validation."""
+    divergence: Estimate
+    """Mean KL divergence in nats of the distribution that the layer has learned, trained on the
+    model's hidden states with its default number of samples, from the model's own."""
+    tokens: int
+    """Of the test text, over which that mean is taken."""
+    nats: float
+    """Mean negative log-probability of those tokens by the layer."""
+    full_nats: float
+    """The same by the model."""
+    log_z_mean: float | None
+    """Of the trained layer's log-normaliser over those hidden states; None where it has none."""
+    log_z_sd: float | None

@@ -13,7 +13,14 @@ import torch
 
 from softmax_bench.corpora import Corpus
 from softmax_bench.layers import create_layer
-from softmax_bench.lm import LanguageModel, Quality, make_optimizer, make_streams, train
+from softmax_bench.lm import (
+    LanguageModel,
+    Progress,
+    Quality,
+    make_optimizer,
+    make_streams,
+    train,
+)
 from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import (
@@ -61,7 +68,41 @@ def train_trial(
         SoftmaxBenchError: A field of the trial does not fit.
         DivergedError: Training went to NaN or infinity.
     """
-    started = _now()
+    started = now()
+    model, history = train_model(trial, corpus, on_step=on_step)
+    device = torch.device(trial.device)
+    test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
+    last = history[-1]
+    counts = torch.from_numpy(corpus.class_counts).to(device)
+    return TrainRecord(
+        id=trial_id(trial),
+        started=started,
+        trial=trial,
+        environment=describe_machine(),
+        result=TrainResult(
+            train_tokens=last.tokens,
+            train_seconds=last.seconds,
+            parameters=sum(p.numel() for p in model.parameters()),
+            layer_parameters=sum(p.numel() for p in model.layer.parameters()),
+            curve=[
+                CurvePoint(
+                    tokens=point.tokens,
+                    seconds=point.seconds,
+                    train_loss=point.train_loss,
+                    valid_perplexity=point.valid.perplexity,
+                )
+                for point in history
+            ],
+            valid=_evaluation(last.valid, corpus, "valid"),
+            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
+        ),
+    )
+
+
+def train_model(
+    trial: TrainTrial, corpus: Corpus, *, on_step: Callable[[int], None] = lambda tokens: None
+) -> tuple[LanguageModel, list[Progress]]:
+    """The model that the trial trains, and the course of its training; as :func:`train_trial`."""
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
@@ -77,46 +118,18 @@ def train_trial(
     optimizer = make_optimizer(
         trial.optimizer, model.parameters(), model.row_sparse_parameters(), trial.learning_rate
     )
-    valid, test = (
-        make_streams(corpus.split(split), EVALUATION_BATCH, corpus.eos_id).to(device)
-        for split in ("valid", "test")
-    )
     history = train(
         model,
         optimizer,
         make_streams(corpus.train, trial.batch_size, corpus.eos_id).to(device),
-        valid,
+        make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id).to(device),
         window=trial.bptt,
         valid_window=EVALUATION_WINDOW,
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
         on_step=on_step,
     )
-    last = history[-1]
-    counts = torch.from_numpy(corpus.class_counts).to(device)
-    return TrainRecord(
-        id=trial_id(trial),
-        started=started,
-        trial=trial,
-        environment=_environment(),
-        result=TrainResult(
-            train_tokens=last.tokens,
-            train_seconds=last.seconds,
-            parameters=sum(p.numel() for p in model.parameters()),
-            layer_parameters=sum(p.numel() for p in layer.parameters()),
-            curve=[
-                CurvePoint(
-                    tokens=point.tokens,
-                    seconds=point.seconds,
-                    train_loss=point.train_loss,
-                    valid_perplexity=point.valid.perplexity,
-                )
-                for point in history
-            ],
-            valid=_evaluation(last.valid, corpus, "valid"),
-            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
-        ),
-    )
+    return model, history
 
 
 def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
@@ -138,7 +151,7 @@ def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
 
 def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
     """Count the n-grams of a text and evaluate the model of them."""
-    started, begin = _now(), time.perf_counter()
+    started, begin = now(), time.perf_counter()
     model = KneserNey(
         corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
     )
@@ -157,7 +170,7 @@ def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
         id=trial_id(trial),
         started=started,
         trial=trial,
-        environment=_environment(),
+        environment=describe_machine(),
         result=NgramResult(train_seconds=seconds, valid=quality("valid"), test=quality("test")),
     )
 
@@ -179,7 +192,7 @@ def speed_trials(
         budget_seconds: For all together.
         on_round: Told after each round which share of the budget is spent.
     """
-    started = _now()
+    started = now()
     torch.set_num_threads(trials[0].threads)
     machine = measure_machine(torch.device(trials[0].device), getattr(torch, trials[0].dtype))
     steps = {trial_id(trial): _layer_step(trial) for trial in trials}
@@ -205,7 +218,7 @@ def speed_trials(
         result = _speed_result(steps[name], trial, phases, machine, disturbance)
         records.append(
             SpeedRecord(
-                id=name, started=started, trial=trial, environment=_environment(), result=result
+                id=name, started=started, trial=trial, environment=describe_machine(), result=result
             )
         )
     return records
@@ -271,9 +284,11 @@ def _speed_result(
     )
 
 
-def _environment() -> Environment:
+def describe_machine() -> Environment:
+    """The machine and the versions, as records keep them."""
     return msgspec.convert(describe_environment(), Environment)
 
 
-def _now() -> str:
+def now() -> str:
+    """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

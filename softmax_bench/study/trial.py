@@ -67,7 +67,24 @@ class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     order: int
 
 
-Trial = TrainTrial | SpeedTrial | NgramTrial
+class FidelityTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One output layer to set against full softmax, on the hidden states of a trained model."""
+
+    layer: str
+    """Without ``num_samples`` where that is to be varied."""
+    model: TrainTrial
+    """The model with full softmax whose hidden states and rows are taken."""
+    sample_counts: tuple[int, ...]
+    """``num_samples`` at which the layer's gradient is measured, where it has that option."""
+    num_states: int
+    """Hidden states in the batch whose gradient is measured."""
+    num_draws: int
+    """Of that gradient."""
+    learning_rates: tuple[float, ...]
+    """Of which the layer, trained on the model's hidden states, gets the one it does best with."""
+
+
+Trial = TrainTrial | SpeedTrial | NgramTrial | FidelityTrial
 
 
 def trial_id(trial: Trial) -> str:

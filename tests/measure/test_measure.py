@@ -129,9 +129,9 @@ def test_targets_follow_zipf() -> None:
 
 
 def test_environment_names_no_one() -> None:
-    from softmax_bench.study.run import _environment
+    from softmax_bench.study.run import describe_machine
 
-    environment = _environment()
+    environment = describe_machine()
     assert environment.versions["torch"] == torch.__version__
     assert environment.cores >= 1
     assert set(describe_environment()) == set(environment.__struct_fields__)
