@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,12 @@ from softmax_bench.study.trial import trial_id
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def _nothing() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,15 @@ class Results:
     cost, memory, and what else the machine did (``disturbance_*``)."""
     ngrams: pd.DataFrame
     """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
-    gradients: pd.DataFrame
+    environments: pd.DataFrame
+    """One row a record: the machine it was made on; ``id`` refers to the other tables."""
+    gradients: pd.DataFrame = field(default_factory=_nothing)
     """One row a layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
     ``bias``, ``variance``, ``cosine``, ``direction`` with their bounds, and quality of the samples
     (``effective_samples``, ``log_z_bias`` ...)."""
-    divergences: pd.DataFrame
+    divergences: pd.DataFrame = field(default_factory=_nothing)
     """One row a layer that was trained on the hidden states of a full model: ``divergence`` from
     that in nats with its bounds, ``nats``, ``log_z_mean`` ..."""
-    environments: pd.DataFrame
-    """One row a record: the machine it was made on; ``id`` refers to the other tables."""
 
 
 def load_results(path: str | os.PathLike[str]) -> Results:
