@@ -150,10 +150,14 @@ class OutputLayer(nn.Module, ABC):
             return losses.view(target.shape)
         coefficient = kept.to(accumulator(flat.dtype))
         if self.reduction == "mean":
-            coefficient = coefficient / coefficient.sum().clamp(min=1)
+            coefficient = coefficient / self._num_targets(coefficient).clamp(min=1)
         loss = self._loss(flat, ids, coefficient)
         self._check_loss(loss, flat)
         return loss
+
+    def _num_targets(self, kept: Tensor) -> Tensor:
+        """How many targets a mean is over, when ``kept`` (N,) is 1 for each that is not ignored."""
+        return kept.sum()
 
     @abstractmethod
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:

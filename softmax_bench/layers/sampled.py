@@ -72,33 +72,18 @@ class SampledSoftmax(LinearOutputLayer):
             coefficient,
             sample.rows,
             sample.count.log() - sample.log_expected,
-            self._target_offset(target, sample.rows, sample.count).to(hidden.dtype),
+            self.sampler.target_offset(target, sample).to(hidden.dtype),
             penalty=self.penalty,
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample = self.sampler.draw(hidden.device)
         own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
-        own = own + self._target_offset(target, sample.rows, sample.count).to(own.dtype)
+        own = own + self.sampler.target_offset(target, sample).to(own.dtype)
         scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
         scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)
         log_z = torch.logaddexp(own, scores.logsumexp(1))
         return log_z - own + self.penalty * log_z.square()
-
-    def _target_offset(self, target: Tensor, rows: Tensor, count: Tensor) -> Tensor:
-        """Minus the log of the factor that makes up for draws that hit the token's own target.
-
-        Of m draws, m - hits fell on other classes, which have mass 1 - q_t: they are an
-        independent sample of those, to be weighted by m (1 - q_t) / (m - hits). The factor is
-        taken off the target's score instead of put on every other.
-        """
-        if not self.sampler.replacement:
-            return torch.zeros(target.shape, dtype=torch.float64, device=target.device)
-        draws = self.sampler.num_draws
-        place = torch.searchsorted(rows, target).clamp_(max=rows.shape[0] - 1)
-        hits = count.index_select(0, place) * (rows.index_select(0, place) == target)
-        others = torch.log1p(-self.sampler.noise.log_prob(target).exp().clamp(max=1 - 1e-12))
-        return torch.log((draws - hits).clamp(min=1.0)) - math.log(draws) - others
 
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the sample, two row-wise ones for the targets."""

@@ -72,6 +72,31 @@ class SharedSampler(nn.Module):
             return log_q + math.log(self.num_draws)
         return torch.log(-torch.expm1(self.num_draws * torch.log1p(-log_q.exp())))
 
+    def target_offset(self, target: Tensor, sample: Sample) -> Tensor:
+        """Minus the log of the factor that makes up for draws that hit the token's own target.
+
+        Of m draws, m - hits fell on other classes, which have mass 1 - q_t: they are an
+        independent sample of those, to be weighted by m (1 - q_t) / (m - hits). The factor is
+        taken off the target's score instead of put on every other.
+
+        Args:
+            target: (M,) class of each token.
+            sample: What was drawn, or those of it that may be one of these targets.
+
+        Returns:
+            (M,) float64; zeros where repeats do not count.
+        """
+        if not self.replacement:
+            return torch.zeros(target.shape, dtype=torch.float64, device=target.device)
+        hits = torch.zeros(target.shape, dtype=torch.float64, device=target.device)
+        if sample.rows.shape[0]:
+            place = torch.searchsorted(sample.rows, target).clamp_(max=sample.rows.shape[0] - 1)
+            hit = sample.rows.index_select(0, place) == target
+            hits = sample.count.index_select(0, place) * hit
+        others = torch.log1p(-self.noise.log_prob(target).exp().clamp(max=1 - 1e-12))
+        draws = self.num_draws
+        return torch.log((draws - hits).clamp(min=1.0)) - math.log(draws) - others
+
 
 def _draws_for_distinct(noise: Noise, num_samples: int) -> int:
     """The number of draws that give ``num_samples`` distinct classes on average, 0 for all."""

@@ -18,13 +18,14 @@ gradient of ``W``. Everything else is organised so that it costs little beside t
   (:data:`BLOCK_ELEMENTS`) and reused between steps, so memory does not grow with N x V.
 
 The same pass with rows gathered for a sample of classes, the target's score entering apart, is
-the loss of sampled softmax.
+the loss of sampled softmax. With the rows divided over processes, normalisers are joined between
+the two products, so that each process still makes three products with its own rows only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -140,6 +141,8 @@ def softmax_loss(
     first: Float[Tensor, "N"] | None = None,
     excluded: Int[Tensor, "N"] | None = None,
     penalty: float = 0.0,
+    join: Callable[[slice, Tensor], Tensor] | None = None,
+    most_classes: int | None = None,
 ) -> tuple[Float[Tensor, "N"], Gradients]:
     """Log-normalisers of all tokens, and the gradients of their part of the loss.
 
@@ -156,6 +159,11 @@ def softmax_loss(
         first: A score of each token that enters its sum besides those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
         penalty: Weight of the square of ``log Z``.
+        join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
+            those of the sums over all rows, where other processes have the others. Called once a
+            block, in order.
+        most_classes: The most rows that one of these processes has: it decides the blocks, which
+            must be the same in all.
 
     Returns:
         ``log Z`` (N,), and the gradients in ``hidden``, ``weight`` and ``bias``.
@@ -169,7 +177,7 @@ def softmax_loss(
     )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
 
-    for block in token_blocks(num_tokens, num_classes):
+    for block in token_blocks(num_tokens, num_classes if most_classes is None else most_classes):
         h = hidden[block]
         tokens = h.shape[0]
         tiles = class_tiles(tokens, num_classes)
@@ -185,6 +193,8 @@ def softmax_loss(
             exponentials = Exponentials(*operands, careful=True)
             grad_h, references = _sums(exponentials, weight, tiles, parts, gradients.hidden[block])
         log2_z = exponentials.total
+        if join is not None:
+            log2_z = join(block, log2_z)
         log_z = log2_z / LOG2_E
         log_normalizer[block] = log_z
         scale = coefficient[block].to(sums)
@@ -231,6 +241,8 @@ def _sums(
     """
     sums = exponentials.reference.dtype
     total = out if out.dtype == sums else torch.empty(out.shape, dtype=sums, device=out.device)
+    if not tiles:
+        total.zero_()
     references = []
     for tile, part in zip(tiles, parts, strict=True):
         factor = exponentials.write(tile, part)

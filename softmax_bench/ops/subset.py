@@ -63,7 +63,7 @@ def subset_cross_entropy(
         keep_hits: Let a token's own target count among the sample too.
         penalty: Weight of the squared ``log z``.
     """
-    excluded = None if keep_hits else _column_of(target, rows)
+    excluded = None if keep_hits else column_of(target, rows)
     loss: Tensor = _SubsetCrossEntropy.apply(
         hidden,
         weight,
@@ -124,7 +124,7 @@ def subset_logistic(
     return loss
 
 
-def _join(
+def join_rows(
     sample: Gradients,
     rows: Tensor,
     target: Tensor,
@@ -166,7 +166,7 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         log_z, gradients = softmax_loss(
             hidden,
             weight.index_select(0, rows).to(hidden.dtype),
-            _row_bias(bias, rows, row_offset, hidden.dtype),
+            row_bias(bias, rows, row_offset, hidden.dtype),
             coefficient,
             first=own,
             excluded=excluded,
@@ -179,7 +179,7 @@ class _SubsetCrossEntropy(torch.autograd.Function):
             losses = losses + penalty * log_z.square()
         pull = (pull * coefficient).to(hidden.dtype)
         gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
-        weight_gradient, bias_gradient = _join(
+        weight_gradient, bias_gradient = join_rows(
             gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
         )
         if bias is None:
@@ -193,13 +193,13 @@ class _SubsetCrossEntropy(torch.autograd.Function):
         return (*ctx.held.times(grad), *(None,) * 7)
 
 
-def _row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
+def row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
     """Offset of each sampled row: its bias, where there is one, and its correction."""
     offset = row_offset if bias is None else bias.index_select(0, rows) + row_offset
     return offset.to(dtype)
 
 
-def _column_of(target: Tensor, rows: Tensor) -> Tensor:
+def column_of(target: Tensor, rows: Tensor) -> Tensor:
     """Position of each target among the sorted ``rows``, -1 where it is not there."""
     if rows.shape[0] == 0:
         return torch.full_like(target, -1)
@@ -224,10 +224,10 @@ class _SubsetLogistic(torch.autograd.Function):
     ) -> Tensor:
         own, own_rows = target_scores(hidden, weight, bias, target)
         own = own - log_z + target_offset
-        noise_loss, gradients = _logistic_noise(
+        noise_loss, gradients = logistic_noise(
             hidden,
             weight.index_select(0, rows).to(hidden.dtype),
-            _row_bias(bias, rows, row_offset - log_z, hidden.dtype),
+            row_bias(bias, rows, row_offset - log_z, hidden.dtype),
             coefficient,
             row_count,
         )
@@ -236,7 +236,7 @@ class _SubsetLogistic(torch.autograd.Function):
         gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
         # log_z enters every score like a bias shared by all classes, with the other sign.
         log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
-        weight_gradient, bias_gradient = _join(
+        weight_gradient, bias_gradient = join_rows(
             gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
         )
         if bias is None:
@@ -250,7 +250,7 @@ class _SubsetLogistic(torch.autograd.Function):
         return (*ctx.held.times(grad), None, None, None, None, None, None)
 
 
-def _logistic_noise(
+def logistic_noise(
     hidden: Tensor, weight: Tensor, bias: Tensor, coefficient: Tensor, count: Tensor
 ) -> tuple[Tensor, Gradients]:
     """``sum_j count_j softplus(h_n . w_j + b_j)`` of each token, and the weighted gradients.

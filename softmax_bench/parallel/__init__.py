@@ -1,0 +1,24 @@
+"""Output layers too large for one device, and training by several processes.
+
+* :class:`ParallelFullSoftmax`, :class:`ParallelSampledSoftmax`, :class:`ParallelNCE`: the classes
+  are divided over processes, with losses and gradients as in one.
+* :class:`DataParallel`: copies of a whole model, row-sparse gradients included.
+
+``torchrun --nproc-per-node 2 -m softmax_bench.parallel`` trains with both; docs/parallel.md plans
+sizes beyond.
+"""
+
+from softmax_bench.parallel.data import DataParallel
+from softmax_bench.parallel.full import ParallelFullSoftmax
+from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.nce import ParallelNCE
+from softmax_bench.parallel.sampled import ParallelSampledSoftmax
+
+__all__ = [
+    "DataParallel",
+    "ParallelFullSoftmax",
+    "ParallelNCE",
+    "ParallelOptions",
+    "ParallelOutputLayer",
+    "ParallelSampledSoftmax",
+]

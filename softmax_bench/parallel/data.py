@@ -1,0 +1,166 @@
+"""Data-parallel training: copies of a model that learn as one does from the tokens of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.lm import LanguageModel
+from softmax_bench.lm.optimizers import row_gradient
+from softmax_bench.ops import distinct, row_sparse
+from softmax_bench.parallel.exchange import first_ones, padded, side_by_side
+from softmax_bench.parallel.layer import ParallelOutputLayer, all_processes
+
+
+class DataParallel:
+    """A copy of a model on each process, all with the same parameters after every step.
+
+    The gradient is that of the mean loss over the targets of all processes, however many each of
+    them has. Dense gradients are summed; of row-sparse ones the rows are gathered and added up, so
+    that they stay row-sparse, coalesced, and cost what the rows cost.
+
+    Where the model's output layer is divided over the same processes (with ``tokens="divided"``),
+    each keeps its own rows of it, whose gradients are complete already.
+
+    A sampled layer that is not divided draws on each process by its generator: seeded alike, they
+    draw what one process would; seeded apart, more classes in all.
+
+    Args:
+        model: Its parameters and buffers are overwritten by those of the first process.
+        mesh: The processes, in one dimension (default: all of the default group).
+
+    Raises:
+        SoftmaxBenchError: No processes have been started, or the model's layer is divided over
+            processes that should all have the same tokens.
+    """
+
+    def __init__(self, model: LanguageModel, mesh: DeviceMesh | None = None) -> None:
+        layer = model.layer if isinstance(model.layer, ParallelOutputLayer) else None
+        if layer is not None and layer.tokens != "divided":
+            raise SoftmaxBenchError(
+                "in a data-parallel model every process has its own tokens: make the layer with "
+                "tokens='divided'"
+            )
+        self.model = model
+        self.mesh = all_processes(next(model.parameters()).device) if mesh is None else mesh
+        self._loss_is_joint = layer is not None
+        self._divided = [] if layer is None else list(layer.divided_parameters())
+        of_layer = set() if layer is None else {id(p) for p in layer.parameters()}
+        self._copied = [p for p in model.parameters() if id(p) not in of_layer]
+        sparse = {id(p) for p in model.row_sparse_parameters()}
+        self._dense = [p for p in self._copied if id(p) not in sparse]
+        self._row_sparse = [p for p in self._copied if id(p) in sparse]
+        own_rows = {id(p) for p in self._divided}
+        with torch.no_grad():
+            for value in (*model.parameters(), *model.buffers()):
+                if id(value) not in own_rows:
+                    first_ones(value.data, self.mesh)
+
+    def backward(self, loss: Tensor, num_targets: int) -> Tensor:
+        """Gradients of the mean loss over all processes, in every copy.
+
+        Args:
+            loss: What this process's copy gave: the mean over its own targets, or, where the
+                output layer is divided, over all.
+            num_targets: How many targets this process had, ignored ones left out.
+
+        Returns:
+            The mean loss over all processes.
+        """
+        if self._loss_is_joint:
+            loss.backward()
+            joint = loss.detach()
+        else:
+            number = torch.tensor(float(num_targets), dtype=loss.dtype, device=loss.device)
+            in_all = number.clone()
+            dist.all_reduce(in_all, group=self.mesh.get_group())
+            part = loss * (number / in_all.clamp(min=1))
+            part.backward()
+            joint = part.detach().clone()
+            dist.all_reduce(joint, group=self.mesh.get_group())
+        sum_dense(self._dense, self.mesh)
+        sum_rows(self._row_sparse, self.mesh)
+        return joint
+
+    @torch.no_grad()
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
+        """As :func:`softmax_bench.lm.clip_grad_norm`, by the norm over all processes' rows."""
+        device = next(self.model.parameters()).device
+        whole = {id(p): p for p in self.model.parameters() if p.grad is not None}
+        own = [whole.pop(id(p)) for p in self._divided if id(p) in whole]
+        square = _square_norm(own, device)
+        if self._divided:
+            dist.all_reduce(square, group=self.mesh.get_group())
+        norm = (square + _square_norm(whole.values(), device)).sqrt()
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in (*whole.values(), *own):
+            stored = _stored(parameter)
+            stored.mul_(factor.to(stored.dtype))
+        return norm
+
+
+def _stored(parameter: nn.Parameter) -> Tensor:
+    """The numbers of a gradient, without the zeros of a row-sparse one."""
+    assert parameter.grad is not None
+    return row_gradient(parameter)[1] if parameter.grad.is_sparse else parameter.grad
+
+
+def _square_norm(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
+    norms = [torch.linalg.vector_norm(_stored(p), dtype=torch.float64) for p in parameters]
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    return torch.stack([zero, *norms]).square().sum()
+
+
+@torch.no_grad()
+def sum_dense(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Sum dense gradients over processes, all in one exchange; a missing one counts as zeros."""
+    by_type: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        by_type.setdefault(parameter.dtype, []).append(parameter)
+    for alike in by_type.values():
+        gradients = [p.grad for p in alike if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat, group=mesh.get_group())
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+@torch.no_grad()
+def sum_rows(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Sum row-sparse gradients over processes, as coalesced ones; a missing one has no rows.
+
+    Every process gets the rows of all, as many as the one with the most of them has, and adds them
+    up in the same order: the sums are the same to the last bit.
+    """
+    parameters = list(parameters)
+    if not parameters:
+        return
+    device = parameters[0].device
+    gradients = [_rows_and_values(parameter) for parameter in parameters]
+    counts = torch.tensor([len(rows) for rows, _ in gradients], device=device)
+    of_processes = side_by_side(counts.unsqueeze(0), 0, mesh)
+    for place, (parameter, (rows, values)) in enumerate(zip(parameters, gradients, strict=True)):
+        count = of_processes[:, place].unsqueeze(1)
+        length = int(count.max())
+        there = torch.arange(length, device=device) < count
+        all_rows = side_by_side(padded(rows, length).unsqueeze(0), 0, mesh)[there]
+        all_values = side_by_side(padded(values, length).unsqueeze(0), 0, mesh)[there]
+        touched, where = distinct(all_rows)
+        summed = values.new_zeros(len(touched), *values.shape[1:])
+        summed.index_add_(0, where, all_values)
+        parameter.grad = row_sparse(touched, summed, parameter.shape[0])
+
+
+def _rows_and_values(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+    if parameter.grad is None:
+        rows = torch.empty(0, dtype=torch.int64, device=parameter.device)
+        return rows, parameter.new_empty(0, *parameter.shape[1:])
+    return row_gradient(parameter)

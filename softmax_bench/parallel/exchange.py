@@ -1,0 +1,85 @@
+"""How tensors move between processes, and their gradients back: torch's ``DTensor`` does both.
+
+Every function here is a collective: all processes of the mesh must call it, in the same order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+from torch.nn import functional as F
+
+
+def shared(value: Tensor, mesh: DeviceMesh) -> Tensor:
+    """A tensor that all processes have, each about to use it for a part of a sum.
+
+    Nothing is sent; in the backward its gradient is summed over the processes.
+    """
+    return _moved(value, mesh, Replicate(), Replicate(), Partial())
+
+
+def gathered(part: Tensor, mesh: DeviceMesh) -> Tensor:
+    """The parts of all processes one after another, each about to use them for a part of a sum.
+
+    In the backward every process gets its own part of the summed gradient.
+    """
+    return _moved(part, mesh, Shard(0), Replicate(), Partial())
+
+
+def total(part: Tensor, mesh: DeviceMesh) -> Tensor:
+    """The sum over processes, which has the same gradient in each of its parts."""
+    return _moved(part, mesh, Partial(), Replicate(), Replicate())
+
+
+def side_by_side(part: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
+    """The parts of all processes along a dimension, for what all then do alike."""
+    return _moved(part, mesh, Shard(dim), Replicate(), Replicate())
+
+
+def own_part(value: Tensor, mesh: DeviceMesh) -> Tensor:
+    """This process's part of a tensor that all have: equal parts of its first dimension."""
+    return _moved(value, mesh, Replicate(), Shard(0), Shard(0))
+
+
+def _moved(
+    value: Tensor, mesh: DeviceMesh, lies: Placement, goes: Placement, gradient: Placement
+) -> Tensor:
+    if not torch.is_grad_enabled():
+        value = value.detach()
+    held = DTensor.from_local(value, mesh, [lies], run_check=False)
+    if goes != lies:
+        held = held.redistribute(placements=[goes])
+    return held.to_local(grad_placements=[gradient])
+
+
+def most(number: int, mesh: DeviceMesh) -> int:
+    """The greatest of a number of each process."""
+    greatest = torch.tensor(number, device=mesh.device_type)
+    dist.all_reduce(greatest, dist.ReduceOp.MAX, mesh.get_group())
+    return int(greatest)
+
+
+def first_ones(value: Tensor, mesh: DeviceMesh) -> Tensor:
+    """What the first process has, on all of them; ``value`` is overwritten."""
+    dist.broadcast(value, group=mesh.get_group(), group_src=0)
+    return value
+
+
+def padded(part: Tensor, length: int) -> Tensor:
+    """Zeros after a tensor's first dimension, up to a length."""
+    return F.pad(part, (0, 0) * (part.dim() - 1) + (0, length - part.shape[0]))
+
+
+def join_log2_sums(log2_sum: Tensor, parts: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
+    """``log2`` of the sum over processes of ``2^log2_sum`` (N,), and the sum of ``parts`` (N,).
+
+    Two exchanges: of the maxima, and of both sums at once.
+    """
+    maximum = log2_sum.clone()
+    dist.all_reduce(maximum, dist.ReduceOp.MAX, mesh.get_group())
+    sums = torch.stack([(log2_sum - maximum).exp2_(), parts])
+    dist.all_reduce(sums, dist.ReduceOp.SUM, mesh.get_group())
+    return maximum + sums[0].log2_(), sums[1]

@@ -1,0 +1,295 @@
+"""An output layer whose rows are divided over processes: parameters, inference, whole state."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Unpack, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import CommonOptions, OutputLayer
+from softmax_bench.layers.base import log_unigram
+from softmax_bench.layers.gumbel import draw
+from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
+from softmax_bench.ops.exponentials import LOG2_E
+from softmax_bench.parallel.cost import Step
+from softmax_bench.parallel.exchange import (
+    first_ones,
+    gathered,
+    join_log2_sums,
+    most,
+    own_part,
+    padded,
+    shared,
+    side_by_side,
+)
+from softmax_bench.parallel.passes import each
+from softmax_bench.parallel.softmax import SoftmaxPass
+from softmax_bench.parallel.vocabulary import Vocabulary
+
+Tokens = Literal["shared", "divided"]
+
+
+class ParallelOptions(CommonOptions, total=False):
+    """What every parallel layer's constructor takes besides its sizes and its own options."""
+
+    mesh: DeviceMesh | None
+    tokens: Tokens
+
+
+_SCORES_AT_ONCE = 2**22
+"""Scores held at once by ``topk`` and ``sample``."""
+
+
+class ParallelOutputLayer(OutputLayer):
+    """Scores ``h . w_j + b_j``, each by the process that has class j.
+
+    Every method is a collective: all processes call it alike. Loss, gradients and distribution
+    are those of one process with all rows. ``weight`` (V / P, H) and ``bias`` (V / P,) are this
+    process's rows, plain tensors with a plain optimiser, because ``DTensor`` has no row-sparse
+    gradients; so is the state dict, and :meth:`whole_state` and :meth:`load_whole_state` translate
+    to and from that of the layer of one process.
+
+    Args:
+        mesh: The processes, in one dimension (default: all of the default group).
+        tokens: ``"shared"``: all processes give the same hidden states and targets, and get the
+            same results (tensor parallelism). ``"divided"``: each gives its own, any number of
+            them, and gets the results of its own, with the loss over all (an encoder that is
+            trained data-parallel). The gradients of hidden states are complete in both.
+        **common: As for every output layer; ``class_counts`` are those of all classes. The device
+            must be that of the mesh.
+
+    Raises:
+        SoftmaxBenchError: No processes have been started, or an option does not fit.
+    """
+
+    touches_all_rows: ClassVar[bool]
+    """Whether a training step's gradient is dense."""
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        mesh: DeviceMesh | None = None,
+        tokens: Tokens = "shared",
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        if tokens not in get_args(Tokens):
+            raise SoftmaxBenchError(f"tokens must be 'shared' or 'divided', not {tokens!r}")
+        super().__init__(in_features, num_classes, **common)
+        mesh = all_processes(common.get("device")) if mesh is None else mesh
+        self.vocabulary = Vocabulary(num_classes, mesh)
+        self.tokens: Tokens = tokens
+        rows, device, dtype = self.vocabulary.num_rows, mesh.device_type, common.get("dtype")
+        self.weight = nn.Parameter(torch.empty(rows, in_features, device=device, dtype=dtype))
+        if common.get("bias", True):
+            self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+        for parameter in self.row_sparse_parameters():
+            keep_coalesced(parameter)
+
+    @property
+    def mesh(self) -> DeviceMesh:
+        """The processes that the classes are divided over."""
+        return self.vocabulary.mesh
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As in the layer of one process; the rows from a generator of each process's own."""
+        device = self.weight.device
+        seed = first_ones(torch.randint(2**62, (), device=device), self.mesh)
+        generator = torch.Generator(device).manual_seed(int(seed) + self.vocabulary.rank)
+        bound = 1 / math.sqrt(self.in_features)
+        self.weight.uniform_(-bound, bound, generator=generator)
+        if self.bias is not None:
+            self.bias.copy_(self.vocabulary.deal(self._initial_bias()))
+
+    def _initial_bias(self) -> Tensor:
+        if self._counts is None and self.normalised == "no":
+            return torch.zeros(self.num_classes)
+        return log_unigram(self._counts, self.num_classes)
+
+    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """Weight and bias, where a step touches few rows."""
+        if not self.touches_all_rows:
+            yield from self.divided_parameters()
+
+    def divided_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of which every process has its own rows; the others are the same in all."""
+        yield from (p for p in (self.weight, self.bias) if p is not None)
+
+    @torch.no_grad()
+    def whole_state(self) -> dict[str, Tensor]:
+        """The state dict of the same layer in one process: on every process, in its memory."""
+        return {
+            name: self.vocabulary.collect(value) if name in ("weight", "bias") else value
+            for name, value in self.state_dict().items()
+        }
+
+    def load_whole_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take this process's rows from the state dict of the same layer in one process.
+
+        Raises:
+            SoftmaxBenchError: It has another number of classes.
+        """
+        for name in ("weight", "bias"):
+            if name in state and len(state[name]) != self.num_classes:
+                raise SoftmaxBenchError(
+                    f"{name!r} has {len(state[name])} rows, and the layer {self.num_classes} "
+                    "classes: the state must be that of a layer in one process"
+                )
+        self.load_state_dict(
+            {
+                name: self.vocabulary.deal(value) if name in ("weight", "bias") else value
+                for name, value in state.items()
+            }
+        )
+
+    @abstractmethod
+    def traffic(self, num_tokens: int) -> float:
+        """Bytes that each process sends in a training step on ``num_tokens`` targets in all."""
+
+    # Tokens
+
+    def _spread(self, hidden: Tensor, *of_tokens: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states of all processes, and what else belongs to each of them."""
+        if self.tokens == "shared":
+            return shared(hidden, self.mesh), *of_tokens
+        length = most(hidden.shape[0], self.mesh)
+        return (
+            gathered(padded(hidden, length), self.mesh),
+            *(side_by_side(padded(other, length), 0, self.mesh) for other in of_tokens),
+        )
+
+    def _own(self, of_all: Tensor, num_tokens: int) -> Tensor:
+        """What belongs to this process's tokens."""
+        if self.tokens == "shared":
+            return of_all
+        return own_part(of_all, self.mesh)[:num_tokens]
+
+    def _num_targets(self, kept: Tensor) -> Tensor:
+        number = kept.sum()
+        if self.tokens == "divided":
+            dist.all_reduce(number, group=self.mesh.get_group())
+        return number
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        return self._weighted_loss(*self._spread(hidden, target, coefficient))
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return self._own(self._each_loss(*self._spread(hidden, target)), hidden.shape[0])
+
+    @abstractmethod
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        """The loss over the tokens of all processes."""
+
+    @abstractmethod
+    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The loss of each of the tokens of all processes."""
+
+    # Inference
+
+    @torch.no_grad()
+    def log_normalizer(self, hidden: Tensor) -> Tensor:
+        """``log Z`` (...): log of the sum of exponentiated scores over all classes."""
+        flat = self._flatten(hidden)
+        (of_all,) = self._spread(flat)
+        return self._own(self._log_z(of_all), flat.shape[0]).view(hidden.shape[:-1])
+
+    def _log_z(self, hidden: Tensor) -> Tensor:
+        log2_sum = log_sum_exp(hidden, self.weight, self.bias) * LOG2_E
+        return join_log2_sums(log2_sum, torch.zeros_like(log2_sum), self.mesh)[0] / LOG2_E
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        of_all, targets = self._spread(hidden, target)
+        losses = each(SoftmaxPass(self.vocabulary, targets), of_all, self.weight, self.bias)
+        return self._own(-losses, hidden.shape[0])
+
+    def _log_prob(self, hidden: Tensor) -> Tensor:
+        (of_all,) = self._spread(hidden)
+        scores = F.linear(of_all, self.weight, self.bias)
+        missing = self.vocabulary.most_rows - self.vocabulary.num_rows
+        columns = F.pad(scores, (0, missing)).unsqueeze(2)
+        everything = side_by_side(columns, 2, self.mesh).flatten(1)[:, : self.num_classes]
+        return self._own(everything.log_softmax(1), hidden.shape[0])
+
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        (of_all,) = self._spread(hidden)
+        here = min(k, self.vocabulary.num_rows)
+        best = [scores.topk(here) for scores in self._scores_by_chunks(of_all)]
+        values = F.pad(torch.cat([scores for scores, _ in best]), (0, k - here), value=-math.inf)
+        classes = self.vocabulary.classes(torch.cat([rows for _, rows in best]))
+        candidates = side_by_side(F.pad(classes, (0, k - here)), 1, self.mesh)
+        values, place = side_by_side(values, 1, self.mesh).topk(k)
+        values = values - self._log_z(of_all).unsqueeze(1)
+        number = hidden.shape[0]
+        return self._own(values, number), self._own(candidates.gather(1, place), number)
+
+    def _sample(self, hidden: Tensor) -> Tensor:
+        """A process in proportion to its share of Z, then one of its classes.
+
+        So it does not matter whether the processes' generators are alike: the first one's decides
+        between them, and only one of them is asked for the rest.
+        """
+        (of_all,) = self._spread(hidden)
+        log_z = log_sum_exp(of_all, self.weight, self.bias)
+        chosen = first_ones(draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh)
+        drawn = torch.cat([draw(scores.float()) for scores in self._scores_by_chunks(of_all)])
+        classes = self.vocabulary.classes(drawn) * (chosen == self.vocabulary.rank)
+        dist.all_reduce(classes, group=self.mesh.get_group())
+        return self._own(classes, hidden.shape[0])
+
+    def _scores_by_chunks(self, hidden: Tensor) -> Iterator[Tensor]:
+        for some in hidden.split(max(1, _SCORES_AT_ONCE // self.vocabulary.most_rows)):
+            yield F.linear(some, self.weight, self.bias)
+
+    def _target_scores(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The score of one class each, without gradients."""
+        of_all, targets = self._spread(hidden, target)
+        positions, rows = self.vocabulary.owned(targets)
+        own = torch.linalg.vecdot(of_all[positions], self.weight[rows])
+        if self.bias is not None:
+            own = own + self.bias[rows]
+        scores = own.new_zeros(targets.shape).index_copy_(0, positions, own)
+        dist.all_reduce(scores, group=self.mesh.get_group())
+        return self._own(scores, hidden.shape[0])
+
+    def _step(self, num_tokens: int) -> Step:
+        """A training step of this layer, for the cost model."""
+        return Step(
+            tokens=num_tokens,
+            rows=self.vocabulary.num_rows,
+            width=self.in_features,
+            processes=self.vocabulary.size,
+            divided=self.tokens == "divided",
+            bias=self.bias is not None,
+            number_bytes=self.weight.element_size(),
+            sum_bytes=accumulator(self.weight.dtype).itemsize,
+        )
+
+
+def all_processes(device: torch.device | str | None) -> DeviceMesh:
+    """A mesh of all processes.
+
+    Raises:
+        SoftmaxBenchError: There is no default process group.
+    """
+    if not dist.is_initialized():
+        raise SoftmaxBenchError(
+            "the processes must have been joined before: call "
+            "torch.distributed.init_process_group, in a program started by torchrun"
+        )
+    kind = torch.device("cpu" if device is None else device).type
+    return init_device_mesh(kind, (dist.get_world_size(),))

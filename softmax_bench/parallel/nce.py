@@ -1,0 +1,114 @@
+"""Noise-contrastive estimation over classes that are divided over processes."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import Cost
+from softmax_bench.layers.base import log_unigram
+from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.noise import make_noise
+from softmax_bench.parallel import cost
+from softmax_bench.parallel.exchange import shared, total
+from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.logistic import LogisticPass
+from softmax_bench.parallel.noise import SameDraws, draw_here
+from softmax_bench.parallel.passes import each, weighted_sum
+from softmax_bench.parallel.softmax import Drawn
+
+
+class ParallelNCE(ParallelOutputLayer):
+    """Noise-contrastive estimation, each process with V / P of the classes and of the noise.
+
+    All processes draw the same noise, which all tokens share, so the objective is that of one
+    process, draw by draw. Of the loss itself a single number is sent.
+
+    Args:
+        num_samples: Noise classes k a token.
+        noise: As for :class:`~softmax_bench.layers.NCE`.
+        power: Likewise.
+        log_z: A number to fix it, or ``"learned"`` to make it a parameter (started at 0).
+        **common: As for every parallel layer.
+    """
+
+    name = "parallel_nce"
+    scores = "N x k, N x k / P by each process"
+    source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
+    good_for = "the most classes, where scores without a normaliser are wanted afterwards"
+    step_flops = "6 N (num_samples + 1) H / P"
+    exact = False
+    normalised = "by training"
+    touches_all_rows = False
+
+    log_z: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "unigram",
+        power: float = 1.0,
+        log_z: float | str = 0.0,
+        **common: Unpack[ParallelOptions],
+    ) -> None:
+        if isinstance(log_z, str) and log_z != "learned":
+            raise SoftmaxBenchError(f"log_z must be a number or 'learned', not {log_z!r}")
+        self._start = 0.0 if isinstance(log_z, str) else float(log_z)
+        super().__init__(in_features, num_classes, **common)
+        distribution = SameDraws(make_noise(noise, num_classes, self._counts, power), self.mesh)
+        self.sampler = SharedSampler(distribution, num_samples, replacement=True)
+        start = torch.tensor(self._start, dtype=self.weight.dtype)
+        if isinstance(log_z, str):
+            self.log_z = nn.Parameter(start)
+        else:
+            self.register_buffer("log_z", start)
+        self.to(self.weight.device)
+
+    def _initial_bias(self) -> Tensor:
+        return log_unigram(self._counts, self.num_classes) + self._start
+
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        part = weighted_sum(self._draw(target), coefficient, *self._operands(hidden))
+        return total(part, self.mesh)
+
+    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return total(each(self._draw(target), *self._operands(hidden)), self.mesh)
+
+    def _operands(self, hidden: Tensor) -> tuple[Tensor | None, ...]:
+        return hidden, self.weight, self.bias, shared(self.log_z, self.mesh)
+
+    def _draw(self, target: Tensor) -> LogisticPass:
+        sample, rows = draw_here(self.sampler, self.vocabulary, target.device)
+        owned, _ = self.vocabulary.owned(target)
+        of_target = self.sampler.log_expected_count(target[owned])
+        drawn = Drawn(rows, -sample.log_expected, -of_target)
+        return LogisticPass(self.vocabulary, target, drawn, sample.count)
+
+    def unnormalized_target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The target's score less ``log_z``."""
+        flat = self._flatten(hidden)
+        ids, kept = self._check_target(hidden, target)
+        with torch.no_grad():
+            claims = self._target_scores(flat, ids) - self.log_z
+        return (claims * kept).view(target.shape)
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Of one process, on the tokens of all: three products with its part of the noise."""
+        return cost.sampled(self._step(num_tokens), self.sampler.num_samples, learned=self._learned)
+
+    def traffic(self, num_tokens: int) -> float:
+        """Hidden states, their gradients, the drawn ids and the loss."""
+        step = self._step(num_tokens)
+        return cost.logistic_traffic(step, learned=self._learned) + cost.noise_traffic(
+            step, self.sampler.num_draws
+        )
+
+    @property
+    def _learned(self) -> bool:
+        return isinstance(self.log_z, nn.Parameter)

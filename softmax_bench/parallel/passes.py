@@ -1,0 +1,63 @@
+"""Losses whose gradients a pass over this process's rows makes, handed to autograd.
+
+A *pass* takes the weight of each token in the loss, or None where no gradient is wanted, and the
+operands; it gives the loss of each token and the gradients of the operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from softmax_bench.ops.gradients import Held
+
+Gradients = tuple[Tensor | None, ...]
+Pass = Callable[..., tuple[Tensor, Gradients]]
+
+
+def weighted_sum(run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Tensor:
+    """``sum_n coefficient_n loss_n``: loss and gradients in one pass."""
+    loss: Tensor = _WeightedSum.apply(run, coefficient, *operands)
+    return loss
+
+
+def each(run: Pass, *operands: Tensor | None) -> Tensor:
+    """The loss of every token; the backward, which first knows their weights, runs a second pass.
+
+    Their weights must be the same on all processes.
+    """
+    losses: Tensor = _Each.apply(run, *operands)
+    return losses
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Tensor:
+        wanted = any(ctx.needs_input_grad)
+        losses, gradients = run(coefficient if wanted else None, *operands)
+        ctx.held = Held(gradients)
+        return torch.dot(losses, coefficient.to(losses.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *ctx.held.times(grad))
+
+
+class _Each(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Pass, *operands: Tensor | None) -> Tensor:
+        ctx.run = run
+        ctx.save_for_backward(*operands)
+        losses, _ = run(None, *operands)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _, gradients = ctx.run(grad.contiguous(), *ctx.saved_tensors)
+        return (None, *gradients)

@@ -1,0 +1,81 @@
+"""Sampled softmax over classes that are divided over processes."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from softmax_bench.layers import Cost
+from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.noise import make_noise
+from softmax_bench.parallel import cost
+from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.noise import SameDraws, draw_here
+from softmax_bench.parallel.passes import each, weighted_sum
+from softmax_bench.parallel.softmax import Drawn, SoftmaxPass
+
+
+class ParallelSampledSoftmax(ParallelOutputLayer):
+    """Sampled softmax, each process with V / P of the classes and of the sample.
+
+    All processes draw the same sample, so it is the estimator of one process, draw by draw.
+
+    Args:
+        num_samples: Classes shared by the batch (drawn, or distinct on average), in all.
+        noise: As for :class:`~softmax_bench.layers.SampledSoftmax`.
+        power: Likewise.
+        replacement: Likewise.
+        **common: As for every parallel layer.
+    """
+
+    name = "parallel_sampled"
+    scores = "N x S, N x S / P by each process"
+    source = "Jean et al. 2015; divided as in An et al. 2021"
+    good_for = "the most classes, where only training must be fast"
+    step_flops = "6 N (num_samples + 1) H / P"
+    exact = False
+    normalised = "no"
+    touches_all_rows = False
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "log_uniform",
+        power: float = 1.0,
+        replacement: bool = False,
+        **common: Unpack[ParallelOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        proposal = SameDraws(make_noise(noise, num_classes, self._counts, power), self.mesh)
+        self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
+        self.sampler.to(self.weight.device)
+
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        return weighted_sum(self._draw(target), coefficient, hidden, self.weight, self.bias)
+
+    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return each(self._draw(target), hidden, self.weight, self.bias)
+
+    def _draw(self, target: Tensor) -> SoftmaxPass:
+        sample, rows = draw_here(self.sampler, self.vocabulary, target.device)
+        owned, _ = self.vocabulary.owned(target)
+        drawn = Drawn(
+            rows,
+            sample.count.log() - sample.log_expected,
+            self.sampler.target_offset(target[owned], sample),
+        )
+        return SoftmaxPass(self.vocabulary, target, drawn)
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Of one process, on the tokens of all: three products with its part of the sample."""
+        samples = min(self.sampler.num_samples, self.num_classes)
+        return cost.sampled(self._step(num_tokens), samples)
+
+    def traffic(self, num_tokens: int) -> float:
+        """Hidden states, their gradients, the drawn ids, and three numbers a token."""
+        step = self._step(num_tokens)
+        return cost.softmax_traffic(step) + cost.noise_traffic(step, self.sampler.num_draws)

@@ -1,0 +1,122 @@
+"""Cross-entropy over classes that are divided over processes, by a pass over one's own rows.
+
+Each process makes the three products of :func:`softmax_bench.ops.softmax_loss.softmax_loss` with
+its own rows. Between the second and the third the normalisers are joined, so that what a process
+holds is never N x V / P scores, and what is sent of them is three numbers a token.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softmax_bench.ops import accumulator, log_sum_exp
+from softmax_bench.ops.exponentials import LOG2_E
+from softmax_bench.ops.linear import target_scores
+from softmax_bench.ops.softmax_loss import softmax_loss
+from softmax_bench.ops.subset import column_of, join_rows, row_bias
+from softmax_bench.parallel.exchange import join_log2_sums
+from softmax_bench.parallel.passes import Gradients
+from softmax_bench.parallel.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample of classes: the rows of it that this process has."""
+
+    rows: Tensor
+    """(S,) distinct and sorted; may be none."""
+    row_offset: Tensor
+    """(S,) added to the scores of each."""
+    target_offset: Tensor
+    """(M,) added to the scores of the targets that this process has."""
+
+
+@dataclass(frozen=True)
+class SoftmaxPass:
+    """``-log softmax`` of each token's target over all classes, or over it and a sample of others.
+
+    Called with hidden states that all processes have, and with this process's rows and offsets.
+    """
+
+    vocabulary: Vocabulary
+    target: Tensor
+    """(N,) class of each token."""
+    drawn: Drawn | None = None
+    """None: all classes."""
+
+    def __call__(
+        self, coefficient: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Gradients]:
+        """Loss of each token (N,), the same on all processes; gradients by this one's rows."""
+        positions, target = self.vocabulary.owned(self.target)
+        of_owned = hidden[positions]
+        own, own_rows = target_scores(of_owned, weight, bias, target)
+        excluded = None
+        scored, scored_bias = weight, bias
+        if self.drawn is not None:
+            own = own + self.drawn.target_offset.to(own.dtype)
+            scored = weight.index_select(0, self.drawn.rows).to(hidden.dtype)
+            scored_bias = row_bias(bias, self.drawn.rows, self.drawn.row_offset, hidden.dtype)
+            excluded = torch.full_like(self.target, -1)
+            excluded[positions] = column_of(target, self.drawn.rows)
+
+        join = _Join(self, hidden, positions, own)
+        if coefficient is None:
+            log2_sum = log_sum_exp(hidden, scored, scored_bias, excluded=excluded) * LOG2_E
+            log_z = join(slice(0, hidden.shape[0]), log2_sum) / LOG2_E
+            return log_z - join.own, ()
+
+        log_z, gradients = softmax_loss(
+            hidden,
+            scored,
+            scored_bias,
+            coefficient,
+            excluded=excluded,
+            join=join,
+            most_classes=self.vocabulary.most_rows,
+        )
+        share = coefficient[positions].to(own.dtype)
+        # The target's score is among those of all classes, but not among those of a sample.
+        pull = -share if self.drawn is None else share * torch.expm1(own - log_z[positions])
+        pull = pull.to(hidden.dtype)
+        gradients.hidden.index_add_(0, positions, own_rows * pull.unsqueeze(1))
+        of_target = of_owned * pull.unsqueeze(1)
+        weight_gradient, bias_gradient = gradients.weight, gradients.bias
+        if self.drawn is not None:
+            weight_gradient, bias_gradient = join_rows(
+                gradients, self.drawn.rows, target, of_target, pull, weight
+            )
+        else:
+            weight_gradient.index_add_(0, target, of_target)
+            if bias_gradient is not None:
+                bias_gradient.index_add_(0, target, pull)
+        return log_z - join.own, (
+            gradients.hidden,
+            weight_gradient,
+            None if bias is None else bias_gradient,
+        )
+
+
+class _Join:
+    """Joins the normalisers of a block of tokens, and tells everyone the targets' scores."""
+
+    def __init__(self, run: SoftmaxPass, hidden: Tensor, positions: Tensor, own: Tensor) -> None:
+        self._mesh = run.vocabulary.mesh
+        sums = accumulator(hidden.dtype)
+        self._here = hidden.new_zeros(hidden.shape[0], dtype=sums).index_copy_(0, positions, own)
+        self._besides: Tensor | None = None
+        if run.drawn is not None:  # the target enters its token's sum where its class lives
+            absent = hidden.new_full(hidden.shape[:1], -math.inf, dtype=sums)
+            self._besides = absent.index_copy_(0, positions, own * LOG2_E)
+        self.own = torch.empty_like(self._here)
+        """(N,) score of each token's target."""
+
+    def __call__(self, block: slice, log2_sum: Tensor) -> Tensor:
+        if self._besides is not None:
+            log2_sum = torch.logaddexp2(log2_sum, self._besides[block])
+        joined, self.own[block] = join_log2_sums(log2_sum, self._here[block], self._mesh)
+        return joined

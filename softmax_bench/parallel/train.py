@@ -1,0 +1,89 @@
+"""Steps of the shared language model on several processes, and its exact evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.lm import IGNORED, PairedOptimizer, Streams
+from softmax_bench.parallel.data import DataParallel
+
+
+def own_streams(streams: Streams, mesh: DeviceMesh) -> Streams:
+    """This process's share of the streams of a text, as even as can be.
+
+    Raises:
+        SoftmaxBenchError: There are fewer streams than processes.
+    """
+    side_by_side = streams.inputs.shape[1]
+    if side_by_side < mesh.size():
+        raise SoftmaxBenchError(
+            f"{side_by_side} streams of text are too few for {mesh.size()} processes: choose a "
+            "batch of at least one a process"
+        )
+    rank, size = mesh.get_local_rank(), mesh.size()
+    return Streams(
+        streams.inputs.tensor_split(size, 1)[rank].contiguous(),
+        streams.targets.tensor_split(size, 1)[rank].contiguous(),
+    )
+
+
+def train_steps(
+    parallel: DataParallel,
+    optimizer: PairedOptimizer,
+    text: Streams,
+    *,
+    window: int,
+    steps: int,
+    clip_norm: float,
+    on_step: Callable[[float], None] = lambda loss: None,
+) -> list[float]:
+    """Train for a number of steps, passing over this process's ``text`` as often as needed.
+
+    Args:
+        parallel: The model, trained in place.
+        optimizer: Over the model's parameters, the same on all processes.
+        text: From :func:`own_streams`.
+        window: Time steps through which gradients flow back.
+        steps: How many.
+        clip_norm: Greatest joint norm of all gradients.
+        on_step: Called after each step with the mean loss over all processes.
+
+    Returns:
+        The mean loss of every step over all processes.
+    """
+    model = parallel.model.train()
+    losses: list[float] = []
+    while len(losses) < steps:
+        state = None
+        for inputs, targets in text.windows(window):
+            optimizer.zero_grad()
+            loss, state = model(inputs, targets, state)
+            joint = parallel.backward(loss, int((targets != IGNORED).sum()))
+            parallel.clip_grad_norm(clip_norm)
+            optimizer.step()
+            losses.append(float(joint))
+            on_step(losses[-1])
+            if len(losses) == steps:
+                break
+    return losses
+
+
+@torch.no_grad()
+def nats(parallel: DataParallel, text: Streams, window: int) -> float:
+    """Mean exact negative log-probability over the texts of all processes."""
+    model = parallel.model.eval()
+    device = text.inputs.device
+    summed = torch.zeros(2, dtype=torch.float64, device=device)
+    state = None
+    for inputs, targets in text.windows(window):
+        hidden, state = model.hidden(inputs, state)
+        kept = targets != IGNORED
+        log_prob = model.layer.target_log_prob(hidden[kept], targets[kept])
+        summed += torch.stack([-log_prob.double().sum(), kept.sum().double()])
+    dist.all_reduce(summed, group=parallel.mesh.get_group())
+    return float(summed[0] / summed[1])

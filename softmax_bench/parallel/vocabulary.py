@@ -1,0 +1,70 @@
+"""Which process has which classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+
+
+class Vocabulary:
+    """Classes dealt out to the processes of a mesh in turn: class j to process j mod P.
+
+    Contiguous ranges of ids, as in ``ColwiseParallel``, would give nearly all frequent classes,
+    and with them nearly all the work of a sampled loss, to one process where ids are sorted by
+    frequency. Dealt out, every process has its share of them, and sizes differ by one class at
+    most. In the terms of ``DTensor``, a table of V rows is seen as (ceil(V / P), P) rows of which
+    the second dimension is sharded.
+
+    Args:
+        num_classes: Number V of classes.
+        mesh: The P processes, in one dimension.
+
+    Raises:
+        SoftmaxBenchError: The mesh has more than one dimension.
+    """
+
+    def __init__(self, num_classes: int, mesh: DeviceMesh) -> None:
+        if mesh.ndim != 1:
+            raise SoftmaxBenchError(
+                f"the classes need a mesh of one dimension, not {mesh.ndim}: give one of its "
+                "dimensions, mesh['name']"
+            )
+        self.num_classes = num_classes
+        self.mesh = mesh
+        self.size = mesh.size()
+        self.rank = mesh.get_local_rank()
+        self.num_rows = len(range(self.rank, num_classes, self.size))
+        """Classes of this process."""
+        self.most_rows = -(-num_classes // self.size)
+        """Most classes of any process."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
+        return self  # processes cannot be copied; a copied layer is divided over the same ones
+
+    def deal(self, table: Tensor) -> Tensor:
+        """This process's rows of a table of all classes (V, ...)."""
+        return table[self.rank :: self.size]
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """The table of all classes (V, ...), on every process, from each one's rows."""
+        padding = (0, 0) * (rows.dim() - 1) + (0, self.most_rows - self.num_rows)
+        divided = DTensor.from_local(
+            F.pad(rows, padding).unsqueeze(1), self.mesh, [Shard(1)], run_check=False
+        )
+        return divided.full_tensor().flatten(0, 1)[: self.num_classes]
+
+    def classes(self, rows: Tensor) -> Tensor:
+        """Class ids of rows of this process."""
+        return rows * self.size + self.rank
+
+    def owned(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of those ``classes`` (N,) that this process has, and their rows here."""
+        positions = (classes % self.size == self.rank).nonzero().squeeze(1)
+        return positions, torch.div(classes[positions], self.size, rounding_mode="floor")

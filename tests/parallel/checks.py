@@ -1,0 +1,383 @@
+"""What two processes together must do as one does alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
+from torch.nn import functional as F
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import NCE, FullSoftmax, OutputLayer, SampledSoftmax, create_layer
+from softmax_bench.lm import (
+    LanguageModel,
+    PairedOptimizer,
+    Streams,
+    clip_grad_norm,
+    evaluate,
+    make_optimizer,
+    make_streams,
+)
+from softmax_bench.ops import softmax_loss
+from softmax_bench.parallel import (
+    ParallelFullSoftmax,
+    ParallelNCE,
+    ParallelOutputLayer,
+    ParallelSampledSoftmax,
+)
+from softmax_bench.parallel.data import DataParallel
+from softmax_bench.parallel.layer import all_processes
+from softmax_bench.parallel.traffic import Traffic
+from softmax_bench.parallel.train import nats, own_streams, train_steps
+from softmax_bench.testing import check_output_layer
+from tests.parallel.processes import CHECKS, check
+
+__all__ = ["CHECKS"]
+
+H = 8
+PAIRS: list[tuple[type[OutputLayer], type[ParallelOutputLayer], dict[str, Any]]] = [
+    (FullSoftmax, ParallelFullSoftmax, {}),
+    (FullSoftmax, ParallelFullSoftmax, {"bias": False}),
+    (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9}),
+    (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "replacement": True}),
+    (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "noise": "unigram", "bias": False}),
+    (NCE, ParallelNCE, {"num_samples": 9, "log_z": 0.5}),
+    (NCE, ParallelNCE, {"num_samples": 9, "log_z": "learned"}),
+]
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
+"""Absolute; losses and gradients are of the order of 1."""
+
+
+def rank() -> int:
+    return dist.get_rank()
+
+
+def step(
+    layer: OutputLayer, hidden: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Loss, gradient of the hidden states, and gradients by name, of one step."""
+    layer.zero_grad()
+    hidden = hidden.clone().requires_grad_()
+    loss = layer(hidden, target)
+    (
+        loss if loss.dim() == 0 else loss @ torch.linspace(1, 2, len(loss), dtype=loss.dtype)
+    ).backward()
+    assert hidden.grad is not None
+    return loss.detach(), hidden.grad, gradients(layer)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: parameter.grad.to_dense()
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def whole_gradients(layer: ParallelOutputLayer, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    collect = layer.vocabulary.collect
+    return {n: collect(g) if n in ("weight", "bias") else g for n, g in own.items()}
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Many blocks of tokens and tiles of classes, as sizes beyond tests have."""
+    with (
+        mock.patch.object(softmax_loss, "BLOCK_ELEMENTS", 256),
+        mock.patch.object(softmax_loss, "MIN_BLOCK_TOKENS", 4),
+        mock.patch.object(softmax_loss, "TILE_ELEMENTS", 16),
+    ):
+        yield
+
+
+def pair(
+    single: type[OutputLayer], parallel: type[ParallelOutputLayer], options: dict[str, Any],
+    classes: int, dtype: torch.dtype, **also: Any,
+) -> tuple[OutputLayer, ParallelOutputLayer]:  # fmt: skip
+    counts = torch.randint(0, 20, (classes,)).clamp(min=0) + (torch.arange(classes) == 0)
+    alone = single(H, classes, class_counts=counts, dtype=dtype, **options, **also)
+    together = parallel(H, classes, class_counts=counts, dtype=dtype, **options, **also)
+    together.load_whole_state(alone.state_dict())
+    return alone, together
+
+
+def drawn(layer: OutputLayer, hidden: Tensor, target: Tensor) -> Any:
+    torch.manual_seed(5)
+    return step(layer, hidden, target)
+
+
+@check
+def losses_and_gradients_are_those_of_one_process() -> None:
+    kinds = [(torch.float64, "mean"), (torch.float64, "none"), (torch.float32, "mean")]
+    for (single, parallel, options), classes, (dtype, reduction) in itertools.product(
+        PAIRS, (1, 2, 5, 700), kinds
+    ):
+        torch.manual_seed(classes)
+        alone, together = pair(single, parallel, options, classes, dtype, reduction=reduction)
+        hidden, target = torch.randn(11, H, dtype=dtype), torch.randint(classes, (11,))
+        target[3] = -100
+        wanted = drawn(alone, hidden, target)
+        if rank() == 1:
+            torch.manual_seed(99)  # a generator in another state must not matter
+            found = step(together, hidden, target)
+        else:
+            found = drawn(together, hidden, target)
+        loss, of_hidden, own = found
+        torch.testing.assert_close(loss, wanted[0], rtol=0, atol=TOLERANCE[dtype])
+        torch.testing.assert_close(of_hidden, wanted[1], rtol=0, atol=TOLERANCE[dtype])
+        torch.testing.assert_close(
+            whole_gradients(together, own), wanted[2], rtol=0, atol=TOLERANCE[dtype]
+        )
+
+
+@check
+def each_process_with_tokens_of_its_own() -> None:
+    for single, parallel, options in PAIRS:
+        for reduction in ("mean", "none"):
+            alone, together = pair(
+                single, parallel, options, 700, torch.float64, reduction=reduction
+            )
+            together.tokens = "divided"
+            hidden, target = torch.randn(11, H).double(), torch.randint(700, (11,))
+            target[1] = -100
+            here = slice(0, 4) if rank() == 0 else slice(4, 11)
+            if reduction == "none":  # each process weighs its own tokens
+                hidden, target = hidden[:8], target[:8]
+                here = slice(4 * rank(), 4 * rank() + 4)
+                alone.reduction = "none"
+            loss, of_hidden, own = drawn(together, hidden[here], target[here])
+            if reduction == "none":
+                weights = torch.linspace(1, 2, 4).double().repeat(2)
+                states = hidden.clone().requires_grad_()
+                torch.manual_seed(5)
+                losses = alone(states, target)
+                (losses @ weights).backward()
+                assert states.grad is not None
+                wanted = losses.detach()[here], states.grad, gradients(alone)
+            else:
+                wanted = drawn(alone, hidden, target)
+            torch.testing.assert_close(loss, wanted[0])
+            torch.testing.assert_close(of_hidden, wanted[1][here])
+            torch.testing.assert_close(whole_gradients(together, own), wanted[2])
+            torch.testing.assert_close(
+                together.log_prob(hidden[here]), alone.log_prob(hidden)[here]
+            )
+            torch.testing.assert_close(
+                together.target_log_prob(hidden[here], target[here]),
+                alone.target_log_prob(hidden, target)[here],
+            )
+            for one, other in zip(
+                together.topk(hidden[here], 5), alone.topk(hidden, 5), strict=True
+            ):
+                torch.testing.assert_close(one, other[here])
+            claims = alone.unnormalized_target_log_prob(hidden, target)
+            if claims is not None:
+                found = together.unnormalized_target_log_prob(hidden[here], target[here])
+                torch.testing.assert_close(found, claims[here])
+
+
+@check
+def many_blocks_of_tokens_and_tiles_of_classes() -> None:
+    for single, parallel, options in PAIRS:
+        alone, together = pair(single, parallel, options, 701, torch.float64)
+        hidden, target = torch.randn(50, H).double(), torch.randint(701, (50,))
+        wanted = drawn(alone, hidden, target)
+        with small_blocks():
+            loss, of_hidden, own = drawn(together, hidden, target)
+        torch.testing.assert_close(loss, wanted[0])
+        torch.testing.assert_close(of_hidden, wanted[1])
+        torch.testing.assert_close(whole_gradients(together, own), wanted[2])
+
+
+@check
+def the_whole_contract() -> None:
+    for _, parallel, options in PAIRS:
+
+        def factory(width: int, classes: int, **also: Any) -> OutputLayer:
+            return parallel(width, classes, **options, **also)  # noqa: B023
+
+        check_output_layer(factory, sizes=(1, 2, 3, 17))
+
+
+@check
+def states_go_both_ways_and_wrong_ones_are_refused() -> None:
+    alone, together = pair(
+        NCE, ParallelNCE, {"log_z": "learned", "num_samples": 3}, 13, torch.float64
+    )
+    whole = together.whole_state()
+    assert whole.keys() == alone.state_dict().keys()
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(whole[name], value, rtol=0, atol=0)
+    before = together.weight.detach().clone()
+    with pytest.raises(SoftmaxBenchError, match="7 rows"):
+        together.load_whole_state({"weight": torch.zeros(7, H), "bias": torch.zeros(7)})
+    assert torch.equal(together.weight, before)
+
+
+@check
+def fresh_rows_differ_between_processes_with_equal_generators() -> None:
+    layer = ParallelFullSoftmax(H, 10)
+    first, second = layer.whole_state()["weight"].view(5, 2, H).unbind(1)
+    assert not torch.isclose(first, second).any()
+
+
+@check
+def torchs_own_loss_parallel_gives_the_same() -> None:
+    alone, together = pair(FullSoftmax, ParallelFullSoftmax, {}, 500, torch.float64)
+    hidden, target = torch.randn(40, H).double(), torch.randint(500, (40,))
+    of_torch = nn.Linear(H, 500, dtype=torch.float64)
+    of_torch.load_state_dict(alone.state_dict())
+    mesh = all_processes("cpu")
+    style = ColwiseParallel(output_layouts=Shard(1), use_local_output=False)
+    parallelize_module(of_torch, mesh, style)
+    states = hidden.clone().requires_grad_()
+    with loss_parallel(), Traffic() as theirs:
+        loss = F.cross_entropy(of_torch(states), target)
+        loss.backward()
+    with Traffic() as ours:
+        own_loss, of_hidden, own = step(together, hidden, target)
+    of_theirs: Any = loss.detach()
+    assert isinstance(of_theirs, DTensor)
+    torch.testing.assert_close(own_loss, of_theirs.full_tensor())
+    torch.testing.assert_close(of_hidden, states.grad)
+    for name, gradient in whole_gradients(together, own).items():
+        of_theirs = of_torch.get_parameter(name).grad
+        assert isinstance(of_theirs, DTensor)
+        torch.testing.assert_close(gradient, of_theirs.full_tensor())
+    assert ours.bytes == theirs.bytes  # the maximum and the sum of a token in one exchange less
+    assert ours.exchanges < theirs.exchanges
+
+
+@check
+def bytes_sent_are_those_of_the_cost_model() -> None:
+    for tokens in ("shared", "divided"):
+        for _, parallel, options in PAIRS:
+            layer = parallel(H, 300, tokens=tokens, **options)
+            number = 24 if tokens == "shared" else 12
+            with Traffic() as traffic:
+                step(layer, torch.randn(number, H), torch.randint(300, (number,)))
+            assert traffic.bytes == layer.traffic(24), (layer, traffic.sent, layer.traffic(24))
+
+
+def language_model(layer: OutputLayer) -> LanguageModel:
+    return LanguageModel(layer, encoder="gru", embedding_size=H)
+
+
+def text(classes: int) -> Streams:
+    tokens = torch.randint(classes, (6 * 40 - 3,)).numpy()  # the last stream has ignored places
+    return make_streams(tokens, 6, 0)
+
+
+@check
+def data_parallel_training_is_that_of_one_process_on_the_joint_batch() -> None:
+    classes, windows, mesh = 90, text(90), all_processes("cpu")
+    for layer, options in (
+        ("full", {}),
+        ("hierarchical", {}),
+        ("sampled", {"num_samples": 20}),
+        ("nce", {"num_samples": 20}),
+    ):
+        for clip_norm in (1e9, 0.05):
+            models = []
+            for number in range(2):
+                torch.manual_seed(0 if number == 0 else 1 + rank())
+                models.append(language_model(create_layer(layer, H, classes, **options)).double())
+            alone, copy = models
+            if rank() == 0:  # what the first process has is what all begin with
+                copy.load_state_dict(alone.state_dict())
+            together = DataParallel(copy, mesh)
+            optimizers = [
+                make_optimizer("adam", m.parameters(), m.row_sparse_parameters(), 0.01)
+                for m in models
+            ]
+            torch.manual_seed(3)
+            wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
+            torch.manual_seed(3)
+            found = train_steps(
+                together, optimizers[1], own_streams(windows, mesh),
+                window=10, steps=6, clip_norm=clip_norm,
+            )  # fmt: skip
+            torch.testing.assert_close(found, wanted)
+            torch.testing.assert_close(copy.state_dict(), alone.state_dict())
+            for name, parameter in copy.named_parameters():
+                of_alone = alone.get_parameter(name).grad
+                assert parameter.grad is not None
+                assert of_alone is not None
+                assert parameter.grad.is_sparse == of_alone.is_sparse, name
+                if of_alone.is_sparse:
+                    assert parameter.grad.is_coalesced(), name
+                    assert torch.equal(parameter.grad.indices(), of_alone.coalesce().indices()), (
+                        name
+                    )
+            assert (
+                abs(nats(together, own_streams(windows, mesh), 7) - nats_alone(alone, windows))
+                < 1e-9
+            )
+
+
+def plain_steps(
+    model: LanguageModel, optimizer: PairedOptimizer, windows: Streams, clip_norm: float
+) -> list[float]:
+    losses: list[float] = []
+    while len(losses) < 6:
+        state = None
+        for inputs, targets in windows.windows(10):
+            optimizer.zero_grad()
+            loss, state = model(inputs, targets, state)
+            loss.backward()
+            clip_grad_norm(model.parameters(), clip_norm)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            if len(losses) == 6:
+                break
+    return losses
+
+
+def nats_alone(model: LanguageModel, windows: Streams) -> float:
+    return evaluate(model, windows, 7).nats
+
+
+@check
+def an_encoder_of_copies_with_a_divided_layer_is_that_of_one_process() -> None:
+    classes, windows, mesh = 91, text(91), all_processes("cpu")
+    for single, parallel, options in PAIRS:
+        for clip_norm in (1e9, 0.05):
+            torch.manual_seed(0)
+            layer, divided = pair(single, parallel, options, classes, torch.float64)
+            divided.tokens = "divided"
+            alone, copy = language_model(layer).double(), language_model(divided).double()
+            state = {n: v for n, v in alone.state_dict().items() if not n.startswith("layer.")}
+            copy.load_state_dict(state, strict=False)
+            together = DataParallel(copy, mesh)
+            optimizers = [
+                make_optimizer("adagrad", m.parameters(), m.row_sparse_parameters(), 0.1)
+                for m in (alone, copy)
+            ]
+            torch.manual_seed(3)
+            wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
+            torch.manual_seed(3)
+            found = train_steps(
+                together, optimizers[1], own_streams(windows, mesh),
+                window=10, steps=6, clip_norm=clip_norm,
+            )  # fmt: skip
+            torch.testing.assert_close(found, wanted)
+            torch.testing.assert_close(divided.whole_state(), layer.state_dict())
+            for name in state:
+                torch.testing.assert_close(copy.state_dict()[name], alone.state_dict()[name])
+            own = own_streams(windows, mesh)
+            assert abs(nats(together, own, 7) - nats_alone(alone, windows)) < 1e-9
+
+
+@check
+def a_layer_that_wants_shared_tokens_is_refused_in_a_data_parallel_model() -> None:
+    with pytest.raises(SoftmaxBenchError, match="tokens='divided'"):
+        DataParallel(language_model(ParallelFullSoftmax(H, 5)))

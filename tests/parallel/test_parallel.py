@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.parallel.checks import CHECKS
+from tests.parallel.processes import run_checks
+
+
+@pytest.fixture(scope="session")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return run_checks(tmp_path_factory.mktemp("processes"))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_two_processes(name: str, outcomes: dict[str, str]) -> None:
+    assert name in outcomes, "not run: a check before it failed"
+    assert not outcomes[name], outcomes[name]
