@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from softmax_bench.errors import SoftmaxBenchError
@@ -13,23 +14,20 @@ from softmax_bench.lm import IGNORED, PairedOptimizer, Streams
 from softmax_bench.parallel.data import DataParallel
 
 
-def own_streams(streams: Streams, mesh: DeviceMesh) -> Streams:
-    """This process's share of the streams of a text, as even as can be.
+def own_windows(text: Streams, length: int, mesh: DeviceMesh) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of this process's share of the streams of a text, as even as can be.
 
     Raises:
         SoftmaxBenchError: There are fewer streams than processes.
     """
-    side_by_side = streams.inputs.shape[1]
-    if side_by_side < mesh.size():
+    size, rank = mesh.size(), mesh.get_local_rank()
+    if text.batch_size < size:
         raise SoftmaxBenchError(
-            f"{side_by_side} streams of text are too few for {mesh.size()} processes: choose a "
-            "batch of at least one a process"
+            f"{text.batch_size} streams of text are too few for {size} processes: choose a batch "
+            "of at least one a process"
         )
-    rank, size = mesh.get_local_rank(), mesh.size()
-    return Streams(
-        streams.inputs.tensor_split(size, 1)[rank].contiguous(),
-        streams.targets.tensor_split(size, 1)[rank].contiguous(),
-    )
+    for inputs, targets in text.windows(length):
+        yield inputs.tensor_split(size, 1)[rank], targets.tensor_split(size, 1)[rank]
 
 
 def train_steps(
@@ -42,12 +40,12 @@ def train_steps(
     clip_norm: float,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train for a number of steps, passing over this process's ``text`` as often as needed.
+    """Train for a number of steps, passing over this process's streams as often as needed.
 
     Args:
         parallel: The model, trained in place.
         optimizer: Over the model's parameters, the same on all processes.
-        text: From :func:`own_streams`.
+        text: The whole text, of which each process takes some streams.
         window: Time steps through which gradients flow back.
         steps: How many.
         clip_norm: Greatest joint norm of all gradients.
@@ -60,7 +58,7 @@ def train_steps(
     losses: list[float] = []
     while len(losses) < steps:
         state = None
-        for inputs, targets in text.windows(window):
+        for inputs, targets in own_windows(text, window, parallel.mesh):
             optimizer.zero_grad()
             loss, state = model(inputs, targets, state)
             joint = parallel.backward(loss, int((targets != IGNORED).sum()))
@@ -75,12 +73,11 @@ def train_steps(
 
 @torch.no_grad()
 def nats(parallel: DataParallel, text: Streams, window: int) -> float:
-    """Mean exact negative log-probability over the texts of all processes."""
+    """Mean exact negative log-probability of a text, each process reading some streams."""
     model = parallel.model.eval()
-    device = text.inputs.device
-    summed = torch.zeros(2, dtype=torch.float64, device=device)
+    summed = torch.zeros(2, dtype=torch.float64, device=text.device)
     state = None
-    for inputs, targets in text.windows(window):
+    for inputs, targets in own_windows(text, window, parallel.mesh):
         hidden, state = model.hidden(inputs, state)
         kept = targets != IGNORED
         log_prob = model.layer.target_log_prob(hidden[kept], targets[kept])

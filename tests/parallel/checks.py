@@ -37,7 +37,7 @@ from softmax_bench.parallel import (
 from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.layer import all_processes
 from softmax_bench.parallel.traffic import Traffic
-from softmax_bench.parallel.train import nats, own_streams, train_steps
+from softmax_bench.parallel.train import nats, train_steps
 from softmax_bench.testing import check_output_layer
 from tests.parallel.processes import CHECKS, check
 
@@ -303,7 +303,7 @@ def data_parallel_training_is_that_of_one_process_on_the_joint_batch() -> None:
             wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
             torch.manual_seed(3)
             found = train_steps(
-                together, optimizers[1], own_streams(windows, mesh),
+                together, optimizers[1], windows,
                 window=10, steps=6, clip_norm=clip_norm,
             )  # fmt: skip
             torch.testing.assert_close(found, wanted)
@@ -318,10 +318,7 @@ def data_parallel_training_is_that_of_one_process_on_the_joint_batch() -> None:
                     assert torch.equal(parameter.grad.indices(), of_alone.coalesce().indices()), (
                         name
                     )
-            assert (
-                abs(nats(together, own_streams(windows, mesh), 7) - nats_alone(alone, windows))
-                < 1e-9
-            )
+            assert abs(nats(together, windows, 7) - nats_alone(alone, windows)) < 1e-9
 
 
 def plain_steps(
@@ -366,15 +363,14 @@ def an_encoder_of_copies_with_a_divided_layer_is_that_of_one_process() -> None:
             wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
             torch.manual_seed(3)
             found = train_steps(
-                together, optimizers[1], own_streams(windows, mesh),
+                together, optimizers[1], windows,
                 window=10, steps=6, clip_norm=clip_norm,
             )  # fmt: skip
             torch.testing.assert_close(found, wanted)
             torch.testing.assert_close(divided.whole_state(), layer.state_dict())
             for name in state:
                 torch.testing.assert_close(copy.state_dict()[name], alone.state_dict()[name])
-            own = own_streams(windows, mesh)
-            assert abs(nats(together, own, 7) - nats_alone(alone, windows)) < 1e-9
+            assert abs(nats(together, windows, 7) - nats_alone(alone, windows)) < 1e-9
 
 
 @check
