@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,11 @@ def store(tmp_path: Path) -> Path:
             write_record(folder, speed_record(layer, size, seconds))
             write_record(folder, train_record(layer, size, 100.0 + number + size / 1000))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs: not that of the person who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTMAX_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

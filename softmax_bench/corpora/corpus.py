@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from softmax_bench.corpora.encode import encode
+from softmax_bench.corpora.named import find_corpus
 from softmax_bench.corpora.synthetic import SyntheticLanguage
-from softmax_bench.corpora.text import SPLITS, read_text
-from softmax_bench.corpora.vocabulary import END_OF_LINE, UNKNOWN, Ids, Vocabulary
+from softmax_bench.corpora.text import find_files
+from softmax_bench.corpora.tokens import Ids, count, stretches, token_hash
+from softmax_bench.corpora.vocabulary import END_OF_LINE, UNKNOWN, Vocabulary
 from softmax_bench.errors import SoftmaxBenchError
 
 SYNTHETIC = "synthetic"
@@ -24,10 +27,15 @@ _HELD_OUT_TOKENS = 20_000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids by split; ids are in falling order of frequency."""
+    """Token ids by split; ids are in falling order of frequency.
+
+    The ids of a text are mapped from a file: they are read where they are looked at.
+    """
 
     name: str
     vocab_size: int
+    sha256: str
+    """Hash of all tokens and the vocabulary: equal only for equal prediction tasks."""
     train: Ids
     valid: Ids
     test: Ids
@@ -48,7 +56,9 @@ class Corpus:
         """How many tokens of a split are ``<unk>``."""
         if self.unknown_id is None:
             return 0
-        return int(np.count_nonzero(self.split(split) == self.unknown_id))
+        return sum(
+            int(np.count_nonzero(part == self.unknown_id)) for part in stretches(self.split(split))
+        )
 
     def adjusted_nats(self, nats: float, split: str) -> float:
         """Mean nats a token where ``<unk>`` must also say which of its types was meant.
@@ -64,37 +74,41 @@ class Corpus:
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
         """(V,) how often each type occurs in the training text."""
-        return np.bincount(self.train, minlength=self.vocab_size)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of all tokens and the vocabulary: equal only for equal prediction tasks."""
-        digest = hashlib.sha256(f"{self.vocab_size}".encode())
-        for split in SPLITS:
-            tokens = self.split(split).astype("<i4")
-            digest.update(len(tokens).to_bytes(8, "little"))
-            digest.update(tokens.tobytes())
-        if self.vocabulary is not None:
-            digest.update("\n".join(self.vocabulary.words).encode())
-        return digest.hexdigest()
+        return count(self.train, self.vocab_size)
 
 
 def load_corpus(
-    spec: str, *, vocab_size: int | None = None, seed: int = 0, tokens: int | None = None
+    spec: str,
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    tokens: int | None = None,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> Corpus:
     """Load a text, or make the synthetic language.
 
+    Token ids are stored, so that a text is read once for all vocabulary sizes and never again.
+
     Args:
-        spec: ``"synthetic"``, or the path of a text file or of a folder with train, valid and
-            test files.
+        spec: ``"synthetic"``; the path of a text file or of a folder with train, valid and test
+            files; the name of either in ``data_dir``; or the name of a corpus that can be fetched
+            (:data:`softmax_bench.corpora.named.NAMED`). What is found first counts.
         vocab_size: Number of types. By default all types of the training text; 10,000 for the
             synthetic language.
         seed: Of the synthetic language.
         tokens: Training tokens of the synthetic language, 1,000,000 by default.
+        data_dir: Folder of corpora; that in the environment variable ``SOFTMAX_BENCH_DATA`` by
+            default.
+        cache_dir: Folder for what is kept between runs: token ids and fetched corpora. That in
+            ``SOFTMAX_BENCH_CACHE`` by default, or else the user's cache folder. It may be deleted
+            at any time.
 
     Raises:
-        SoftmaxBenchError: See :func:`softmax_bench.corpora.text.read_text` and
-            :class:`SyntheticLanguage`; or ``tokens`` is less than 1.
+        SoftmaxBenchError: See :func:`softmax_bench.corpora.named.find_corpus`,
+            :func:`softmax_bench.corpora.text.find_files`,
+            :func:`softmax_bench.corpora.encode.encode` and :class:`SyntheticLanguage`; or
+            ``tokens`` is less than 1.
     """
     if spec == SYNTHETIC:
         return _synthetic(
@@ -102,18 +116,32 @@ def load_corpus(
             seed,
             _SYNTHETIC_TOKENS if tokens is None else tokens,
         )
-    path = Path(spec)
-    vocabulary, splits = read_text(path, vocab_size)
+    cache = cache_dir or _folder_of("SOFTMAX_BENCH_CACHE") or _user_cache()
+    name, path = find_corpus(spec, data_dir or _folder_of("SOFTMAX_BENCH_DATA"), cache)
+    text = encode(find_files(path), vocab_size, cache / "tokens")
+    vocabulary = Vocabulary(text.types, text.unknown_types)
     return Corpus(
-        name=path.resolve().name,
+        name=name,
         vocab_size=len(vocabulary),
+        sha256=text.sha256,
         vocabulary=vocabulary,
         unknown_id=vocabulary.ids.get(UNKNOWN),
         eos_id=vocabulary.ids[END_OF_LINE],
-        train=splits["train"],
-        valid=splits["valid"],
-        test=splits["test"],
+        train=text.splits["train"],
+        valid=text.splits["valid"],
+        test=text.splits["test"],
     )
+
+
+def _folder_of(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
+
+
+def _user_cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("softmax-bench"))
 
 
 def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
@@ -128,11 +156,13 @@ def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
         for (split, length), stream in zip(lengths.items(), streams, strict=True)
     }
     true = {split: float(np.exp(-language.log_prob(text).mean())) for split, text in texts.items()}
+    ids = {split: text.astype(np.int32) for split, text in texts.items()}
     return Corpus(
         name=SYNTHETIC,
         vocab_size=vocab_size,
+        sha256=token_hash(vocab_size, ids, None),
         true_perplexity=true,
-        train=texts["train"].astype(np.int32),
-        valid=texts["valid"].astype(np.int32),
-        test=texts["test"].astype(np.int32),
+        train=ids["train"],
+        valid=ids["valid"],
+        test=ids["test"],
     )

@@ -1,64 +1,65 @@
-"""Texts as people have them: one file, or a folder with a file a split."""
+"""Texts as people have them: one file, a folder with a file a split, or folders of shards."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-
-from softmax_bench.corpora.vocabulary import (
-    END_OF_LINE,
-    Ids,
-    TypeIndex,
-    Vocabulary,
-    choose_vocabulary,
-)
 from softmax_bench.errors import SoftmaxBenchError
 
 SPLITS = ("train", "valid", "test")
+WHOLE = "whole"
+"""In the place of the splits where a text is a single file, which is yet to be cut."""
+PIECE = 2**18
+"""Bytes of a piece of text. Its words stay in the processor's cache until they are counted."""
+
+Files = Mapping[str, tuple[Path, ...]]
+"""The files of each split, or of the whole."""
+
 _LOOKED_AT = 8192
 """Bytes at the start of a file that tell whether it is binary."""
 _SUFFIXES = (".txt", ".txt.gz", ".tokens")
 """Of the texts in a folder; ``.tokens`` as in WikiText's ``wiki.train.tokens``."""
+_BILLION = {
+    "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
+    "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
+    "test": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050",
+}
+"""Shards of the One Billion Word corpus; published perplexities are those of this test shard."""
 
 
-def read_text(path: Path, vocab_size: int | None) -> tuple[Vocabulary, dict[str, Ids]]:
-    """Token ids of every split of the text at ``path``.
+def find_files(path: Path) -> Files:
+    """The files of the text at ``path``.
 
-    Tokens are separated by white space, and every line ends in ``<eos>``. A single file is cut
-    into 90 % training, 5 % validation and 5 % test text, in this order and at line ends: splits
-    of mixed lines would have neighbours of the test lines in the training text.
-
-    Args:
-        path: A text file, or a folder with ``train.txt``, ``valid.txt`` and ``test.txt`` (or
-            gzip of them, or with a prefix: ``ptb.train.txt``).
-        vocab_size: Number of types to keep, all of the training text by default.
+    It is a file; or a folder that has for each split a file (``train.txt``, the same with a
+    prefix: ``ptb.train.txt``, ``wiki.train.tokens``, or gzip of it) or a folder of shards, read
+    in the order of their names; or the One Billion Word corpus as it is distributed.
 
     Raises:
-        SoftmaxBenchError: There is no such text, it is empty, binary, not UTF-8 or a broken
-            gzip, or the vocabulary is larger than it offers.
+        SoftmaxBenchError: There is no such text.
     """
-    index = TypeIndex()
-    if path.is_dir():
-        numbers = {split: _encode(_find_split(path, split), index)[0] for split in SPLITS}
-    elif path.is_file():
-        whole, line_ends = _encode(path, index)
-        numbers = _cut(path, whole, line_ends)
-    else:
+    if path.is_file():
+        return {WHOLE: (path,)}
+    if not path.is_dir():
         raise SoftmaxBenchError(
-            f"no text at {path}: expected a text file, a folder with train, valid and test "
-            "files, or 'synthetic'"
+            f"no text at {path}: expected a text file, or a folder with train, valid and test files"
         )
-    counts = np.bincount(numbers["train"], minlength=len(index.numbers))
-    needs_unknown = any(bool((counts[numbers[split]] == 0).any()) for split in SPLITS)
-    vocabulary, ids = choose_vocabulary(index, counts, vocab_size, needs_unknown=needs_unknown)
-    return vocabulary, {split: ids[numbers[split]] for split in SPLITS}
+    billion = {split: tuple(sorted(path.glob(pattern))) for split, pattern in _BILLION.items()}
+    if all(billion.values()):
+        return billion
+    return {split: _find_split(path, split) for split in SPLITS}
 
 
-def _find_split(folder: Path, split: str) -> Path:
+def _find_split(folder: Path, split: str) -> tuple[Path, ...]:
+    if (folder / split).is_dir():
+        shards = [file for file in sorted((folder / split).iterdir()) if file.is_file()]
+        shards = [file for file in shards if not file.name.startswith(".")]
+        if shards:
+            return tuple(shards)
     for suffix in _SUFFIXES:
         names = [folder / f"{split}{suffix}", *sorted(folder.glob(f"*.{split}{suffix}"))]
         found = [path for path in names if path.is_file()]
@@ -67,54 +68,85 @@ def _find_split(folder: Path, split: str) -> Path:
                 f"{folder} has more than one {split} text: {', '.join(p.name for p in found)}"
             )
         if found:
-            return found[0]
+            return (found[0],)
     wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
     raise SoftmaxBenchError(
-        f"{folder} has no {split} text: looked for {wanted}, and for the same with a prefix "
-        f"(as in ptb.{split}.txt)"
+        f"{folder} has no {split} text: looked for {wanted}, for the same with a prefix "
+        f"(as in ptb.{split}.txt), and for a folder {split} of shards"
     )
 
 
-def _encode(path: Path, index: TypeIndex) -> tuple[Ids, Ids]:
-    """Provisional numbers of all tokens of a file, and where its lines end."""
-    parts: list[Ids] = []
-    ends: list[Ids] = []
-    total = 0
-    for chunk in _chunks(path):
-        # One split of a whole chunk is much faster than one a line.
-        tokens = chunk.replace("\n", f" {END_OF_LINE} ").split()
-        numbers = index.encode(tokens)
-        is_end = numbers == index.numbers[END_OF_LINE]
-        ends.append((np.flatnonzero(is_end) + 1 + total).astype(np.int32))
-        parts.append(numbers)
-        total += len(numbers)
-    if total == sum(map(len, ends)):
-        raise SoftmaxBenchError(f"{path} is empty: expected text, tokens separated by blanks")
-    return np.concatenate(parts), np.concatenate(ends)
+def content_hash(files: Files) -> str:
+    """sha256 of the files' content as it lies on disk, split by split; their names don't count.
+
+    Raises:
+        SoftmaxBenchError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for split, paths in files.items():
+        for path in paths:
+            try:
+                packing = "gzip" if _is_gzip(path) else "plain"
+                digest.update(f"{split} {packing} {path.stat().st_size}\n".encode())
+                with path.open("rb") as file:
+                    while block := file.read(2**20):
+                        digest.update(block)
+            except OSError as error:
+                raise SoftmaxBenchError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
 
 
-def _chunks(path: Path, size: int = 2**22) -> Iterator[str]:
-    """The text of a file in pieces of whole lines; the last line gets its end if it has none."""
-    rest = b""
-    read = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+def pieces(
+    path: Path, size: int = PIECE, on_bytes: Callable[[int], None] = lambda count: None
+) -> Iterator[str]:
+    """The text of a file in pieces that end where a word ends; a last line gets its end.
+
+    Args:
+        path: A file of UTF-8, or gzip of it (by its name's ending).
+        size: Bytes of a piece, about; a longer word is one piece.
+        on_bytes: Called with the number of bytes of the file that were read.
+
+    Raises:
+        SoftmaxBenchError: The file is binary, not UTF-8, or a broken gzip.
+    """
+    begun: list[bytes] = []  # a word, or more, whose end was not yet read
+    offset = 0
+    line_open = False
+    for block in _blocks(path, size, on_bytes):
+        line_open = not block.endswith(b"\n")
+        # \r is no place to cut: \n may follow. Other white space of Unicode is rare.
+        cut = max(block.rfind(b"\n"), block.rfind(b" "), block.rfind(b"\t")) + 1
+        if not cut:
+            begun.append(block)
+            continue
+        piece = b"".join([*begun, block[:cut]])
+        begun = [block[cut:]]
+        yield _decode(path, piece, offset)
+        offset += len(piece)
+    if line_open:
+        yield _decode(path, b"".join([*begun, b"\n"]), offset)
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _blocks(path: Path, size: int, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    with path.open("rb") as raw:
+        file: BinaryIO = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw  # type: ignore[assignment]
+        place = 0
         while True:
             try:
-                data = file.read(size)
+                block = file.read(size)
             except (OSError, EOFError, zlib.error) as error:
                 raise SoftmaxBenchError(
                     f"{path} is not a whole gzip file ({error}): fetch or pack it again"
                 ) from error
-            if not data:
-                break
-            line_end = data.rfind(b"\n") + 1
-            piece, rest = (
-                (rest + data[:line_end], data[line_end:]) if line_end else (b"", rest + data)
-            )
-            yield _decode(path, piece, read)
-            read += len(piece)
-    if rest:
-        yield _decode(path, rest, read) + "\n"
+            on_bytes(raw.tell() - place)
+            place = raw.tell()
+            if not block:
+                return
+            yield block
 
 
 def _decode(path: Path, data: bytes, offset: int) -> str:
@@ -132,20 +164,3 @@ def _decode(path: Path, data: bytes, offset: int) -> str:
             f"{path} is not UTF-8: byte {offset + error.start} is 0x{data[error.start]:02x}; "
             "convert it, for example with iconv -f latin1 -t utf-8"
         ) from error
-
-
-def _cut(path: Path, numbers: Ids, line_ends: Ids) -> dict[str, Ids]:
-    if len(line_ends) < len(SPLITS):
-        raise SoftmaxBenchError(
-            f"{path} has {len(line_ends)} lines: at least 3 are needed to cut it into train, "
-            "valid and test"
-        )
-    lines = len(line_ends)
-    held_out = max(1, lines // 20)
-    train_end = int(line_ends[lines - 2 * held_out - 1])
-    valid_end = int(line_ends[lines - held_out - 1])
-    return {
-        "train": numbers[:train_end],
-        "valid": numbers[train_end:valid_end],
-        "test": numbers[valid_end:],
-    }

@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from softmax_bench.corpora.tokens import Ids
 from softmax_bench.errors import SoftmaxBenchError
 
 UNKNOWN = "<unk>"
 END_OF_LINE = "<eos>"
-
-Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class TypeIndex:
 
 
 def choose_vocabulary(
-    index: TypeIndex, counts: npt.NDArray[np.int64], size: int | None, *, needs_unknown: bool
+    types: Sequence[str], counts: npt.NDArray[np.int64], size: int | None
 ) -> tuple[Vocabulary, Ids]:
     """The ``size`` most frequent training types, and the id of every provisional number.
 
@@ -57,10 +56,9 @@ def choose_vocabulary(
     ``<eos>`` always is, however rare: every split begins after one.
 
     Args:
-        index: All types met, in training or elsewhere.
+        types: All types met, in training or elsewhere, by provisional number.
         counts: How often each occurs in the training text.
         size: Wanted size, ``<unk>`` and ``<eos>`` included; all training types by default.
-        needs_unknown: Whether the other splits hold types that the training text does not.
 
     Returns:
         The vocabulary, and an array that maps provisional numbers to ids.
@@ -68,10 +66,13 @@ def choose_vocabulary(
     Raises:
         SoftmaxBenchError: ``size`` is less than 2 or more than the training text offers.
     """
-    unknown, end_of_line = index.numbers[UNKNOWN], index.numbers[END_OF_LINE]
-    counts = np.append(counts, np.zeros(len(index.numbers) - len(counts), dtype=np.int64))
-    types = int(np.count_nonzero(counts))
-    offered = types + int(counts[unknown] == 0 and needs_unknown)
+    words = list(types)
+    needs_unknown = bool((counts == 0).any())  # a type that only other splits have
+    if UNKNOWN not in words:
+        words.append(UNKNOWN)
+        counts = np.append(counts, 0)
+    unknown, end_of_line = words.index(UNKNOWN), words.index(END_OF_LINE)
+    offered = int(np.count_nonzero(counts)) + int(counts[unknown] == 0 and needs_unknown)
     if size is None:
         size = offered
     if size < 2:
@@ -84,13 +85,12 @@ def choose_vocabulary(
     # Stable: of equally frequent types the one met first comes first.
     order = np.argsort(-counts, kind="stable")
     kept = order[:size]
-    if size < types or needs_unknown:
+    if size < np.count_nonzero(counts) or needs_unknown:
         others = kept[kept != unknown][: size - 1]
         if end_of_line not in others:
             others[-1] = end_of_line
         rest = counts.sum() - counts[others].sum()  # all that <unk> stands for
         kept = np.insert(others, np.searchsorted(-counts[others], -rest, side="right"), unknown)
-    words = list(index.numbers)
     ids = np.full(len(words), -1, dtype=np.int32)
     ids[kept] = np.arange(len(kept), dtype=np.int32)
     left_out = 0

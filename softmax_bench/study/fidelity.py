@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.corpora.vocabulary import Ids
+from softmax_bench.corpora.tokens import Ids
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import FullSoftmax, OutputLayer, create_layer, parse_spec
 from softmax_bench.layers.linear import LinearOutputLayer

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import msgspec
+import numpy as np
 import torch
 
 from softmax_bench.corpora import Corpus
@@ -163,7 +164,9 @@ def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
         words = corpus.split(split)
         log_prob = torch.from_numpy(model.log_prob(words))
         return _evaluation(
-            summarise_log_probs(log_prob, torch.from_numpy(words).long(), counts), corpus, split
+            summarise_log_probs(log_prob, torch.from_numpy(words.astype(np.int64)), counts),
+            corpus,
+            split,
         )
 
     return NgramRecord(

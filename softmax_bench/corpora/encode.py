@@ -1,0 +1,157 @@
+"""From text to token ids: one pass that numbers the types as it meets them, then a table.
+
+The numbers of a text are stored once; the ids of each vocabulary size are read off them and stored
+too. Both are keyed by the content of the text, not by its name or date.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from softmax_bench.corpora.progress import byte_progress
+from softmax_bench.corpora.text import SPLITS, WHOLE, Files, content_hash, pieces
+from softmax_bench.corpora.tokens import (
+    Ids,
+    Tokens,
+    append_tokens,
+    count,
+    describe,
+    map_tokens,
+    read_tokens,
+    stretches,
+    tokens_file,
+)
+from softmax_bench.corpora.vocabulary import END_OF_LINE, TypeIndex, choose_vocabulary
+from softmax_bench.corpora.whole_folder import whole_folder
+from softmax_bench.errors import SoftmaxBenchError
+
+_FORMAT = 1
+"""Part of the key of what is stored: to be raised when the same text gives other tokens."""
+
+
+def encode(files: Files, vocab_size: int | None, cache: Path) -> Tokens:
+    """Token ids of a text, read from ``cache`` or made and stored there.
+
+    Tokens are separated by white space, and every line ends in ``<eos>``. A single file is cut
+    into 90 % training, 5 % validation and 5 % test text, in this order and at line ends: splits
+    of mixed lines would have neighbours of the test lines in the training text. One of fewer than
+    three lines (text8 has one) is cut between words.
+
+    Memory is that of the types, however long the text.
+
+    Args:
+        files: The text.
+        vocab_size: Number of types to keep, all of the training text by default.
+        cache: Folder.
+
+    Raises:
+        SoftmaxBenchError: The text is empty, binary, not UTF-8 or a broken gzip, the vocabulary
+            is larger than it offers, or the cache cannot be written.
+    """
+    key = f"{content_hash(files)[:32]}-{_FORMAT}"
+    kept = "all" if vocab_size is None else str(vocab_size)
+    return _stored(
+        cache / f"{key}-{kept}",
+        lambda folder: _choose(
+            _stored(cache / f"{key}-types", lambda first: _number(files, first)),
+            vocab_size,
+            folder,
+        ),
+    )
+
+
+def _stored(folder: Path, make: Callable[[Path], None]) -> Tokens:
+    if folder.is_dir():
+        tokens = read_tokens(folder)
+        if tokens is not None:
+            return tokens
+        logging.getLogger(__name__).warning("%s is damaged: it is made anew", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    with whole_folder(folder) as made:
+        make(made)
+    tokens = read_tokens(folder)
+    if tokens is None:
+        raise SoftmaxBenchError(f"what was written to {folder} is not what is read from it")
+    return tokens
+
+
+def _number(files: Files, folder: Path) -> None:
+    """Number all tokens of a text; types in order of first appearance."""
+    index = TypeIndex()
+    ends: list[int] = []
+    total = 0
+    size = sum(path.stat().st_size for paths in files.values() for path in paths)
+    with (
+        tokens_file(folder).open("wb") as out,
+        byte_progress("counting words", size) as on_bytes,
+    ):
+        for paths in files.values():
+            has_words = False
+            for path in paths:
+                for piece in pieces(path, on_bytes=on_bytes):
+                    # One split of a whole piece is much faster than one a line.
+                    numbers = index.encode(piece.replace("\n", f" {END_OF_LINE} ").split())
+                    append_tokens(out, numbers)
+                    total += len(numbers)
+                    if not has_words:
+                        has_words = bool((numbers != index.numbers.get(END_OF_LINE, -1)).any())
+            if not has_words:
+                raise SoftmaxBenchError(
+                    f"{paths[0]} is empty: expected text, tokens separated by blanks"
+                )
+            ends.append(total)
+    if list(files) == [WHOLE]:
+        ends = _cut_whole(map_tokens(folder), index.numbers[END_OF_LINE], files[WHOLE][0])
+    describe(folder, list(index.numbers), ends)
+
+
+def _cut_whole(tokens: Ids, end_of_line: int, path: Path) -> list[int]:
+    """Where the splits of a text in a single file end."""
+    lines = sum(int(np.count_nonzero(part == end_of_line)) for part in stretches(tokens))
+    if lines >= len(SPLITS):
+        held_out = max(1, lines // 20)
+        return [
+            _end_of_line(tokens, end_of_line, lines - 2 * held_out),
+            _end_of_line(tokens, end_of_line, lines - held_out),
+            len(tokens),
+        ]
+    if len(tokens) < len(SPLITS):
+        raise SoftmaxBenchError(
+            f"{path} has {len(tokens)} tokens: at least 3 are needed to cut it into train, "
+            "valid and test"
+        )
+    held_out = max(1, len(tokens) // 20)
+    return [len(tokens) - 2 * held_out, len(tokens) - held_out, len(tokens)]
+
+
+def _end_of_line(tokens: Ids, end_of_line: int, line: int) -> int:
+    """Where the line with this number, counted from 1, ends."""
+    seen = start = 0
+    for part in stretches(tokens):
+        places = np.flatnonzero(part == end_of_line)
+        if seen + len(places) >= line:
+            return start + int(places[line - seen - 1]) + 1
+        seen += len(places)
+        start += len(part)
+    raise AssertionError("the text has fewer lines than were counted")
+
+
+def _choose(numbered: Tokens, vocab_size: int | None, folder: Path) -> None:
+    """Write the ids of a vocabulary of the most frequent types."""
+    counts = count(numbered.splits["train"], len(numbered.types))
+    vocabulary, ids = choose_vocabulary(numbered.types, counts, vocab_size)
+    with (
+        tokens_file(folder).open("wb") as out,
+        byte_progress("writing token ids", 4 * sum(map(len, numbered.splits.values()))) as on_bytes,
+    ):
+        for split in SPLITS:
+            for part in stretches(numbered.splits[split]):
+                append_tokens(out, ids[part])
+                on_bytes(part.nbytes)
+    ends = np.cumsum([len(numbered.splits[split]) for split in SPLITS]).tolist()
+    describe(folder, vocabulary.words, ends, unknown_types=vocabulary.unknown_types)
