@@ -20,7 +20,7 @@ class BlackOut(SampledSoftmax):
     each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The sample is shared by the
     batch; where it holds a token's own target, that one is left out for the token. As the sample
     grows the gradient tends to that of the target's log odds ``-log(p_t / (1 - p_t))`` under the
-    full softmax, since a target is never among its own negatives.
+    full softmax, since a target is never among its own negatives; its bias falls like 1/k^2.
 
     Args:
         num_samples: Classes shared by the batch, drawn with replacement.

@@ -24,7 +24,7 @@ class SampledSoftmax(LinearOutputLayer):
     always there, once, and needs no correction. So the loss is an estimate of the exact
     cross-entropy and tends to it as samples grow. With replacement, a token's own target among
     the draws is left out and the rest weighted up, which makes the gradient exactly unbiased
-    when q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1).
+    when q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1), whenever there is a rest.
 
     Args:
         num_samples: Classes shared by the batch (drawn, or distinct on average).
