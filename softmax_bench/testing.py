@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.layers.base import OutputLayer, Reduction
+from softmax_bench.lm.checkpoint import memory, recall
 
 Factory = Callable[..., OutputLayer]
 """Called as ``factory(in_features, num_classes, class_counts=..., dtype=...)``."""
@@ -43,6 +44,7 @@ def check_output_layer(
         _check_loss(layer, every_gradient=every_gradient)
         _check_reductions(layer)
         _check_state(factory, layer, counts)
+        _check_memory(factory, layer, counts)
         _check_refusals(layer)
     _check_empty(factory)
 
@@ -175,6 +177,36 @@ def _check_state(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
     assert log_prob.dtype == torch.float32, "layer.float() must make a float32 layer"
     loss = single(hidden.float(), torch.zeros(3, dtype=torch.int64))
     assert loss.dtype == torch.float32, "the loss must have the layer's type"
+
+
+def _check_memory(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
+    """In the middle of training another layer takes over parameters and buffers."""
+    layer = copy.deepcopy(layer)
+    other = factory(6, layer.num_classes, class_counts=counts, dtype=torch.float64)
+    hidden = _hidden(layer, 4)
+    target = torch.randint(layer.num_classes, (4,))
+
+    def train(one: OutputLayer) -> Tensor:
+        one.zero_grad()
+        loss = one(hidden, target)
+        loss.backward()
+        with torch.no_grad():
+            for parameter in one.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(0.1 * parameter.grad.to_dense())
+        return loss.detach()
+
+    for _ in range(3):
+        train(layer)
+    recall(other, memory(layer))
+    losses = []
+    for one in (layer, other):
+        torch.manual_seed(7)
+        losses.append(torch.stack([train(one), train(one)]))
+    assert torch.equal(*losses), (
+        "what a layer remembers from step to step must be in parameters and buffers: a layer that "
+        "was given them must go on alike"
+    )
 
 
 def _check_refusals(layer: OutputLayer) -> None:

@@ -85,6 +85,9 @@ class OutputLayer(nn.Module, ABC):
 
     Hidden states are taken in the parameters' type. Under ``torch.autocast`` the training step
     multiplies in the lower type and sums in float32; exact evaluation stays in the parameters'.
+    What a layer remembers from step to step is a parameter or a buffer (``persistent=False`` keeps
+    it out of the state dict), and it draws from torch's generators: so training that was stopped
+    goes on as if it had not been.
 
     Args:
         in_features: Size H of a hidden state.

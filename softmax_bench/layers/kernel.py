@@ -36,6 +36,7 @@ class KernelSampledSoftmax(ProposalSoftmax):
     step_flops = "6 N (k + 1) H + 2 N (sqrt(V) D^2 + k sqrt(V) D)"
 
     projection: Tensor
+    _sums: Tensor
 
     def __init__(
         self,
@@ -62,9 +63,11 @@ class KernelSampledSoftmax(ProposalSoftmax):
         if dimensions == in_features:
             projection = torch.eye(in_features)
         self.register_buffer("projection", (projection / math.sqrt(dimensions)).to(self.weight))
+        self._blocks = BlockSums(num_classes).to(self.weight.device)
+        self._remember("_sums")
 
     def _snapshot(self) -> None:
-        self._blocks = BlockSums(self.weight @ self.projection)
+        self._blocks.fill(self.weight @ self.projection)
         vectors = self._blocks.vectors
         self._sums = (vectors.transpose(1, 2) @ vectors).flatten(1)
 

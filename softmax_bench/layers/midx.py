@@ -35,6 +35,16 @@ class MIDXSoftmax(ProposalSoftmax):
     good_for = "few samples, nearly as good as draws from the softmax itself"
     step_flops = "6 N (k + 1) H + 4 N K H"
 
+    _first: Tensor
+    _second: Tensor
+    _members: Tensor
+    _running: Tensor
+    _log_mass: Tensor
+    _below: Tensor
+    _cell_mass: Tensor
+    _first_place: Tensor
+    _last_place: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -51,6 +61,10 @@ class MIDXSoftmax(ProposalSoftmax):
             in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
         )
         self.codewords = min(codewords, num_classes)
+        self._remember(
+            "_first", "_second", "_members", "_running", "_log_mass", "_below", "_cell_mass",
+            "_first_place", "_last_place",
+        )  # fmt: skip
 
     def _snapshot(self) -> None:
         rows = self.weight.detach()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Self, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost
@@ -38,6 +38,8 @@ class ProposalSoftmax(LinearOutputLayer):
     exact = False
     normalised = "no"
 
+    _steps: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -53,11 +55,20 @@ class ProposalSoftmax(LinearOutputLayer):
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
         self.refresh = refresh
-        self._steps = 0
+        self._remember("_steps")
+        self._restart()
+
+    def _remember(self, *names: str) -> None:
+        """Name the tensors that last from step to step; see :class:`OutputLayer`."""
+        for name in names:
+            self.register_buffer(name, None, persistent=False)
+
+    def _restart(self) -> None:
+        self._steps = torch.zeros((), dtype=torch.int64, device="cpu")  # read at every step
 
     @abstractmethod
     def _snapshot(self) -> None:
-        """Take what the proposal needs from the rows as they are."""
+        """Take what the proposal needs from the rows as they are, into buffers."""
 
     @abstractmethod
     def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +79,15 @@ class ProposalSoftmax(LinearOutputLayer):
         """Draws and their log-probabilities, from a snapshot not older than ``refresh`` steps."""
         # Probabilities in the parameters' type also under autocast: they correct the loss.
         with torch.autocast(hidden.device.type, enabled=False):
-            if self._steps % self.refresh == 0:
+            if int(self._steps) % self.refresh == 0:
                 self._snapshot()
             self._steps += self.training
             return self._propose(hidden.detach().to(self.weight.dtype))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._steps = 0  # the snapshot does not move with the parameters: take another
-        return super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)
+        self._restart()  # probabilities that were moved to another type are not exact
+        return self
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         drawn, log_q = self.propose(hidden)
@@ -106,24 +118,33 @@ class ProposalSoftmax(LinearOutputLayer):
         )
 
 
-class BlockSums:
+class BlockSums(nn.Module):
     """Draws classes in two steps: a block of about sqrt(V) classes, then a class of the block.
 
     Exact for every proposal whose mass over a block costs no more than that of a class.
     """
 
-    def __init__(self, vectors: Tensor) -> None:
-        num_classes, width = vectors.shape
+    vectors: Tensor
+    """(C, B, D), filled up with zeros."""
+    used: Tensor
+    """(C,) how many of a block's classes there are."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
         self.block = math.isqrt(num_classes - 1) + 1
         blocks = math.ceil(num_classes / self.block)
-        padded = vectors.new_zeros(blocks * self.block, width)
-        padded[:num_classes] = vectors
-        self.vectors = padded.view(blocks, self.block, width)
-        """(C, B, D), filled up with zeros."""
-        self.num_classes = num_classes
-        self.used = torch.full((blocks,), self.block, device=vectors.device)
-        self.used[-1] = num_classes - (blocks - 1) * self.block
-        """(C,) how many of a block's classes there are."""
+        used = torch.full((blocks,), self.block)
+        used[-1] = num_classes - (blocks - 1) * self.block
+        self.register_buffer("used", used, persistent=False)
+        self.register_buffer("vectors", None, persistent=False)
+
+    def fill(self, vectors: Tensor) -> None:
+        """Take the vectors (V, D) of all classes."""
+        width = vectors.shape[1]
+        padded = vectors.new_zeros(self.used.shape[0] * self.block, width)
+        padded[: self.num_classes] = vectors
+        self.vectors = padded.view(-1, self.block, width)
 
     def draw(
         self,

@@ -39,6 +39,7 @@ class RandomFourierSoftmax(ProposalSoftmax):
     step_flops = "6 N (k + 1) H + 4 N D (H + sqrt(V) (1 + k))"
 
     frequencies: Tensor
+    _sums: Tensor
 
     def __init__(
         self,
@@ -61,13 +62,15 @@ class RandomFourierSoftmax(ProposalSoftmax):
         generator = torch.Generator().manual_seed(0)
         frequencies = math.sqrt(nu) * torch.randn(in_features, features, generator=generator)
         self.register_buffer("frequencies", frequencies.to(self.weight))
+        self._blocks = BlockSums(num_classes).to(self.weight.device)
+        self._remember("_sums")
 
     def _features(self, vectors: Tensor) -> Tensor:
         angles = F.normalize(vectors, dim=1) @ self.frequencies
         return torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
 
     def _snapshot(self) -> None:
-        self._blocks = BlockSums(self._features(self.weight))
+        self._blocks.fill(self._features(self.weight))
         self._sums = self._blocks.vectors.sum(1)
 
     def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

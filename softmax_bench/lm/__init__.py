@@ -1,5 +1,7 @@
 """The shared language model: the model, its training, its exact evaluation."""
 
+from softmax_bench.lm.checkpoint import Checkpoint
+from softmax_bench.lm.code_version import code_version
 from softmax_bench.lm.encoders import ENCODERS, make_encoder
 from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel, RowSparseEmbedding
@@ -10,11 +12,13 @@ from softmax_bench.lm.optimizers import (
     make_optimizer,
 )
 from softmax_bench.lm.streams import IGNORED, Streams, make_streams
-from softmax_bench.lm.train import DivergedError, Progress, train
+from softmax_bench.lm.train import DivergedError, train
+from softmax_bench.lm.training_state import Progress, TrainingState
 
 __all__ = [
     "ENCODERS",
     "IGNORED",
+    "Checkpoint",
     "DivergedError",
     "LanguageModel",
     "PairedOptimizer",
@@ -22,8 +26,10 @@ __all__ = [
     "Quality",
     "RowSparseEmbedding",
     "Streams",
+    "TrainingState",
     "check_optimizer",
     "clip_grad_norm",
+    "code_version",
     "evaluate",
     "make_encoder",
     "make_optimizer",

@@ -166,6 +166,15 @@ class PairedOptimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Of each part."""
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+        """Go on where an optimiser of the same parameters was."""
+        for part, of_one in zip(self.parts, state, strict=True):
+            part.load_state_dict(of_one)
+
     def state_tensors(self) -> Iterator[Tensor]:
         """Everything that is remembered from step to step, counters left out."""
         for part in self.parts:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.lm.evaluate import Quality, evaluate
+from softmax_bench.lm.checkpoint import Checkpoint
+from softmax_bench.lm.evaluate import evaluate
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
 from softmax_bench.lm.streams import IGNORED, Streams
+from softmax_bench.lm.training_state import Progress, TrainingState
 
 
 class DivergedError(SoftmaxBenchError):
     """Training went to NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of training at an evaluation."""
-
-    tokens: int
-    seconds: float
-    """Spent on training alone."""
-    train_loss: float
-    """Mean training objective since the evaluation before."""
-    valid: Quality
 
 
 def train(
@@ -44,6 +33,7 @@ def train(
     clip_norm: float,
     evaluations: int = 6,
     on_step: Callable[[int], None] = lambda tokens: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Progress]:
     """Train until ``max_tokens`` tokens were predicted, passing over ``text`` as often as needed.
 
@@ -59,38 +49,45 @@ def train(
         max_tokens: Budget.
         clip_norm: Greatest joint norm of all gradients.
         evaluations: How often to evaluate.
-        on_step: Called after each step with the number of tokens it predicted.
+        on_step: Called after each step with the number of tokens it predicted, and before the
+            first with those predicted before the checkpoint.
+        checkpoint: Where to go on from, and to save to; the time that saving takes is not counted.
 
     Raises:
         DivergedError: The loss or the hidden states are not finite any more.
+        SoftmaxBenchError: The checkpoint cannot be written.
     """
     model.train()
-    history: list[Progress] = []
-    state = None
-    tokens, seconds = 0, 0.0
-    losses: list[Tensor] = []
+    state = TrainingState() if checkpoint is None else checkpoint.load(model, optimizer)
+    if state.tokens:
+        on_step(state.tokens)
+    windows = _windows_forever(text, window, state.window)
     started = time.perf_counter()
-    for first, inputs, targets in _windows_forever(text, window):
+    while state.tokens < max_tokens:
+        place, inputs, targets = next(windows)
         optimizer.zero_grad()
-        loss, state = _forward(model, inputs, targets, None if first else state, tokens)
+        carried = None if place == 0 else state.carried
+        loss, state.carried = _forward(model, inputs, targets, carried, state.tokens)
         loss.backward()
         clip_grad_norm(model.parameters(), clip_norm)
         optimizer.step()
-        losses.append(loss.detach())
+        state.losses.append(loss.detach())
         predicted = int((targets != IGNORED).sum())
-        tokens += predicted
+        state.tokens += predicted
+        state.window = place + 1
         on_step(predicted)
-        if tokens * evaluations >= max_tokens * (len(history) + 1):
-            train_loss = float(torch.stack(losses).mean())
-            seconds += time.perf_counter() - started
-            history.append(
-                Progress(tokens, seconds, train_loss, evaluate(model, valid, valid_window))
-            )
-            if tokens >= max_tokens:
-                break
-            losses.clear()
+        if state.tokens * evaluations >= max_tokens * (len(state.history) + 1):
+            train_loss = float(torch.stack(state.losses).mean())
+            state.seconds += time.perf_counter() - started
+            quality = evaluate(model, valid, valid_window)
+            state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
+            state.losses.clear()
             started = time.perf_counter()
-    return history
+        if checkpoint is not None and checkpoint.due():
+            state.seconds += time.perf_counter() - started
+            checkpoint.save(model, optimizer, state)
+            started = time.perf_counter()
+    return state.history
 
 
 def _forward(
@@ -108,7 +105,11 @@ def _forward(
     return loss, state
 
 
-def _windows_forever(text: Streams, window: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
+def _windows_forever(
+    text: Streams, window: int, first: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The text's windows with their numbers, from number ``first`` on, again and again."""
     while True:
-        for index, (inputs, targets) in enumerate(text.windows(window)):
-            yield index == 0, inputs, targets
+        for place, (inputs, targets) in enumerate(text.windows(window, first), first):
+            yield place, inputs, targets
+        first = 0

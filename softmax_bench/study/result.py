@@ -54,6 +54,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 
     train_tokens: int
     train_seconds: float
+    resumed: int = 0
+    """How often training was interrupted and went on from a checkpoint."""
     parameters: int
     layer_parameters: int
     curve: list[CurvePoint]

@@ -7,21 +7,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.layers import create_layer
+from softmax_bench.layers import create_layer, parse_spec
 from softmax_bench.lm import (
+    Checkpoint,
     LanguageModel,
     Progress,
     Quality,
+    code_version,
     make_optimizer,
     make_streams,
     train,
 )
+from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import (
@@ -56,21 +60,32 @@ EVALUATION_WINDOW = 50
 
 
 def train_trial(
-    trial: TrainTrial, corpus: Corpus, *, on_step: Callable[[int], None] = lambda tokens: None
+    trial: TrainTrial,
+    corpus: Corpus,
+    *,
+    on_step: Callable[[int], None] = lambda tokens: None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> TrainRecord:
     """Train one language model and evaluate it exactly.
 
     Args:
         trial: What to train.
         corpus: The text that the trial names.
-        on_step: Called after each step with the number of tokens it predicted.
+        on_step: Called after each step with the number of tokens it predicted, and before the
+            first with those predicted before the checkpoint.
+        checkpoint: File from which training goes on if it was interrupted, with the same result
+            as if it had not been. It is still there at the end: remove it once the record is
+            stored.
+        checkpoint_seconds: Time between two checkpoints.
 
     Raises:
-        SoftmaxBenchError: A field of the trial does not fit.
+        SoftmaxBenchError: A field of the trial does not fit, or the checkpoint cannot be written.
         DivergedError: Training went to NaN or infinity.
     """
     started = now()
-    model, history = train_model(trial, corpus, on_step=on_step)
+    saved = None if checkpoint is None else _checkpoint(trial, checkpoint, checkpoint_seconds)
+    model, history = train_model(trial, corpus, on_step=on_step, checkpoint=saved)
     device = torch.device(trial.device)
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
     last = history[-1]
@@ -83,6 +98,7 @@ def train_trial(
         result=TrainResult(
             train_tokens=last.tokens,
             train_seconds=last.seconds,
+            resumed=0 if saved is None else saved.resumed,
             parameters=sum(p.numel() for p in model.parameters()),
             layer_parameters=sum(p.numel() for p in model.layer.parameters()),
             curve=[
@@ -100,8 +116,18 @@ def train_trial(
     )
 
 
+def _checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
+    layer, _ = parse_spec(trial.layer)
+    identity = {"trial": trial_id(trial), "version of the code": code_version(layer)}
+    return Checkpoint(path, identity, every=seconds)
+
+
 def train_model(
-    trial: TrainTrial, corpus: Corpus, *, on_step: Callable[[int], None] = lambda tokens: None
+    trial: TrainTrial,
+    corpus: Corpus,
+    *,
+    on_step: Callable[[int], None] = lambda tokens: None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[LanguageModel, list[Progress]]:
     """The model that the trial trains, and the course of its training; as :func:`train_trial`."""
     torch.set_num_threads(trial.threads)
@@ -129,6 +155,7 @@ def train_model(
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
         on_step=on_step,
+        checkpoint=checkpoint,
     )
     return model, history
 

@@ -107,7 +107,7 @@ def test_blocks_of_masses_that_round() -> None:
     assert set(column[0].tolist()) == {0}
     assert set(column[1].tolist()) == {2}
     assert not log_p.any()
-    assert BlockSums(torch.ones(10, 2)).used.tolist() == [4, 4, 2]
+    assert BlockSums(10).used.tolist() == [4, 4, 2]
 
 
 def test_in_batch_negatives_need_the_correction() -> None:

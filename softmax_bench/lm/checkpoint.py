@@ -1,0 +1,156 @@
+"""Checkpoints: training that was killed goes on in the middle, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.lm.optimizers import PairedOptimizer
+from softmax_bench.lm.tensor_file import UselessFileError, read_file, write_file
+from softmax_bench.lm.training_state import Progress, TrainingState
+
+_log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN = 30.0
+"""Training that a kill can cost."""
+_SHARE = 0.05
+"""Of the time, at most, is spent on writing checkpoints: large ones come less often."""
+
+
+class Checkpoint:
+    """The file of one training run, always whole: each checkpoint replaces the one before.
+
+    It holds parameters and buffers, the optimiser's state, torch's random generators, and the
+    :class:`TrainingState`: everything that training remembers, provided that layers and encoders
+    keep what they remember in buffers and draw from torch's generators alone.
+
+    Args:
+        path: The file. Its folder is made when it is first written.
+        identity: What must be equal for training to go on: trial, version of the code ...
+        every: Seconds between two checkpoints.
+    """
+
+    def __init__(
+        self, path: Path, identity: Mapping[str, str], *, every: float = SECONDS_BETWEEN
+    ) -> None:
+        self.path = path
+        self.identity = identity
+        self.every = every
+        self.resumed = 0
+        """How often training has gone on from the file, over all its processes."""
+        self._next = time.monotonic() + every
+
+    def due(self) -> bool:
+        """Whether it is time for the next."""
+        return time.monotonic() >= self._next
+
+    def save(self, model: nn.Module, optimizer: PairedOptimizer, state: TrainingState) -> None:
+        """Write everything.
+
+        Raises:
+            SoftmaxBenchError: It cannot be written; the checkpoint before is still there.
+        """
+        begin = time.monotonic()
+        content = {
+            "model": memory(model),
+            "optimizer": optimizer.state_dict(),
+            "generators": _generators(),
+            "carried": state.carried,
+            "losses": torch.stack(state.losses) if state.losses else None,
+            "history": msgspec.to_builtins(state.history),
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "window": state.window,
+            "resumed": self.resumed,
+        }
+        try:
+            write_file(self.path, self.identity, content)
+        except OSError as error:
+            raise SoftmaxBenchError(
+                f"the checkpoint {self.path} cannot be written: {error}; training stops here, and "
+                "goes on from the checkpoint before when it is started again"
+            ) from error
+        now = time.monotonic()
+        self._next = now + max(self.every, (now - begin) / _SHARE)
+
+    def load(self, model: nn.Module, optimizer: PairedOptimizer) -> TrainingState:
+        """Put everything back; the state at the start if there is no checkpoint.
+
+        A checkpoint that is damaged or another run's is set aside, and a message logged.
+        """
+        try:
+            content = read_file(self.path, self.identity)
+        except FileNotFoundError:
+            return TrainingState()
+        except UselessFileError as error:
+            self._set_aside(str(error))
+            return TrainingState()
+        device = next(model.parameters()).device
+        recall(model, content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        _set_generators(content["generators"])
+        self.resumed = content["resumed"] + 1
+        losses = content["losses"]
+        return TrainingState(
+            tokens=content["tokens"],
+            seconds=content["seconds"],
+            window=content["window"],
+            carried=_to(content["carried"], device),
+            losses=[] if losses is None else list(losses.to(device).unbind()),
+            history=msgspec.convert(content["history"], list[Progress]),
+        )
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self.path.with_name(f"{self.path.name}.set-aside")
+        self.path.replace(aside)
+        _log.warning(
+            "the checkpoint %s %s; it is kept as %s, and training starts anew",
+            self.path, reason, aside.name,
+        )  # fmt: skip
+
+
+def memory(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, those that ``state_dict`` leaves out included."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: value.detach() for name, value in named}
+
+
+@torch.no_grad()
+def recall(module: nn.Module, remembered: Mapping[str, Tensor]) -> None:
+    """Put the :func:`memory` of a module into another that was made in the same way."""
+    device = next(module.parameters()).device
+    for name, value in remembered.items():
+        owner, _, leaf = name.rpartition(".")
+        part = module.get_submodule(owner)
+        held: Tensor | None = getattr(part, leaf)
+        if held is not None and held.shape == value.shape and held.dtype == value.dtype:
+            held.copy_(value)  # in place: others may hold the same
+        else:
+            setattr(part, leaf, value.to(device if held is None else held.device, copy=True))
+
+
+def _generators() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_generators(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _to(state: Any, device: torch.device) -> Any:
+    if isinstance(state, tuple):
+        return tuple(_to(part, device) for part in state)
+    return state.to(device) if isinstance(state, Tensor) else state

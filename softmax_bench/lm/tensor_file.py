@@ -1,0 +1,139 @@
+"""Numbers, texts and tensors in nested lists and dicts, as a file that holds nothing else.
+
+It is a safetensors file: tensors by name, and a header in JSON. Nothing in it can be code, as in a
+pickle (``torch.load`` reads pickles, and until torch 2.6 could be made to run what was in them even
+with ``weights_only=True``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_UNFINISHED = ".unfinished-"
+"""Start of the name of a folder with a file that is being written."""
+_ORPHANED_AFTER = 600.0
+"""Seconds after which such a folder has no writer any more."""
+
+
+class UselessFileError(Exception):
+    """A file that cannot be used; says why, as in "the file ..."."""
+
+
+def write_file(path: Path, identity: Mapping[str, str], content: Any) -> None:
+    """Write ``content``, whole or not at all, into a folder that is made if absent.
+
+    Tensors are written from where they are: memory for a copy is not needed.
+
+    Args:
+        path: The file; one that is there is replaced.
+        identity: What :func:`read_file` must be given again.
+        content: None, numbers, texts, tensors, and dicts, lists and tuples of them.
+
+    Raises:
+        OSError: It cannot be written; the file that was there still is.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_pack(content, "", tensors))
+    header = {"identity": json.dumps(dict(identity)), "content": text}
+    header["checksum"] = _checksum(text, tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path.parent)
+    # A folder that nobody else can look into, and that is known for what it is if it stays.
+    with TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as own:
+        unfinished = Path(own) / path.name
+        try:
+            save_file(tensors, unfinished, header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+
+def read_file(path: Path, identity: Mapping[str, str]) -> Any:
+    """The content that was written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UselessFileError: It is damaged or cannot be read, or its identity is another.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            written = json.loads(header["identity"])
+            other = [name for name in identity if written.get(name) != identity[name]]
+            if other:
+                raise UselessFileError(f"was made with another {' and another '.join(other)}")
+            # Copies: the file's own memory is not aligned as torch's is.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if header["checksum"] != _checksum(header["content"], tensors):
+            raise UselessFileError("is damaged: its checksum is another")
+        return _unpack(json.loads(header["content"]), tensors)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, AttributeError, LookupError, ValueError) as error:
+        raise UselessFileError(f"is damaged: {error}") from error
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left."""
+    for unfinished in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - unfinished.stat().st_mtime >= _ORPHANED_AFTER:
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON can write it, its tensors taken out under names that tell their place."""
+    if isinstance(value, Tensor):
+        whole = value.untyped_storage().nbytes() == value.nbytes
+        alone = all(value.data_ptr() != other.data_ptr() for other in tensors.values())
+        # What shares its memory is copied: safetensors refuses it.
+        value = value.detach().contiguous()
+        tensors[name] = value if whole and alone else value.clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        inside = f"{name}." if name else ""
+        items = [[key, _pack(item, f"{inside}{key}", tensors)] for key, item in value.items()]
+        return {"dict": items}
+    if isinstance(value, list | tuple):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_pack(item, f"{name}.{n}", tensors) for n, item in enumerate(value)]}
+    assert value is None or isinstance(value, bool | int | float | str), type(value)
+    return value
+
+
+def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+    """What was given to :func:`_pack`."""
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, value),) = packed.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in value}
+    items = [_unpack(item, tensors) for item in value]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32: against damage by a disk, not by a person."""
+    checksum = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        flat = tensors[name].cpu().reshape(-1).view(torch.uint8)
+        checksum = zlib.crc32(flat.numpy().data, checksum)
+    return f"{checksum:08x}"
