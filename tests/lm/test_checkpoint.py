@@ -131,7 +131,7 @@ def test_every_layer_goes_on_bit_for_bit(tmp_path: Path, spec: str, encoder: str
     check_interruptions(tmp_path, lambda: fresh(spec, encoder, "adagrad"))
 
 
-@pytest.mark.parametrize(("encoder", "optimizer"), zip(ENCODERS, cycle(["sgd", "adam"])))
+@pytest.mark.parametrize(("encoder", "optimizer"), list(zip(ENCODERS, cycle(["sgd", "adam"]))))
 def test_every_encoder_and_optimizer_goes_on_bit_for_bit(
     tmp_path: Path, encoder: str, optimizer: str
 ) -> None:
