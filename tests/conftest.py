@@ -11,8 +11,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-from softmax_bench.study.store import write_record
-from tests.records import ngram_record, speed_record, train_record
+from tests.records import fill_store
 
 # Shapes in annotations are checked in the tests only: in use they cost nothing. Output layers
 # check what they are given themselves, with messages for people.
@@ -41,14 +40,7 @@ def corpora_folder() -> Path:
 def store(tmp_path: Path) -> Path:
     """Four layers at three vocabulary sizes."""
     folder = tmp_path / "store"
-    for size in (1000, 10_000, 100_000):
-        write_record(folder, ngram_record(size, 120.0 + size / 1000))
-        for number, layer in enumerate(
-            ("full", "hierarchical", "nce(num_samples=25)", "sampled(num_samples=64)")
-        ):
-            seconds = size / 1e5 if layer == "full" else 0.01 * (1 + number / 50)
-            write_record(folder, speed_record(layer, size, seconds))
-            write_record(folder, train_record(layer, size, 100.0 + number + size / 1000))
+    fill_store(folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from softmax_bench.study.result import (
     Timing,
     TrainResult,
 )
+from softmax_bench.study.store import write_record
 from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
 
 ENVIRONMENT = Environment(
@@ -110,3 +112,15 @@ def train_record(
             valid=evaluation(perplexity), test=evaluation(perplexity + 1),
         ),
     )  # fmt: skip
+
+
+def fill_store(folder: Path) -> None:
+    """Four layers at three vocabulary sizes."""
+    for size in (1000, 10_000, 100_000):
+        write_record(folder, ngram_record(size, 120.0 + size / 1000))
+        for number, layer in enumerate(
+            ("full", "hierarchical", "nce(num_samples=25)", "sampled(num_samples=64)")
+        ):
+            seconds = size / 1e5 if layer == "full" else 0.01 * (1 + number / 50)
+            write_record(folder, speed_record(layer, size, seconds))
+            write_record(folder, train_record(layer, size, 100.0 + number + size / 1000))

@@ -1,124 +1,158 @@
-"""The report as files: PNG and SVG plots, tables, and one self-contained HTML page."""
+"""The report as one HTML page that holds everything it needs and loads nothing."""
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
 
-import matplotlib as mpl
+import msgspec
 import pandas as pd
 
-from softmax_bench.report import plots
+from softmax_bench.report.answer import headline, winners
+from softmax_bench.report.command import commands
+from softmax_bench.report.plots import Chart, chart_frame
 from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import crossing_sentences, scaling_table
+from softmax_bench.report.style import PARTS, Look
 from softmax_bench.report.tables import (
+    COLUMNS,
+    ESSENTIAL,
     best_trials,
+    cell_text,
     configuration_fields,
-    format_table,
     latest_speed,
-    markdown_table,
     summary_table,
     warnings,
 )
-from softmax_bench.study.frames import Results, load_results
+from softmax_bench.study.frames import Results
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+_LOWEST_IS_BEST = ("test_perplexity", "excess", "train_seconds", "step_ms", "memory_mb")
 
 
-def write_report(results_folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a store.
+def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, Look]) -> str:
+    """The HTML of the report.
 
-    Args:
-        results_folder: The store.
-        out: Folder to write into, ``report`` inside the store by default.
-
-    Returns:
-        Path of the HTML page.
-
-    Raises:
-        SoftmaxBenchError: There are no results, or one is damaged.
+    Names of layers and corpora may be anything: Jinja escapes them in the page, and the script
+    writes them as text. A policy in the page lets no other script run and nothing be loaded.
     """
-    results = load_results(results_folder)
-    out = results_folder / "report" if out is None else out
-    out.mkdir(parents=True, exist_ok=True)
-    table = summary_table(results)
-    _write(out / "table.csv", table.to_csv(index=False).encode())
-    _write(out / "table.md", markdown_table(table).encode())
-    for name, derived in (("scaling", scaling_table(results)), ("price", price_table(results))):
-        if not derived.empty:
-            _write(out / f"{name}.csv", derived.to_csv(index=False).encode())
-    drawn = []
-    for name, (draw, caption) in plots.PLOTS.items():
-        figure = draw(results)
-        if figure is None:
-            continue
-        _write(out / f"{name}.png", _render(figure, "png"))
-        svg = _render(figure, "svg")
-        _write(out / f"{name}.svg", svg)
-        drawn.append({"name": name, "caption": caption, "svg": svg[svg.index(b"<svg") :].decode()})
-    page = out / "index.html"
-    _write(page, _html(results, table, drawn).encode())
-    return page
-
-
-def answer(table: pd.DataFrame) -> list[str]:
-    """What the results say about the largest vocabulary measured, in sentences."""
-    sentences = []
-    if "step_ms" in table:
-        timed = table.dropna(subset="step_ms")
-        size = timed["vocab_size"].max()
-        at = timed[timed["vocab_size"] == size]
-        fastest = at.loc[at["step_ms"].idxmin()]
-        sentence = (
-            f"At V = {size:,} the fastest layer is {fastest['layer']}: {fastest['step_ms']:.3g} ms "
-            "a training step"
-        )
-        if fastest["layer"] != "full" and pd.notna(fastest["speedup"]):
-            sentence += f", {fastest['speedup']:.3g} times faster than full softmax"
-        sentences.append(sentence + ".")
-    if "test_perplexity" in table:
-        trained = table.dropna(subset="test_perplexity")
-        size = trained["vocab_size"].max()
-        at = trained[trained["vocab_size"] == size].sort_values("test_perplexity")
-        best = at.iloc[0]
-        others = [
-            f"{row.layer} {row.test_perplexity / best['test_perplexity'] - 1:+.1%}"
-            for row in at.iloc[1:].itertuples()
-        ]
-        sentences.append(
-            f"The lowest test perplexity at V = {size:,} has {best['layer']}: "
-            f"{best['test_perplexity']:.4g}" + (f" ({', '.join(others)})." if others else ".")
-        )
-    return sentences
-
-
-def _html(results: Results, table: pd.DataFrame, drawn: list[dict[str, str]]) -> str:
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
+    templates = files("softmax_bench.report") / "templates"
+    script = "".join((templates / name).read_text("utf-8") for name in ("charts.js", "page.js"))
+    table = summary_table(results)
     scaling = scaling_table(results)
-    smallest = int(table["vocab_size"].min())
+    sizes = sorted(int(size) for size in table["vocab_size"].unique())
+    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
     environment = Environment(
         loader=PackageLoader("softmax_bench.report"), autoescape=True, trim_blocks=True
     )
-    text = format_table(table)
     return environment.get_template("report.html.jinja").render(
-        answer=answer(table),
+        style=Markup((templates / "report.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(_data(charts, looks, table[shown])),
+        looks=looks,
+        numbers={layer: number for number, layer in enumerate(looks)},
+        parts=PARTS,
+        headline=headline(results),
+        subtitle=_subtitle(results),
+        criteria=winners(results),
+        sizes=sizes,
         warnings=warnings(results),
-        crossings=crossing_sentences(scaling, smallest),
-        scaling=_scaling_rows(scaling),
+        charts=charts,
+        columns=[
+            {"name": name, "heading": COLUMNS[name], "more": name not in ESSENTIAL}
+            for name in shown
+        ],
+        rows=_rows(table, shown),
         prices=_price_rows(price_table(results)),
-        # Drawn by matplotlib here, which escapes the names it writes.
-        plots=[plot | {"svg": Markup(plot["svg"])} for plot in drawn],
-        columns=list(text.columns),
-        rows=text.to_numpy().tolist(),
-        environments=_distinct(results.environments.drop(columns="id")),
+        crossings=crossing_sentences(scaling, sizes[0]),
+        scaling=_scaling_rows(scaling),
+        commands=commands(results),
         configurations=_configurations(results),
     )
+
+
+def _data(charts: Sequence[Chart], looks: Mapping[str, Look], table: pd.DataFrame) -> str:
+    """What the script draws from, as JSON that cannot end the element it stands in."""
+    content = {
+        "charts": [
+            _short(msgspec.to_builtins(chart, enc_hook=float))
+            | {"data": _split(chart_frame(chart))}
+            for chart in charts
+        ],
+        "looks": {
+            layer: {"number": number, "marker": look.marker, "dash": look.dash}
+            for number, (layer, look) in enumerate(looks.items())
+        },
+        "table": _split(table),
+    }
+    # What is not a number becomes null.
+    text = msgspec.json.encode(content, enc_hook=float).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _short(value: Any) -> Any:
+    """Six digits of every number: the files beside the page have them all."""
+    if isinstance(value, dict):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _split(frame: pd.DataFrame) -> dict[str, Any]:
+    rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    return {"columns": frame.columns.tolist(), "rows": _short(rows)}
+
+
+def _rows(table: pd.DataFrame, shown: Sequence[str]) -> list[dict[str, Any]]:
+    lowest = table.groupby("vocab_size")[
+        [name for name in _LOWEST_IS_BEST if name in shown]
+    ].transform("min")
+    rows = []
+    previous = None
+    for place, row in table.iterrows():
+        cells = [
+            {
+                "text": cell_text(name, row[name]),
+                "value": "" if pd.isna(row[name]) else row[name],
+                "best": name in lowest and row[name] == lowest.loc[place, name],
+            }
+            for name in shown
+        ]
+        size = int(row["vocab_size"])
+        rows.append(
+            {"layer": row["layer"], "size": size, "first": size != previous, "cells": cells}
+        )
+        previous = size
+    return rows
+
+
+def _subtitle(results: Results) -> str:
+    """What was compared, on what, and when."""
+    table = summary_table(results)
+    parts = [f"{table['layer'].nunique()} layers"]
+    best = best_trials(results)
+    if not best.empty:
+        tokens = best["train_tokens"].iloc[0]
+        parts.append(f"trained on {tokens:,.0f} tokens of {best['corpus'].iloc[0]}")
+    machines = results.environments[["processor", "cores"]].drop_duplicates()
+    machine = machines.iloc[-1]
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
+    parts.append(f"{machine['processor']}, {cores}")
+    days = sorted(
+        str(started)[:10]
+        for frame in (results.train, results.speed)
+        if not frame.empty
+        for started in frame["started"]
+    )
+    parts.append(days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")
+    return " · ".join(parts)
 
 
 def _scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
@@ -155,44 +189,36 @@ def _price_rows(prices: pd.DataFrame) -> list[list[str]]:
 
 
 def _configurations(results: Results) -> list[dict[str, Any]]:
-    """What was equal for all layers: training, then timing."""
+    """What was equal for all layers in training and in timing, and the machines."""
     shown = []
     for title, kind, frame in (
-        ("Training", "train", best_trials(results)),
-        ("Timing", "speed", latest_speed(results)),
+        ("Training, equal for all layers", "train", best_trials(results)),
+        ("Timing, equal for all layers", "speed", latest_speed(results)),
     ):
         if not frame.empty:
             equal = [f for f in configuration_fields(kind) if frame[f].nunique(dropna=False) == 1]
             fields = {f: frame[f].iloc[0] for f in equal if f not in ("layer", "vocab_size")}
             shown.append({"title": title, "fields": fields})
+    machines = _distinct(results.environments.drop(columns="id"))
+    for number, machine in enumerate(machines, 1):
+        of = f" {number} of {len(machines)}" if len(machines) > 1 else ""
+        shown.append({"title": f"Machine{of}", "fields": machine})
     return shown
 
 
 def _distinct(frame: pd.DataFrame) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     for row in frame.to_dict("records"):
-        plain = {str(key): value for key, value in row.items()}
+        plain = {str(key): _plain(key, value) for key, value in row.items()}
+        plain = {key: value for key, value in plain.items() if value}
         if plain not in seen:
             seen.append(plain)
     return seen
 
 
-def _render(figure: Figure, kind: str) -> bytes:
-    file = io.BytesIO()
-    # A fixed salt and no date: the same results give the same file.
-    with mpl.rc_context({"svg.hashsalt": "softmax-bench", "svg.fonttype": "path"}):
-        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _plain(key: object, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text}" for name, text in value.items())
+    if key == "memory_bytes":
+        return f"{value / 2**30:.1f} GiB"
+    return "" if value is None or pd.isna(value) else str(value)

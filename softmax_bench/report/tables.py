@@ -51,6 +51,12 @@ COLUMNS = {
 }
 """Columns of the printed tables and their headings."""
 
+ESSENTIAL = {
+    "vocab_size", "layer", "test_perplexity", "test_low", "test_high", "excess", "train_seconds",
+    "step_ms", "speedup", "memory_mb", "parameters",
+}  # fmt: skip
+"""Columns that a page shows before it is asked for all."""
+
 
 def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows whose configuration is that of the latest, and a warning if there are others.
@@ -273,12 +279,13 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text, with headings for people; columns that are empty all over are dropped."""
     shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
     text = pd.DataFrame(
-        {COLUMNS[name]: [_cell(name, value) for value in table[name]] for name in shown}
+        {COLUMNS[name]: [cell_text(name, value) for value in table[name]] for name in shown}
     )
     return text.astype(str)
 
 
-def _cell(column: str, value: Any) -> str:
+def cell_text(column: str, value: Any) -> str:
+    """A value of a column of the table, for people."""
     if isinstance(value, str):
         return value
     if value is None or np.isnan(value):

@@ -2,177 +2,243 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
-from softmax_bench.report.plots.axes import against_vocabulary, few_ticks
-from softmax_bench.report.style import (
-    REFERENCE,
-    dress,
-    label_lines,
-    line_style,
-    new_figure,
-)
-from softmax_bench.report.tables import (
-    best_trials,
-    references,
-    summary_table,
-)
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
+from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
+from softmax_bench.report.price import price_table
+from softmax_bench.report.tables import best_trials, one_configuration, references, summary_table
 from softmax_bench.study.frames import Results
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def perplexity(results: Results) -> Figure | None:
+def perplexity(results: Results) -> Chart | None:
     """Test perplexity against V, beside that of an n-gram model and, if known, the source's."""
     table = summary_table(results)
     if "test_perplexity" not in table:
         return None
     known = table["true_perplexity"].notna().any()
-    figure = against_vocabulary(table, "test_perplexity", log=True, beside=references(results))
-    axes = figure.axes[0]
-    dress(
-        axes,
-        x="vocabulary size V",
-        y="test perplexity",
-        title="Perplexity at equal training tokens"
-        + ("" if known else " (each V is another task: compare layers at one V only)"),
+    several = table.dropna(subset="test_perplexity")["vocab_size"].nunique() > 1
+    return against_vocabulary(
+        table,
+        "test_perplexity",
+        name="perplexity",
+        title="Test perplexity at equal training tokens",
+        caption="Exact and normalised over the whole vocabulary for every layer, whatever it was "
+        "trained with. "
+        + (
+            "Each V is another task: compare layers at one V only. "
+            if several and not known
+            else ""
+        )
+        + "Bars, where there are several seeds, are 95 % intervals. The n-gram model "
+        "(interpolated Kneser-Ney) counts the whole training text, however little of it the "
+        "layers were trained on.",
+        y=Axis("test perplexity", log=True),
+        bounds=("test_low", "test_high"),
+        beside=references(results),
     )
-    return figure
 
 
-def excess_perplexity(results: Results) -> Figure | None:
+def excess_perplexity(results: Results) -> Chart | None:
     """Test perplexity over that of the true source: comparable across V."""
     table = summary_table(results)
     if "excess" not in table or table["excess"].isna().all():
         return None
-    figure = against_vocabulary(table, "excess", log=False, beside=references(results))
-    axes = figure.axes[0]
-    dress(
-        axes,
-        x="vocabulary size V",
-        y="test perplexity / true perplexity",
+    for end in ("low", "high"):
+        table[f"excess_{end}"] = table[f"test_{end}"] / table["true_perplexity"]
+    return against_vocabulary(
+        table,
+        "excess",
+        name="excess-perplexity",
         title="Excess over the source's own perplexity (1 is perfect)",
+        caption="On the synthetic language the best possible perplexity is known exactly. What a "
+        "model has above it is what it has not learned, and can be compared across vocabularies.",
+        y=Axis("test perplexity / true perplexity"),
+        bounds=("excess_low", "excess_high"),
+        beside=references(results),
     )
-    return figure
 
 
-def learning_curves(results: Results) -> Figure | None:
-    """Validation perplexity against training seconds, a panel a vocabulary size."""
+def learning_curves(results: Results) -> Chart | None:
+    """Validation perplexity against training seconds, and the target; a panel a V."""
     best = best_trials(results)
     if best.empty:
         return None
     beside = references(results)
-    sizes = sorted(best["vocab_size"].unique())
-    figure = new_figure(width=max(7.2, 4.2 * len(sizes)))
-    panels = figure.subplots(1, len(sizes), squeeze=False)[0]
-    layers = best["layer"].unique().tolist()
-    for axes, size in zip(panels, sizes, strict=True):
-        axes.set(xscale="log", yscale="log")
-        ends = []
-        at_size = best[best["vocab_size"] == size]
-        for trial in at_size.itertuples():
-            curve = results.curves[results.curves["id"] == trial.id]
-            style = line_style(str(trial.layer), layers) | {"markersize": 3}
-            axes.plot(curve["seconds"], curve["valid_perplexity"], **style)
-            ends.append(
-                (
-                    curve["seconds"].iloc[-1],
-                    curve["valid_perplexity"].iloc[-1],
-                    str(trial.layer),
-                    style["color"],
+    prices = price_table(results)
+    panels = []
+    for size, at_size in best.groupby("vocab_size"):
+        series = []
+        for layer, trials in at_size.groupby("layer"):
+            for number, identity in enumerate(trials["id"]):
+                curve = results.curves[results.curves["id"] == identity]
+                series.append(
+                    Series(
+                        name=str(layer),
+                        layer=str(layer),
+                        x=curve["seconds"].tolist(),
+                        y=curve["valid_perplexity"].tolist(),
+                        curve=number,
+                    )
                 )
-            )
-        for row in beside[beside["vocab_size"] == size].itertuples():
-            axes.axhline(row.valid_perplexity, **(REFERENCE | {"marker": ""}))
-            right = axes.get_xlim()[1]
-            ends.append((right, row.valid_perplexity, row.reference, REFERENCE["color"]))
-        dress(axes, x="training time [s]", y="validation perplexity", title=f"V = {size:,}")
-        few_ticks(axes.xaxis)
-        few_ticks(axes.yaxis)
-        label_lines(axes, ends)
-    return figure
+        ends = [at for one in series for at in (min(one.x), max(one.x))]
+        span = [min(ends), max(ends)]
+        level = [(f"target {prices.loc[prices['vocab_size'] == size, 'target'].iloc[0]:.4g}",
+                  prices.loc[prices["vocab_size"] == size, "target"].iloc[0])]  # fmt: skip
+        level += [
+            (row.reference, row.valid_perplexity)
+            for row in beside[beside["vocab_size"] == size].itertuples()
+        ]
+        series += [
+            Series(name=name, x=span, y=[value, value], markers=False) for name, value in level
+        ]
+        panels.append(Panel(size_title(int(size)), series, int(size)))
+    return Lines(
+        name="learning-curves",
+        title="Perplexity against training time",
+        caption="Training time alone; evaluation is not counted. Every layer sees the same "
+        "tokens, so a line that ends further left was faster. The target is the best perplexity "
+        "that every layer reaches.",
+        x=Axis("training time [s]", log=True),
+        y=Axis("validation perplexity", log=True),
+        panels=panels,
+    )
 
 
-def price(results: Results) -> Figure | None:
-    """Test perplexity against training seconds at the largest V, with the front of the best."""
+def price(results: Results) -> Chart | None:
+    """Test perplexity against training seconds, with the front of the best; a panel a V."""
     table = summary_table(results)
     if "train_seconds" not in table or table["train_seconds"].isna().all():
         return None
     trained = table.dropna(subset="train_seconds")
-    size = trained["vocab_size"].max()
-    rows = trained[trained["vocab_size"] == size].sort_values("train_seconds")
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.set(xscale="log", yscale="log")
-    layers = rows["layer"].tolist()
-    ends = []
-    for row in rows.itertuples():
-        style = line_style(str(row.layer), layers)
-        half = row.test_high - row.test_perplexity
-        error = None if np.isnan(half) else [[half], [half]]
-        axes.errorbar(row.train_seconds, row.test_perplexity, yerr=error, capsize=2, **style)
-        ends.append((row.train_seconds, row.test_perplexity, str(row.layer), style["color"]))
-    front = rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
-    axes.step(
-        front["train_seconds"], front["test_perplexity"], where="post", zorder=0,
-        **(REFERENCE | {"marker": ""}),
-    )  # fmt: skip
-    tokens = f"{rows['train_tokens'].iloc[0]:,.0f}"
-    dress(
-        axes,
-        x="training time [s]",
-        y="test perplexity",
-        title=f"What {tokens} training tokens cost and gave at V = {size:,}",
+    panels = []
+    for size, rows in trained.groupby("vocab_size"):
+        rows = rows.sort_values("train_seconds")
+        series = [
+            Series(
+                name=str(row.layer),
+                layer=str(row.layer),
+                x=[row.train_seconds],
+                y=[row.test_perplexity],
+                low=[row.test_low],
+                high=[row.test_high],
+            )
+            for row in rows.itertuples()
+        ]
+        front = rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
+        end = rows["train_seconds"].max()
+        series.append(
+            Series(
+                name="the front",
+                x=[*front["train_seconds"].tolist(), end],
+                y=[*front["test_perplexity"].tolist(), front["test_perplexity"].iloc[-1]],
+                step=True,
+                markers=False,
+            )
+        )
+        panels.append(Panel(size_title(int(size)), series, int(size)))
+    tokens = trained["train_tokens"].iloc[0]
+    return Lines(
+        name="price",
+        title=f"What {tokens:,.0f} training tokens cost and gave",
+        caption="Lower is better, further left is cheaper; the dotted staircase is the front of "
+        "those that no other layer beats in both. Bars, where there are several seeds, are 95 % "
+        "intervals.",
+        x=Axis("training time [s]", log=True),
+        y=Axis("test perplexity", log=True),
+        panels=panels,
     )
-    axes.margins(0.1)
-    few_ticks(axes.xaxis)
-    few_ticks(axes.yaxis)
-    label_lines(axes, ends)
-    return figure
 
 
-def frequency(results: Results) -> Figure | None:
-    """Perplexity by how often the training text has a word, over the best layer's, at largest V."""
+def learning_rates(results: Results) -> Chart | None:
+    """Validation perplexity of every learning rate tried, at the budget with most rates."""
+    train, _ = one_configuration(results.train, "train")
+    if train.empty:
+        return None
+    panels = []
+    for size, at_size in train.groupby("vocab_size"):
+        rates = at_size.groupby("max_tokens")["learning_rate"].nunique()
+        if rates.max() < 2:
+            continue
+        tried = at_size[at_size["max_tokens"] == rates.idxmax()]
+        series = []
+        for layer, rows in tried.groupby("layer"):
+            by_rate = rows.groupby("learning_rate")["valid_perplexity"].mean()
+            series.append(
+                Series(
+                    name=str(layer), layer=str(layer),
+                    x=[float(rate) for rate in by_rate.index], y=by_rate.tolist(),
+                )
+            )  # fmt: skip
+        panels.append(
+            Panel(f"{size_title(int(size))}, {rates.idxmax():,} tokens", series, int(size))
+        )
+    return (
+        Lines(
+            name="learning-rates",
+            title="Sensitivity to the learning rate",
+            caption="Every rate that was tried, on the budget of tuning: how sharp each optimum "
+            "is, and whether it lies at an end of the grid.",
+            x=Axis("learning rate", log=True),
+            y=Axis("validation perplexity", log=True),
+            panels=panels,
+        )
+        if panels
+        else None
+    )
+
+
+def frequency(results: Results) -> Chart | None:
+    """Perplexity by how often the training text has a word, over full softmax's; a panel a V."""
     best = best_trials(results)
     if best.empty or best["test_bands"].isna().all():
         return None
     best = best.dropna(subset="test_bands")
-    size = best["vocab_size"].max()
-    best = best[best["vocab_size"] == size]
-    rows = [{"layer": row.layer} | band for row in best.itertuples() for band in row.test_bands]
-    bands = pd.DataFrame(rows)
-    nats = bands.pivot_table(index="low", columns="layer", values="nats")  # mean over seeds
-    layers = nats.columns.tolist()
-    whole = best.groupby("layer")["test_nats"].mean()
-    reference = "full" if "full" in layers else str(whole.idxmin())
-    ratio = np.exp(nats.sub(nats[reference], axis=0))
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.set_yscale("log")
-    ends = []
-    for layer in layers:
-        style = line_style(layer, layers)
-        axes.plot(range(len(ratio)), ratio[layer], **style)
-        ends.append((len(ratio) - 1, ratio[layer].iloc[-1], layer, style["color"]))
-    band = bands.drop_duplicates("low").set_index("low")
-    share = band["tokens"] / band["tokens"].sum()
-    names = [
-        f"{_band_name(low, band.loc[low, 'high'])}\n{share[low]:.1%} of text" for low in ratio.index
-    ]
-    axes.set_xticks(range(len(ratio)), names)
-    dress(
-        axes,
-        x="occurrences of the word in the training text",
-        y=f"test perplexity / that of {reference}",
-        title=f"Rare words and frequent ones, V = {size:,}",
+    bands = pd.DataFrame(
+        [
+            {"vocab_size": row.vocab_size, "layer": row.layer} | band
+            for row in best.itertuples()
+            for band in row.test_bands
+        ]
     )
-    few_ticks(axes.yaxis)
-    label_lines(axes, ends)
-    return figure
+    reference = _reference(best)
+    places = {low: float(place) for place, low in enumerate(sorted(bands["low"].unique()))}
+    panels = []
+    for size, at_size in bands.groupby("vocab_size"):
+        nats = at_size.pivot_table(index="low", columns="layer", values="nats")  # mean over seeds
+        if reference not in nats:
+            continue
+        ratio = np.exp(nats.sub(nats[reference], axis=0))
+        x = [places[low] for low in ratio.index]
+        series = [
+            Series(name=str(layer), layer=str(layer), x=x, y=ratio[layer].tolist())
+            for layer in ratio.columns
+        ]
+        panels.append(Panel(size_title(int(size)), series, int(size)))
+    share = bands.groupby("low")["tokens"].sum() / bands["tokens"].sum()
+    highs = bands.groupby("low")["high"].first()
+    ticks = [
+        (place, f"{_band_name(int(low), highs[low])}\n{share[low]:.1%} of text")
+        for low, place in places.items()
+    ]
+    return Lines(
+        name="frequency",
+        title="Rare words and frequent ones",
+        caption="The same models, the test text split by how often the training text has each "
+        f"word: above the line of {reference} is where an approximation loses.",
+        x=Axis("occurrences of the word in the training text", ticks=ticks),
+        y=Axis(f"test perplexity / that of {reference}", log=True),
+        panels=panels,
+    )
+
+
+def _reference(best: pd.DataFrame) -> str:
+    """Full softmax, or the best of the layers that most vocabulary sizes have."""
+    layers = best.groupby("layer").agg(sizes=("vocab_size", "nunique"), nats=("test_nats", "mean"))
+    if "full" in layers.index:
+        return "full"
+    return str(layers.sort_values(["sizes", "nats"], ascending=[False, True]).index[0])
 
 
 def _band_name(low: int, high: float) -> str:

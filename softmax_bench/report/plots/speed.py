@@ -2,93 +2,162 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
-from softmax_bench.report.plots.axes import against_vocabulary, few_ticks, frame_sizes, plain
-from softmax_bench.report.style import (
-    PHASE_COLOURS,
-    REFERENCE,
-    dress,
-    label_lines,
-    line_style,
-    new_figure,
-)
-from softmax_bench.report.tables import (
-    fit_slope,
-    latest_speed,
-    summary_table,
-)
+from softmax_bench.huffman import huffman_tree
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Row, Rows, Series, Stack
+from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
+from softmax_bench.report.price import price_table
+from softmax_bench.report.scaling import scaling_table
+from softmax_bench.report.style import family
+from softmax_bench.report.tables import latest_speed, summary_table
 from softmax_bench.study.frames import Results
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+_STEP_PHASES = ["draw", "forward", "backward", "clip", "optimizer"]
 
 
-def step_time(results: Results) -> Figure | None:
-    """Step time against V, log-log, with intervals and the fitted slope of each layer."""
+def step_time(results: Results) -> Chart | None:
+    """Step time against V with slopes, the floor of full softmax, and crossings with it."""
     speed = latest_speed(results)
     if speed.empty:
         return None
-    steps = speed[speed["phase"] == "step"]
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.set(xscale="log", yscale="log")
-    frame_sizes(axes, steps["vocab_size"])
-    ends = []
-    layers = steps["layer"].unique().tolist()
-    for layer, rows in steps.groupby("layer"):
-        rows = rows.sort_values("vocab_size")
-        ms = rows["seconds"] * 1e3
-        error = [ms - rows["low"] * 1e3, rows["high"] * 1e3 - ms]
-        style = line_style(str(layer), layers)
-        axes.errorbar(rows["vocab_size"], ms, yerr=error, capsize=2, **style)
-        slope = (
-            f"  (~V^{fit_slope(rows['vocab_size'], rows['seconds']):.2f})" if len(rows) > 1 else ""
-        )
-        ends.append((rows["vocab_size"].iloc[-1], ms.iloc[-1], f"{layer}{slope}", style["color"]))
-    first = steps.iloc[0]
-    dress(
-        axes,
-        x="vocabulary size V",
-        y="training step of the layer [ms]",
-        title=f"Step time: {first['num_tokens']:,} targets, H={first['hidden_size']}, "
-        f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}, {first['optimizer']}",
+    steps = speed[speed["phase"] == "step"].assign(
+        ms=lambda table: table["seconds"] * 1e3,
+        low_ms=lambda table: table["low"] * 1e3,
+        high_ms=lambda table: table["high"] * 1e3,
     )
-    few_ticks(axes.yaxis)
-    label_lines(axes, ends)
-    return figure
+    scaling = scaling_table(results)
+    first = steps.iloc[0]
+    threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
+    return against_vocabulary(
+        steps,
+        "ms",
+        name="step-time",
+        title=f"Time of a training step: N = {first['num_tokens']:,} targets, "
+        f"H = {first['hidden_size']}, {threads}, {first['optimizer']}",
+        caption="Forward, backward, clipping and optimiser of the output layer alone. Bars are "
+        "95 % intervals of the median. The exponent is the slope of the whole line: 1 grows as V "
+        "does, 0 not at all. The floor is what the matrix products of full softmax would take at "
+        "the rate of a large product on this machine. Rings: where a layer begins to be faster "
+        "than full softmax.",
+        y=Axis("training step of the layer [ms]", log=True),
+        bounds=("low_ms", "high_ms"),
+        beside=_floor(steps),
+        notes={
+            str(row.layer): f"  ~V^{row.slope:.2f}"
+            for row in scaling.itertuples()
+            if not np.isnan(row.slope)
+        },
+        rings=_crossings(steps, scaling),
+    )
 
 
-def phases(results: Results) -> Figure | None:
-    """Where the time of a step goes at the largest V, as shares of the step."""
+def _floor(steps: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds of full softmax's three products, 6 N V H operations, at the machine's rate."""
+    if "machine_flops" not in steps or steps["machine_flops"].isna().all():
+        return pd.DataFrame({"reference": [], "vocab_size": [], "ms": []})
+    floor = steps.groupby("vocab_size", as_index=False).agg(
+        rate=("machine_flops", "median"), n=("num_tokens", "first"), h=("hidden_size", "first")
+    )
+    floor["ms"] = 6e3 * floor["n"] * floor["h"] * floor["vocab_size"] / floor["rate"].astype(float)
+    return floor.assign(reference="floor of full softmax")
+
+
+def _crossings(steps: pd.DataFrame, scaling: pd.DataFrame) -> list[tuple[float, float, str]]:
+    full = steps[steps["layer"] == "full"].sort_values("vocab_size")
+    rings = []
+    for row in scaling.itertuples():
+        if row.faster_from > 0:
+            ms = np.exp(np.interp(np.log(row.faster_from), np.log(full["vocab_size"]),
+                                  np.log(full["ms"])))  # fmt: skip
+            rings.append(
+                (
+                    float(row.faster_from),
+                    float(ms),
+                    f"{row.layer} is faster than full from about V = {row.faster_from:,.2g} on"
+                    if row.faster_from < 100
+                    else f"{row.layer} is faster than full from about "
+                    f"V = {float(f'{row.faster_from:.2g}'):,.0f} on",
+                )
+            )
+    return rings
+
+
+def phases(results: Results) -> Chart | None:
+    """Where the time of a step goes, a panel a vocabulary size."""
     table = summary_table(results)
-    columns = [f"{phase}_ms" for phase in ("draw", "forward", "backward", "clip", "optimizer")]
-    if not set(columns) <= set(table.columns) or table["clip_ms"].isna().all():
+    columns = [f"{phase}_ms" for phase in _STEP_PHASES]
+    if not set(columns) <= set(table.columns):
         return None
-    timed = table.dropna(subset=columns)
-    size = timed["vocab_size"].max()
-    rows = timed[timed["vocab_size"] == size].sort_values("step_ms", ascending=False)
-    figure = new_figure(height=1.2 + 0.42 * len(rows))
-    axes = figure.subplots()
-    share = rows[columns].div(rows[columns].sum(axis=1), axis=0) * 100
-    left = np.zeros(len(rows))
-    names = [f"{row.layer}  {row.step_ms:,.3g} ms" for row in rows.itertuples()]
-    for column, shade in zip(columns, PHASE_COLOURS, strict=True):
-        axes.barh(names, share[column], left=left, color=shade, label=column.removesuffix("_ms"))
-        left += share[column].to_numpy()
-    axes.set_xlim(0, 100)
-    dress(axes, x="share of the step [%]", y="", title="")
-    axes.set_title(f"Where the time of a step goes, V = {size:,}", loc="left", fontsize=11, pad=24)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, frameon=False, fontsize=9,
-        borderaxespad=0.1, handlelength=1,
-    )  # fmt: skip
-    return figure
+    panels = _stacked(table, columns)
+    if not panels:
+        return None
+    return Stack(
+        name="phases",
+        title="Where the time of a step goes",
+        caption="Drawing the noise, forward, backward, clipping the gradient and the optimiser.",
+        unit="ms",
+        parts=[*_STEP_PHASES[:-1], "optimiser"],
+        panels=panels,
+    )
 
 
-def roofline(results: Results) -> Figure | None:
+def memory(results: Results) -> Chart | None:
+    """Peak memory of forward and backward against V."""
+    table = summary_table(results)
+    if "memory_mb" not in table:
+        return None
+    return against_vocabulary(
+        table,
+        "memory_mb",
+        name="memory",
+        title="Memory of a step: activations, scratch and gradients",
+        caption="Most bytes that tensors held at once during forward and backward, the gradients "
+        "of the parameters included, the parameters not.",
+        y=Axis("peak memory beyond parameters [MB]", log=True),
+    )
+
+
+def memory_parts(results: Results) -> Chart | None:
+    """What the memory of training a layer is for, a panel a vocabulary size."""
+    speed = latest_speed(results)
+    parts = ["parameters", "optimizer", "gradients", "activations"]
+    if not {f"memory_{part}" for part in parts} <= set(speed.columns):
+        return None
+    steps = speed[speed["phase"] == "step"]
+    columns = {part: steps[f"memory_{part}"].astype(float) / 1e6 for part in parts}
+    panels = _stacked(steps[["vocab_size", "layer"]].assign(**columns), parts)
+    if not panels:
+        return None
+    return Stack(
+        name="memory-parts",
+        title="What the memory of training a layer is for",
+        caption="Parameters and the optimiser's state stay; gradients and activations are those "
+        "of one step.",
+        unit="MB",
+        parts=["parameters", "optimiser", "gradients", "activations and scratch"],
+        panels=panels,
+    )
+
+
+def _stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
+    known = table.dropna(subset=columns)
+    known = known.assign(total=known[columns].sum(axis=1))
+    return [
+        Rows(
+            size_title(int(size)),
+            [
+                Row(row["layer"], [float(row[column]) for column in columns])
+                for row in rows.sort_values("total").to_dict("records")
+            ],
+            int(size),
+        )
+        for size, rows in known[known["total"] > 0].groupby("vocab_size")
+    ]
+
+
+def roofline(results: Results) -> Chart | None:
     """Achieved rate of forward and backward against operations a byte, under the machine's roof."""
     speed = latest_speed(results)
     table = summary_table(results)
@@ -97,49 +166,109 @@ def roofline(results: Results) -> Figure | None:
     steps = speed[speed["phase"] == "step"].merge(
         table[["vocab_size", "layer", "of_possible"]], on=["vocab_size", "layer"]
     )
-    steps = steps.dropna(subset="of_possible")
+    steps = steps.dropna(subset="of_possible").sort_values("vocab_size")
     steps["intensity"] = steps["flops"] / steps["bytes"]
-    flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
-    roof = np.minimum(flops, steps["intensity"] * width)
-    steps["rate"] = steps["of_possible"] * roof / 1e9
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.set(xscale="log", yscale="log")
-    ends = []
-    layers = steps["layer"].unique().tolist()
-    for layer, rows in steps.groupby("layer"):
-        rows = rows.sort_values("vocab_size")
-        style = line_style(str(layer), layers)
-        axes.plot(rows["intensity"], rows["rate"], **(style | {"linewidth": 0.6}))
-        end = rows.iloc[-1]
-        ends.append((end["intensity"], end["rate"], str(layer), style["color"]))
+    flops, width = float(steps["machine_flops"].median()), float(steps["machine_bytes"].median())
+    steps["rate"] = steps["of_possible"] * np.minimum(flops, steps["intensity"] * width) / 1e9
+    series = [
+        Series(
+            name=str(layer),
+            layer=str(layer),
+            x=rows["intensity"].tolist(),
+            y=rows["rate"].tolist(),
+        )
+        for layer, rows in steps.groupby("layer")
+    ]
     low, high = steps["intensity"].min() / 2, steps["intensity"].max() * 2
-    edge = np.geomspace(low, high, 100)
-    axes.plot(edge, np.minimum(flops, edge * width) / 1e9, color=REFERENCE["color"])
-    ends.append((high, min(flops, high * width) / 1e9, "the machine", REFERENCE["color"]))
-    axes.set_xlim(low, high)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(plain)
-    dress(
-        axes,
-        x="floating-point operations a byte that must move",
-        y="achieved [GFLOP/s]",
+    edge = sorted({low, high, *([flops / width] if low < flops / width < high else [])})
+    roof = [min(flops, at * width) / 1e9 for at in edge]
+    series.append(Series(name="the machine", x=edge, y=roof, markers=False))
+    return Lines(
+        name="roofline",
         title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
+        caption="Draw, forward and backward against what the machine can do at most: a large "
+        "matrix product's rate, or a large copy's, both measured just before. A line goes from "
+        "the smallest V to the largest.",
+        x=Axis("floating-point operations a byte that must move", log=True),
+        y=Axis("achieved [GFLOP/s]", log=True),
+        panels=[Panel("", series)],
     )
-    label_lines(axes, ends)
-    return figure
 
 
-def memory(results: Results) -> Figure | None:
-    """Peak memory of forward and backward against V, log-log."""
-    table = summary_table(results)
-    if "memory_mb" not in table:
+def profile(results: Results) -> Chart | None:
+    """Performance profiles (Dolan & Moré 2002): how often a layer is within a factor of the best.
+
+    The problems are all that was measured of the layers' time: a training step, evaluation and
+    decoding at each V, and training to the target perplexity.
+    """
+    problems: list[pd.Series[float]] = []
+    speed = latest_speed(results)
+    if not speed.empty:
+        shown = speed[speed["phase"].isin(["step", "evaluation", "decoding"])]
+        problems += [
+            rows.set_index("layer")["seconds"] for _, rows in shown.groupby(["vocab_size", "phase"])
+        ]
+    prices = price_table(results)
+    if not prices.empty:
+        problems += [
+            rows.set_index("layer")["seconds_to_target"].dropna()
+            for _, rows in prices.groupby("vocab_size")
+        ]
+    problems = [seconds for seconds in problems if len(seconds) > 1]
+    if len(problems) < 2:
         return None
-    figure = against_vocabulary(table, "memory_mb", log=True)
-    dress(
-        figure.axes[0],
-        x="vocabulary size V",
-        y="peak memory beyond parameters [MB]",
-        title="Memory of a step: activations, scratch and gradients",
+    # A layer that was not measured, or failed, has not solved the problem.
+    ratios = pd.DataFrame([seconds / seconds.min() for seconds in problems])
+    end = float(np.nanmax(ratios.to_numpy())) * 1.1
+    series = []
+    for layer in sorted(ratios.columns):
+        solved = np.sort(ratios[layer].dropna().to_numpy())
+        x = np.unique([1.0, *solved, end])
+        y = np.searchsorted(solved, x, side="right") / len(ratios) * 100
+        series.append(
+            Series(name=layer, layer=layer, x=x.tolist(), y=y.tolist(), step=True, markers=False)
+        )
+    return Lines(
+        name="profile",
+        title=f"Performance profile over {len(ratios)} measurements of time",
+        caption="Dolan & Moré (2002): the share of all measurements (training step, evaluation "
+        "and decoding at each V, training to the target perplexity) in which a layer is within a "
+        "factor of the fastest. At 1: how often it is the fastest. Higher is better.",
+        x=Axis("within this factor of the fastest", log=True),
+        y=Axis("share of measurements [%]"),
+        panels=[Panel("", series)],
     )
-    return figure
+
+
+def huffman_depth(results: Results) -> Chart | None:
+    """Depth of the Huffman tree against frequency at the largest V timed, beside Shannon's bound.
+
+    The tree is that of the timing's own frequencies, Zipf's law.
+    """
+    speed = results.speed
+    if speed.empty or not (speed["layer"].map(family) == "hierarchical").any():
+        return None
+    size = int(speed.loc[speed["layer"].map(family) == "hierarchical", "vocab_size"].max())
+    if size < 2:
+        return None
+    weights = 1.0 / np.arange(1, size + 1)
+    share = weights / weights.sum()
+    depths = huffman_tree(weights).depths
+    mean = float(share @ depths)
+    ranks = np.unique(np.geomspace(1, size, 60).astype(int))[::-1] - 1
+    x = share[ranks].tolist()
+    name = sorted(layer for layer in speed["layer"].unique() if family(layer) == "hierarchical")[0]
+    series = [
+        Series("Huffman tree", x, depths[ranks].astype(float).tolist(), layer=name),
+        Series("-log2 p", x, (-np.log2(share[ranks])).tolist(), markers=False),
+    ]
+    return Lines(
+        name="huffman-depth",
+        title=f"Depth of the Huffman tree by frequency, {size_title(size)}",
+        caption=f"Decisions on the way to a class, under the Zipf's law that targets are drawn "
+        f"from in timing: {mean:.1f} on average, while a balanced tree has {np.log2(size):.1f} "
+        f"and no binary tree has fewer than {float(-(share @ np.log2(share))):.1f} (the entropy).",
+        x=Axis("probability of the class", log=True),
+        y=Axis("decisions on the path"),
+        panels=[Panel("", series, size)],
+    )

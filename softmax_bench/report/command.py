@@ -1,0 +1,65 @@
+"""The commands that would make stored results again."""
+
+from __future__ import annotations
+
+import shlex
+
+import pandas as pd
+
+from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
+from softmax_bench.study.frames import Results
+
+_TRAINING = (
+    "encoder", "hidden_size", "embedding_size", "num_layers", "dropout", "optimizer", "clip_norm",
+    "batch_size", "bptt", "threads", "device",
+)  # fmt: skip
+_TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
+
+
+def commands(results: Results) -> list[str]:
+    """One command for the trained models, or for the timings where there are none.
+
+    A run times what it trains; how long it may time is no part of a trial, and the default here.
+    """
+    train, _ = one_configuration(results.train, "train")
+    if not train.empty:
+        return [_run(results, train)]
+    speed = latest_speed(results)
+    first = speed.iloc[0]
+    words = ["softmax-bench", "time", *_what(speed)]
+    words += [word for name in _TIMING for word in _option(name, first[name])]
+    return [shlex.join(words)]
+
+
+def _run(results: Results, train: pd.DataFrame) -> str:
+    first = best_trials(results).iloc[0]
+    words = ["softmax-bench", "run", str(first["corpus"]), *_what(train)]
+    words += ["--learning-rates", _listed(train["learning_rate"])]
+    budgets = sorted(train["max_tokens"].unique())
+    words += ["--max-tokens", str(budgets[-1])]
+    if len(budgets) > 1:
+        words += ["--tune-tokens", str(budgets[0])]
+    words += [word for name in _TRAINING for word in _option(name, first[name])]
+    words += ["--tied"] if first["tied"] else []
+    words += ["--seed", str(train["seed"].min())]
+    if train["seed"].nunique() > 1:
+        words += ["--num-seeds", str(train["seed"].nunique())]
+    return shlex.join(words)
+
+
+def _what(frame: pd.DataFrame) -> list[str]:
+    layers = ",".join(frame["layer"].unique())
+    return ["--layers", layers, "--vocab-sizes", _listed(frame["vocab_size"])]
+
+
+def _listed(values: pd.Series[float]) -> str:
+    return ",".join(f"{value:.15g}" for value in sorted(values.unique()))
+
+
+def _option(name: str, value: object) -> list[str]:
+    if value is None or pd.isna(value):
+        return []
+    return [
+        f"--{name.replace('_', '-')}",
+        f"{value:.15g}" if isinstance(value, float) else str(value),
+    ]

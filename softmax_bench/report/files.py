@@ -1,0 +1,81 @@
+"""The report as files: one page, and every plot and table for use elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+
+from softmax_bench.report import plots
+from softmax_bench.report.page import render_page
+from softmax_bench.report.price import price_table
+from softmax_bench.report.scaling import scaling_table
+from softmax_bench.report.style import looks
+from softmax_bench.report.tables import markdown_table, summary_table
+from softmax_bench.study.frames import load_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(results_folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a store.
+
+    Args:
+        results_folder: The store.
+        out: Folder to write into, ``report`` inside the store by default.
+
+    Returns:
+        Path of the HTML page.
+
+    Raises:
+        SoftmaxBenchError: There are no results, or one is damaged.
+    """
+    results = load_results(results_folder)
+    out = results_folder / "report" if out is None else out
+    out.mkdir(parents=True, exist_ok=True)
+    table = summary_table(results)
+    _write(out / "table.csv", table.to_csv(index=False).encode())
+    _write(out / "table.md", markdown_table(table).encode())
+    for name, derived in (
+        ("scaling", scaling_table(results)),
+        ("price-table", price_table(results)),
+    ):
+        if not derived.empty:
+            _write(out / f"{name}.csv", derived.to_csv(index=False).encode())
+    charts = plots.charts(results)
+    look = looks(table["layer"])
+    for chart in charts:
+        figure = plots.draw(chart, look)
+        _write(out / f"{chart.name}.png", _render(figure, "png"))
+        figure.set_layout_engine("none")  # it is laid out
+        _write(out / f"{chart.name}.svg", _render(figure, "svg"))
+        _write(out / f"{chart.name}.csv", plots.chart_frame(chart).to_csv(index=False).encode())
+    page = out / "index.html"
+    _write(page, render_page(results, charts, look).encode())
+    return page
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    file = io.BytesIO()
+    # A fixed salt and no date: the same results give the same file.
+    with mpl.rc_context({"svg.hashsalt": "softmax-bench", "svg.fonttype": "path"}):
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,168 @@
+"""What a plot shows, apart from how it is drawn.
+
+A chart is drawn by matplotlib (:mod:`softmax_bench.report.plots.draw`), by the page in the
+reader's browser and in the terminal, and is written as CSV: all four show the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis."""
+
+    title: str
+    """What it shows, and the unit in brackets."""
+    log: bool = False
+    """Whether it is logarithmic at first; positive values can be shown either way."""
+    ticks: list[tuple[float, str]] | None = None
+    """Places and their names, where round numbers will not do."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line, or points."""
+
+    name: str
+    """What stands beside its end."""
+    x: list[float]
+    y: list[float]
+    layer: str | None = None
+    """Whose it is; None for a reference, which is no layer's."""
+    low: list[float] | None = None
+    """Lower ends of the 95 % intervals of ``y``."""
+    high: list[float] | None = None
+    step: bool = False
+    """A staircase instead of a line: ``y`` holds until the next ``x``."""
+    markers: bool = True
+    curve: int = 0
+    """Tells apart the curves of one layer (its seeds); only the first is named."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One coordinate system: as a rule a vocabulary size."""
+
+    title: str
+    series: list[Series]
+    size: int | None = None
+    """The vocabulary size, where the panel is of one."""
+    rings: list[tuple[float, float, str]] = field(default_factory=list)
+    """Marked places: x, y, and what is there."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines or points over two axes."""
+
+    name: str
+    """Of its files."""
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    panels: list[Panel]
+    kind: str = "lines"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer in a chart of bars or dots."""
+
+    layer: str
+    values: list[float]
+    """One a part; of dots one alone."""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The layers at one vocabulary size."""
+
+    title: str
+    rows: list[Row]
+    size: int | None = None
+    references: list[tuple[str, float]] = field(default_factory=list)
+    """What is no layer's: name and value."""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One value a layer, on a common axis: what a line chart is where there is only one V."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    panels: list[Rows]
+    kind: str = "dots"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a value is made of, as stacked bars: shares, with the total beside the name."""
+
+    name: str
+    title: str
+    caption: str
+    unit: str
+    parts: list[str]
+    panels: list[Rows]
+    kind: str = "stack"
+
+
+Chart = Lines | Dots | Stack
+
+
+def layers_of(chart: Chart) -> list[str]:
+    """The layers that a chart shows."""
+    if isinstance(chart, Lines):
+        found = [series.layer for panel in chart.panels for series in panel.series]
+    else:
+        found = [row.layer for panel in chart.panels for row in panel.rows]
+    return sorted({layer for layer in found if layer is not None})
+
+
+def chart_frame(chart: Chart) -> pd.DataFrame:
+    """The numbers of a chart, a row a point: what its CSV holds."""
+    rows: list[dict[str, Any]] = []
+    if isinstance(chart, Lines):
+        for panel in chart.panels:
+            for series in panel.series:
+                rows += [
+                    {"panel": panel.title, "name": series.layer or series.name}
+                    | {"curve": series.curve, chart.x.title: x, chart.y.title: y}
+                    | {"low": _at(series.low, place), "high": _at(series.high, place)}
+                    for place, (x, y) in enumerate(zip(series.x, series.y, strict=True))
+                ]
+    else:
+        columns = chart.parts if isinstance(chart, Stack) else [chart.x.title]
+        for group in chart.panels:
+            rows += [
+                {"panel": group.title, "name": row.layer}
+                | dict(zip(columns, row.values, strict=True))
+                | {"low": row.low, "high": row.high}
+                for row in group.rows
+            ]
+            rows += [
+                {"panel": group.title, "name": name, columns[0]: value}
+                for name, value in group.references
+            ]
+    frame = pd.DataFrame(rows)
+    idle = [
+        name
+        for name, absent in (("panel", ""), ("curve", 0), ("low", None), ("high", None))
+        if name in frame and (frame[name].isna() | (frame[name] == absent)).all()
+    ]
+    return frame.drop(columns=idle)
+
+
+def _at(values: Sequence[float] | None, place: int) -> float | None:
+    return None if values is None else values[place]

@@ -1,0 +1,227 @@
+"""Charts drawn by matplotlib, for papers and for pages of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Rows, Series, Stack
+from softmax_bench.report.style import GREY, INK, PARTS, Look, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis as MatplotlibAxis
+
+_LINE = 0.17
+"""Inches that a label needs from the next."""
+_PANELS = 3
+"""Side by side; of more, the first, the middle and the last are drawn."""
+_REFERENCE = Look(GREY, GREY, "_", (1.5, 1.5))
+_plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+
+
+def draw(chart: Chart, looks: Mapping[str, Look]) -> Figure:
+    """Draw a chart, in the looks of its layers."""
+    panels: Sequence[Any] = chart.panels
+    if len(panels) > _PANELS:
+        panels = [panels[0], panels[len(panels) // 2], panels[-1]]
+    most = max(_labels(panel) for panel in panels)
+    height = max(4.2, 1.3 + _LINE * most) if isinstance(chart, Lines) else 1.5 + 0.3 * most
+    width = 7.2 if len(panels) == 1 else 5.4 * len(panels)
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        if isinstance(chart, Lines):
+            _draw_lines(axes, chart, panel, looks)
+        elif isinstance(chart, Dots):
+            _draw_dots(axes, chart, panel, looks)
+        else:
+            _draw_stack(axes, chart, panel)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    if isinstance(chart, Stack):
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=5,
+            frameon=False, fontsize=9, handlelength=1, columnspacing=1.2,
+        )  # fmt: skip
+    if len(panels) == 1 and panels[0].title:
+        figure.suptitle(f"{chart.title}, {panels[0].title}", x=0.01, ha="left", fontsize=11)
+    else:
+        figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
+        for axes, panel in zip(figure.axes, panels, strict=True):
+            axes.set_title(panel.title, loc="left", fontsize=10, color=INK)
+    return figure
+
+
+def _labels(panel: Panel | Rows) -> int:
+    if isinstance(panel, Panel):
+        return sum(series.curve == 0 for series in panel.series)
+    return len(panel.rows) + len(panel.references)
+
+
+def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look]) -> None:
+    axes.set(xscale="log" if chart.x.log else "linear", yscale="log" if chart.y.log else "linear")
+    for series in panel.series:
+        style = _style(series, looks)
+        x, y = np.array(series.x), np.array(series.y)
+        error = None
+        if series.low is not None and series.high is not None:
+            error = np.maximum(0, [y - np.array(series.low), np.array(series.high) - y])
+            error = np.nan_to_num(error)
+        if series.step:
+            axes.step(x, y, where="post", **style)
+        else:
+            axes.errorbar(x, y, yerr=error, capsize=2, **style)
+    for x_at, y_at, _ in panel.rings:
+        axes.plot(
+            x_at, y_at, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK, zorder=4
+        )
+    _dress(axes, chart.x, "x")
+    _dress(axes, chart.y, "y")
+    _label_lines(axes, panel.series, looks)
+
+
+def _style(series: Series, looks: Mapping[str, Look]) -> dict[str, Any]:
+    look = _REFERENCE if series.layer is None else looks[series.layer]
+    return {
+        "color": look.colour,
+        "linestyle": (0, look.dash) if look.dash else "-",
+        "linewidth": 1.5,
+        "marker": look.marker if series.markers else "",
+        "markersize": 5,
+        "zorder": 1 if series.layer is None else 2,
+    }
+
+
+def _dress(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
+    """The title of an axis, a light grid, and ticks at round numbers or at given places."""
+    drawn: MatplotlibAxis = axes.xaxis if which == "x" else axes.yaxis
+    drawn.set_label_text(axis.title)
+    drawn.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
+    if axis.ticks is None:
+        if axis.log:
+            _few_ticks(drawn)
+        return
+    places = [place for place, _ in axis.ticks]
+    if which == "x":
+        # Room on both sides even where there is one place only.
+        if axis.log:
+            axes.set_xlim(min(places) / 1.2, max(places) * 1.2)
+        else:
+            axes.set_xlim(min(places) - 0.3, max(places) + 0.3)
+    lines = any("\n" in name for _, name in axis.ticks)
+    drawn.set_ticks(places, [name for _, name in axis.ticks])
+    axes.tick_params(axis=which, labelsize=8 if lines else 10)
+    drawn.set_minor_formatter(NullFormatter())
+
+
+def _few_ticks(axis: MatplotlibAxis) -> None:
+    """Round numbers on a logarithmic axis, however little or much of it there is."""
+    low, high = axis.get_view_interval()
+    if high / low < 5:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    elif high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(_plain)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _label_lines(axes: Axes, lines: Sequence[Series], looks: Mapping[str, Look]) -> None:
+    """Write each line's name beside its end, pushed apart so that no two overlap."""
+    axes.autoscale_view()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    named = [series for series in lines if series.curve == 0]
+    # Where a line ends, as shares of the axes: no layout changes that.
+    places = [to_axes.transform((one.x[-1], one.y[-1])) for one in lines if one.curve == 0]
+    named = [one for one in lines if one.curve == 0]
+    ends = sorted(zip(places, named, strict=True), key=lambda end: float(end[0][1]))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = _LINE / (figure.get_figheight() - 1.2)
+    wanted = [min(1.0, max(0.0, float(place[1]))) for place, _ in ends]
+    heights = spread(wanted, room, 0.0, 1.05)
+    for at, (place, series) in zip(heights, ends, strict=True):
+        style = _style(series, looks)
+        beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        axes.text(1.045, at, short(series.name), color=INK, fontsize=9, va="center",
+                  parse_math=False, **beside)  # fmt: skip
+        for line in (
+            *axes.plot([place[0], 1.03], [place[1], at], color=style["color"], linewidth=0.6,
+                       alpha=0.5, zorder=1, **beside),
+            *axes.plot([1.03], [at], color=style["color"], marker=style["marker"] or "_",
+                       markersize=4, **beside),
+        ):  # fmt: skip
+            line.set_in_layout(False)
+
+
+def spread(wanted: Sequence[float], room: float, low: float, high: float) -> list[float]:
+    """Rising places, moved as little as it takes to be ``room`` apart and within the bounds."""
+    # Runs of places that would touch share the room around their common middle.
+    runs: list[list[float]] = []
+
+    def bottom(run: Sequence[float]) -> float:
+        whole = room * len(run)
+        lowest = sum(run) / len(run) - whole / 2
+        return max(low, min(lowest, high - whole))
+
+    for place in wanted:
+        runs.append([place])
+        while len(runs) > 1 and bottom(runs[-2]) + room * len(runs[-2]) > bottom(runs[-1]):
+            last = runs.pop()
+            runs[-1] += last
+    return [bottom(run) + room * (place + 0.5) for run in runs for place in range(len(run))]
+
+
+def _draw_dots(axes: Axes, chart: Dots, panel: Rows, looks: Mapping[str, Look]) -> None:
+    axes.set_xscale("log" if chart.x.log else "linear")
+    rows = list(reversed(panel.rows))
+    for place, row in enumerate(rows):
+        look = looks[row.layer]
+        value = row.values[0]
+        error = None
+        if row.low is not None and row.high is not None:
+            error = [[max(0.0, value - row.low)], [max(0.0, row.high - value)]]
+        axes.errorbar(
+            value, place, xerr=error, capsize=3, color=look.colour, marker=look.marker,
+            markersize=7,
+        )  # fmt: skip
+        axes.annotate(
+            f"{value:,.4g}", (value, place), (9, 0), textcoords="offset points", va="center",
+            fontsize=9, color=INK,
+        )  # fmt: skip
+    for name, value in panel.references:
+        axes.axvline(value, color=GREY, linestyle=":", zorder=0)
+        axes.annotate(
+            f"{short(name)} {value:,.4g}", (value, len(rows) - 0.45), fontsize=8, color=GREY,
+            ha="center", va="bottom", parse_math=False, annotation_clip=False,
+        )  # fmt: skip
+    _name_rows(axes, [short(row.layer) for row in rows])
+    axes.margins(x=0.12)
+    _dress(axes, chart.x, "x")
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+
+
+def _draw_stack(axes: Axes, chart: Stack, panel: Rows) -> None:
+    rows = list(reversed(panel.rows))
+    values = np.array([row.values for row in rows])
+    share = values / values.sum(axis=1, keepdims=True) * 100
+    left = np.zeros(len(rows))
+    for part, name, shade in zip(share.T, chart.parts, PARTS, strict=False):
+        axes.barh(
+            range(len(rows)), part, left=left, color=shade, label=name, height=0.7,
+            edgecolor="white", linewidth=0.8,
+        )  # fmt: skip
+        left += part
+    totals = [f"{short(row.layer)}  {sum(row.values):,.3g} {chart.unit}" for row in rows]
+    _name_rows(axes, totals)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share [%]")

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from softmax_bench.report.answer import headline, winners
+from softmax_bench.study.frames import frames
+from tests.records import speed_record, train_record
+
+
+def test_winners_and_ties() -> None:
+    results = frames(
+        [
+            speed_record("full", 10, 1.0),
+            speed_record("nce", 10, 0.1),
+            speed_record("sampled", 10, 0.1005),
+            train_record("full", 10, 100.0),
+            train_record("nce", 10, 120.0),
+        ]
+    )
+    won = {criterion.name: criterion.winners[10] for criterion in winners(results)}
+    fastest = won["fastest training step"]
+    assert fastest.layers == ["nce", "sampled"]  # within the interval
+    assert fastest.value == "100 ms"
+    assert fastest.note == "10 times less than full"
+    assert won["lowest test perplexity"].layers == ["full"]
+    sentence = headline(results)
+    assert "nce is the fastest (100 ms a training step, 10 times full softmax's speed)" in sentence
+    assert "level with sampled" in sentence
+    assert "full predicts best (test perplexity 101); the fastest is 19.8% above that" in sentence
+
+
+def test_one_layer_wins_nothing() -> None:
+    results = frames([speed_record("full", 10, 1.0)])
+    assert winners(results) == []
+    assert headline(results) == "One layer alone: there is nothing to compare."
+
+
+def test_timings_alone() -> None:
+    results = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 2.0)])
+    assert headline(results) == "At V = 10, full is the fastest (1,000 ms a training step)."

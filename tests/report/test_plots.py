@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from softmax_bench.layers import layer_names
+from softmax_bench.report.plots import Chart, charts, draw, layers_of
+from softmax_bench.report.plots.draw import spread
+from softmax_bench.report.style import looks
+from softmax_bench.study.frames import Results, frames
+from tests.records import speed_record, train_record
+
+FOUR = ["full", "hierarchical", "nce", "sampled"]
+
+
+def alike(layers: list[str], sizes: list[int]) -> Results:
+    """Layers with all but equal results, two learning rates each."""
+    return frames(
+        [
+            record
+            for number, layer in enumerate(layers)
+            for size in sizes
+            for record in (
+                train_record(layer, size, 10.0 + number / 1000),
+                train_record(layer, size, 20.0 + number / 1000, rate=0.2),
+                speed_record(layer, size, 10.0 + number / 1000),
+            )
+        ]
+    )
+
+
+def check_labels(chart: Chart, least: int) -> None:
+    figure = draw(chart, looks(layers_of(chart)))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for axes in figure.axes:
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        names = (
+            [text.get_text() for text in axes.get_yticklabels()] if chart.kind != "lines" else []
+        )
+        assert len(boxes) + len(names) >= least
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other), f"labels overlap in {chart.name}"
+        for box in [*boxes, axes.get_tightbbox()]:
+            assert box is not None
+            assert box.x0 >= -1, f"cut off on the left in {chart.name}"
+            assert box.y0 >= -1, f"cut off below in {chart.name}"
+            assert box.x1 <= figure.bbox.x1 + 1, f"cut off on the right in {chart.name}"
+            assert box.y1 <= figure.bbox.y1 + 1, f"cut off above in {chart.name}"
+    title = figure.texts[0]
+    assert Text.get_window_extent(title).x1 <= figure.bbox.x1, f"title cut off in {chart.name}"
+
+
+@pytest.mark.parametrize(
+    ("layers", "sizes"),
+    [(FOUR, [1000]), (FOUR, [100, 1000]), (layer_names(), [10, 100, 1000, 10_000])],
+    ids=["one V", "two V", "all layers"],
+)
+def test_labels_neither_overlap_nor_are_cut_off(layers: list[str], sizes: list[int]) -> None:
+    made = charts(alike(layers, sizes))
+    assert len(made) >= 11
+    for chart in made:
+        if chart.name != "huffman-depth":
+            check_labels(chart, len(layers))
+
+
+def test_names_in_plots_are_text() -> None:
+    """Dollar signs would make mathematics of them."""
+    name = "their.module:Layer(noise='$q$', power='$')"
+    results = frames([speed_record(name, size, 1.0) for size in (10, 100)])
+    chart = next(chart for chart in charts(results) if chart.name == "step-time")
+    figure = draw(chart, looks([name]))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (label,) = [text for text in figure.axes[0].texts if text.get_text().startswith(name[:20])]
+    assert not label.get_parse_math()
+    assert Text.get_window_extent(label).x1 <= figure.bbox.x1
+
+
+def test_places_are_spread_as_little_as_it_takes() -> None:
+    assert spread([0.1, 0.5, 0.9], 0.1, 0, 1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.45, 0.55])
+    assert spread([0.0, 0.0], 0.1, 0, 1) == pytest.approx([0.05, 0.15])
+    assert spread([1.0, 1.0], 0.1, 0, 1) == pytest.approx([0.85, 0.95])
+
+
+def test_crossing_and_floor_are_marked() -> None:
+    records = [
+        speed_record("full", 100, 1.0),
+        speed_record("full", 10_000, 100.0),
+        speed_record("flat", 100, 10.0),
+        speed_record("flat", 10_000, 10.0),
+    ]
+    chart = next(chart for chart in charts(frames(records)) if chart.name == "step-time")
+    assert chart.kind == "lines"
+    (panel,) = chart.panels
+    ((x, y, text),) = panel.rings  # type: ignore[union-attr]
+    assert (x, y) == pytest.approx((1000, 10_000))
+    assert text == "flat is faster than full from about V = 1,000 on"
+    floor = next(one for one in panel.series if one.layer is None)  # type: ignore[union-attr]
+    # 6 N V H operations at 1e10 a second.
+    assert floor.y == pytest.approx([6 * 20 * 8 * size / 1e10 * 1e3 for size in (100, 10_000)])
+
+
+def test_performance_profile() -> None:
+    """Two sizes; the slow one is twice as slow at the first and was not timed at the second."""
+    records = [
+        speed_record("fast", 10, 1.0),
+        speed_record("slow", 10, 2.0),
+        speed_record("fast", 100, 1.0),
+        speed_record("third", 100, 4.0),
+    ]
+    chart = next(chart for chart in charts(frames(records)) if chart.name == "profile")
+    assert chart.kind == "lines"
+    lines = {one.layer: dict(zip(one.x, one.y, strict=True)) for one in chart.panels[0].series}  # type: ignore[union-attr]
+    assert set(lines["fast"].values()) == {100.0}
+    assert lines["slow"][1.0] == 0
+    assert lines["slow"][2.0] == 50
+    assert lines["third"][4.0] == 50
+    assert max(lines["slow"].values()) == 50  # what was not measured is not solved
+
+
+def test_depth_of_the_huffman_tree_follows_the_bound() -> None:
+    chart = next(
+        chart
+        for chart in charts(frames([speed_record("hierarchical", 1000, 1.0)]))
+        if chart.name == "huffman-depth"
+    )
+    assert chart.kind == "lines"
+    tree, bound = chart.panels[0].series  # type: ignore[union-attr]
+    assert tree.layer == "hierarchical"
+    assert max(abs(a - b) for a, b in zip(tree.y, bound.y, strict=True)) < 1.5
