@@ -202,7 +202,7 @@ class OutputLayer(nn.Module, ABC):
         """What the scores alone claim, for layers trained to be normalised by themselves."""
         return None
 
-    @_traced_if_traceable
+    @untraced
     @torch.no_grad()
     def topk(
         self, hidden: Float[Tensor, "*batch H"], k: int
@@ -218,7 +218,7 @@ class OutputLayer(nn.Module, ABC):
         shape = (*hidden.shape[:-1], k)
         return values.view(shape), classes.view(shape)
 
-    @_traced_if_traceable
+    @untraced
     @torch.no_grad()
     def sample(self, hidden: Float[Tensor, "*batch H"]) -> Int[Tensor, "*batch"]:
         """One class drawn from the distribution at each hidden state."""

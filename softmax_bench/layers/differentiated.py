@@ -40,6 +40,7 @@ class DifferentiatedSoftmax(OutputLayer):
     step_flops = "8 N sum_i V_i H_i over the bands i"
     exact = True
     normalised = "no"
+    traceable = True
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class FullSoftmax(LinearOutputLayer):
     exact = True
     normalised = "no"
     touches_all_rows = True
-    traceable = True  # the blocked pass, which is not, says so itself
+    traceable = True
 
     def __init__(
         self,

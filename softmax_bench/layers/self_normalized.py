@@ -32,6 +32,7 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
     exact = False
     normalised = "by training"
     touches_all_rows = True
+    traceable = True
 
     def __init__(
         self,

@@ -25,10 +25,10 @@ Perplexity is exact and normalised for every layer; this is about the training o
 * *Normalised*: whether the probability of a class is known without a sum over all of them: by
   construction; by training, approximately, as scores tend to be normalised by themselves; or not.
 * *Gradient*: row-sparse ones cost nothing in V, in clipping and optimiser too.
-* *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph
-  (full softmax up to 2^21 scores a step, with a loss that is their mean or sum). Before any other
-  the graph breaks once, and the layer runs as it does in eager mode: loss, draws and gradients are
-  the same.
+* *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph,
+  its passes over all classes as one operator each. Before any other the graph breaks once, and the
+  layer runs as it does in eager mode: loss, draws and gradients are the same. Torch compiles
+  neither row-sparse gradients nor sizes that the data decide.
 
 {how}
 ## What a training step costs

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops import operators
+from softmax_bench.ops.dense import loss_and_gradients, nll_and_log_z, nll_gradients
 from softmax_bench.ops.exponentials import accumulator
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.rows import needs_grad
-from softmax_bench.ops.softmax_loss import Gradients, log_sum_exp, softmax_loss
 
-PLAIN_SCORES = 2**21
-"""Up to so many scores (8 MiB in float32) they stay in cache anyway, and torch's own few
-operations cost less than the blocked pass's many: 0.6 of its time at 700 x 100 scores, the same
-at 700 x 2,000."""
+PLAIN_SCORES = 2**20
+"""Up to so many scores (4 MiB in float32) they stay in cache anyway, and torch's own few
+operations cost less than the blocked pass's many: 0.6 of its time at 700 x 100 scores, but at
+700 x 2,000 no less on two threads and more on one."""
 
 
 def linear_cross_entropy(
@@ -53,10 +53,13 @@ def linear_cross_entropy(
         if penalty:
             losses = losses + penalty * scores.logsumexp(1).square()
         return torch.dot(losses, coefficient)
-    return _blocked_cross_entropy(hidden, weight, bias, target, coefficient, penalty)
+    operands = hidden, weight, bias, target, coefficient, penalty
+    if torch.compiler.is_compiling():
+        return operators.cross_entropy(*operands)[0]
+    loss: Tensor = _LinearCrossEntropy.apply(*operands)
+    return loss
 
 
-@untraced
 def linear_nll(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],
@@ -69,6 +72,8 @@ def linear_nll(
     coefficients the tokens get is not known before.
     """
     weight, bias = _in_type_of(hidden, weight, bias)
+    if torch.compiler.is_compiling():
+        return operators.nll(hidden, weight, bias, target)
     nll, log_z = _LinearNLL.apply(hidden, weight, bias, target)
     return nll, log_z
 
@@ -78,29 +83,6 @@ def _in_type_of(
 ) -> tuple[Tensor, Tensor | None]:
     """Parameters in the type of the hidden states, which mixed precision has lowered."""
     return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-
-
-def target_scores(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Score of each token's own class (N,), and the rows gathered for it (N, H)."""
-    rows = weight.index_select(0, target).to(hidden.dtype)
-    dtype = accumulator(hidden.dtype)
-    scores = torch.linalg.vecdot(hidden.to(dtype), rows.to(dtype))
-    if bias is not None:
-        scores = scores + bias.index_select(0, target)
-    return scores, rows
-
-
-def _subtract_target(
-    gradients: Gradients, hidden: Tensor, target: Tensor, rows: Tensor, coefficient: Tensor
-) -> None:
-    """Add the gradients of ``-sum_n coefficient_n s_n,target(n)``."""
-    share = coefficient.to(hidden.dtype)
-    gradients.hidden.addcmul_(rows, share.unsqueeze(1), value=-1)
-    gradients.weight.index_add_(0, target, hidden * share.unsqueeze(1), alpha=-1)
-    if gradients.bias is not None:
-        gradients.bias.index_add_(0, target, share, alpha=-1)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -114,35 +96,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         coefficient: Tensor,
         penalty: float,
     ) -> Tensor:
-        scores, rows = target_scores(hidden, weight, bias, target)
-        if needs_grad(ctx, 0, 1, 2):
-            log_z, gradients = softmax_loss(hidden, weight, bias, coefficient, penalty=penalty)
-            _subtract_target(gradients, hidden, target, rows, coefficient)
+        operands = hidden, weight, bias, target, coefficient, penalty
+        wanted = needs_grad(ctx, 0, 1, 2)
+        loss, gradients = loss_and_gradients(*operands, with_gradients=wanted)
+        if gradients is not None:
             ctx.held = Held((gradients.hidden, gradients.weight, gradients.bias))
-        else:
-            log_z = log_sum_exp(hidden, weight, bias)
-        losses = log_z - scores
-        if penalty:
-            losses += penalty * log_z.square()
-        return torch.dot(losses, coefficient.to(losses.dtype))
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*ctx.held.times(grad), None, None, None)
-
-
-@untraced
-def _blocked_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    coefficient: Tensor,
-    penalty: float,
-) -> Tensor:
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, target, coefficient, penalty)
-    return loss
 
 
 class _LinearNLL(torch.autograd.Function):
@@ -151,15 +115,11 @@ class _LinearNLL(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, bias, target)
-        scores, _ = target_scores(hidden, weight, bias, target)
-        log_z = log_sum_exp(hidden, weight, bias)
-        return log_z - scores, log_z
+        return nll_and_log_z(hidden, weight, bias, target)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_log_z: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target = ctx.saved_tensors
-        _, gradients = softmax_loss(hidden, weight, bias, grad + grad_log_z)
-        rows = weight.index_select(0, target)
-        _subtract_target(gradients, hidden, target, rows, grad)
+        gradients = nll_gradients(hidden, weight, bias, target, grad, grad_log_z)
         return gradients.hidden, gradients.weight, gradients.bias, None

@@ -17,9 +17,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.dense import target_scores
 from softmax_bench.ops.exponentials import LOG2_E, accumulator
 from softmax_bench.ops.gradients import Held
-from softmax_bench.ops.linear import target_scores
 from softmax_bench.ops.rows import distinct, row_sparse
 from softmax_bench.ops.softmax_loss import (
     Gradients,

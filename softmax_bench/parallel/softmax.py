@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from softmax_bench.ops import accumulator, log_sum_exp
+from softmax_bench.ops.dense import target_scores
 from softmax_bench.ops.exponentials import LOG2_E
-from softmax_bench.ops.linear import target_scores
 from softmax_bench.ops.softmax_loss import softmax_loss
 from softmax_bench.ops.subset import column_of, join_rows, row_bias
 from softmax_bench.parallel.exchange import join_log2_sums

@@ -103,13 +103,25 @@ def test_compiled_inference_gives_the_same(spec: str) -> None:
     torch.testing.assert_close(compiled(hidden, target), layer.target_log_prob(hidden, target))
 
 
-def test_full_softmax_over_many_scores_is_not_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "full",
+        "full(bias=False, reduction='none')",
+        "full(label_smoothing=0.1)",
+        "self_normalized",
+        "differentiated",
+    ],
+)
+def test_passes_over_many_scores_are_one_node_of_the_graph(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linear, "PLAIN_SCORES", 0)
-    layer: OutputLayer = create_layer("full", H, V)
+    layer: OutputLayer = create_layer(spec, H, V)
     hidden, target = torch.randn(4, H), torch.randint(V, (4,))
     loss, gradients = step(layer, layer, hidden, target)
     compiled_loss, compiled_gradients = step(
-        layer, torch.compile(layer, backend="aot_eager"), hidden, target
+        layer, torch.compile(layer, backend="aot_eager", fullgraph=True), hidden, target
     )
     torch.testing.assert_close(compiled_loss, loss)
     torch.testing.assert_close(compiled_gradients, gradients)
