@@ -14,7 +14,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_snippets_run(snippet: str) -> None:
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
 
 
 def test_the_first_block_is_the_two_commands() -> None:

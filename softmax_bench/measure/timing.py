@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.intervals import median_interval
 
 WARMUP_RUNS = 10
 WARMUP_SHARE = 0.2
@@ -60,16 +60,9 @@ def clock(device: torch.device) -> float:
 def summarise(
     samples: Sequence[float], resamples: int = 1000, stopped: str = "repetitions"
 ) -> Interval:
-    """Median of ``samples`` and its percentile-bootstrap interval."""
-    array = np.asarray(samples)
-    if array.min() == array.max():  # one sample, or a clock that stands still
-        low = high = array[0]
-    else:
-        low, high = bootstrap(
-            (array,), np.median, n_resamples=resamples, method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    return Interval(float(np.median(array)), float(low), float(high), tuple(samples), stopped)
+    """Median of ``samples``, in the order in which they were taken, and its interval."""
+    low, high = median_interval(samples, resamples)
+    return Interval(float(np.median(samples)), low, high, tuple(samples), stopped)
 
 
 def interleave(

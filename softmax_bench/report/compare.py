@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.intervals import Floats
 from softmax_bench.report.differences import differences
 from softmax_bench.report.tables import best_trials, latest_speed, summary_table, warnings
-from softmax_bench.report.verdict import Floats, perplexity_interval, ratio_interval, verdict
+from softmax_bench.report.verdict import perplexity_interval, ratio_interval, verdict
 from softmax_bench.study.frames import Results
 
 _MEASURED = ["step_ms", "memory_mb", "test_perplexity"]
@@ -105,7 +106,7 @@ def _judge(
 ) -> None:
     """Add intervals and verdicts of time and of perplexity.
 
-    Layers of one result set took turns: their times are resampled round by round. Perplexities
+    Layers of one result set took turns: their times are compared round by round. Perplexities
     are resampled by stretches of the test text, the same of both.
     """
     times, qualities = [], []
@@ -115,8 +116,10 @@ def _judge(
         times.append(ratio_interval(*samples, paired=paired))
         texts = [_texts(results, size, layer) for results, layer in sides]
         qualities.append(perplexity_interval(*texts))
-    table[["time_low", "time_high"]] = times
-    table["time_verdict"] = [verdict(*bounds, "faster", "slower") for bounds in times]
+    ratios = pd.Series([ratio for ratio, _, _ in times], index=table.index)
+    table["time_ratio"] = ratios.fillna(table["time_ratio"])  # of medians alone, without samples
+    table[["time_low", "time_high"]] = [bounds[1:] for bounds in times]
+    table["time_verdict"] = [verdict(low, high, "faster", "slower") for _, low, high in times]
     table[["perplexity_low", "perplexity_high"]] = qualities
     table["perplexity_verdict"] = [verdict(*bounds, "better", "worse") for bounds in qualities]
 

@@ -3,58 +3,77 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_ind
 
-Floats = npt.NDArray[np.float64]
+from softmax_bench.intervals import Floats, median_interval
 
 MARGIN = 0.01
 """Ratios within one per cent of 1 are no difference, however narrow their interval: where code and
 data happen to lie in memory moves times by as much."""
 
 
-def ratio_interval(a: Floats | None, b: Floats | None, *, paired: bool) -> tuple[float, float]:
-    """95 % bootstrap interval of the ratio of two medians; missing where either is not known.
+def ratio_interval(
+    a: Floats | None, b: Floats | None, *, paired: bool
+) -> tuple[float, float, float]:
+    """Ratio A / B of times with its 95 % interval; missing where either is not known.
+
+    Of pairs it is the median of their ratios, in which a machine that is slower for a while
+    cancels; otherwise the ratio of the medians, whose intervals are put together (Donner & Zou
+    2012). Either way samples that resemble their neighbours widen the interval.
 
     Args:
-        a: Samples of one.
+        a: Samples of one, in the order in which they were taken.
         b: Samples of the other.
         paired: Whether samples at one place were taken one after the other.
     """
     if a is None or b is None or min(len(a), len(b)) < 2:
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     if paired:
-        a, b = a[: len(b)], b[: len(a)]
-    if np.ptp(a) == np.ptp(b) == 0:
-        return float(a[0] / b[0]), float(a[0] / b[0])
-
-    def ratio(x: Floats, y: Floats, axis: int = -1) -> Floats:
-        quotient: Floats = np.median(x, axis=axis) / np.median(y, axis=axis)
-        return quotient
-
-    interval = bootstrap(
-        (a, b), ratio, paired=paired, n_resamples=2000, method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return float(interval.low), float(interval.high)
+        ratios = np.log(a[: len(b)] / b[: len(a)])
+        low, high = median_interval(ratios)
+        return float(np.exp(np.median(ratios))), float(np.exp(low)), float(np.exp(high))
+    one, other = np.log(a), np.log(b)
+    (low_a, high_a), (low_b, high_b) = median_interval(one), median_interval(other)
+    middle_a, middle_b = float(np.median(one)), float(np.median(other))
+    down = np.hypot(middle_a - low_a, high_b - middle_b)
+    up = np.hypot(high_a - middle_a, middle_b - low_b)
+    apart = middle_a - middle_b
+    return float(np.exp(apart)), float(np.exp(apart - down)), float(np.exp(apart + up))
 
 
 def perplexity_interval(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, float]:
-    """Interval of perplexity A / B on stretches of one text; missing where the texts differ."""
+    """Interval of perplexity A / B on stretches of one text; missing where the texts differ.
+
+    Each side's seeds are averaged and the text is resampled, the same stretches of both. Where
+    both have several seeds, how much those differ widens the interval (Welch); with one seed it
+    speaks of these two models alone.
+    """
     if a.empty or b.empty or set(a["corpus_sha256"]) != set(b["corpus_sha256"]):
         return np.nan, np.nan
-    # Seeds are averaged: what is resampled is the text.
-    one, other = (np.mean(np.array(side["test_block_nats"].tolist()), axis=0) for side in (a, b))
-    difference = one - other
+    sides = [np.array(side["test_block_nats"].tolist()) for side in (a, b)]
     total = float(a["test_tokens"].iloc[0])
-    if len(difference) < 2 or np.ptp(difference) == 0:
-        value = float(np.exp(difference.sum() / total))
-        return value, value
-    interval = bootstrap(
-        (difference,), np.sum, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(np.exp(interval.low / total)), float(np.exp(interval.high / total))
+    one, other = (side.mean(axis=0) for side in sides)
+    difference = (one - other) / total
+    middle = low = high = float(difference.sum())
+    if len(difference) > 1 and np.ptp(difference) > 0:
+        low, high = bootstrap(
+            (difference,), np.sum, n_resamples=2000, method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    seeds = _welch(*(side.sum(axis=1) / total for side in sides))
+    return (
+        float(np.exp(middle - np.hypot(middle - low, seeds))),
+        float(np.exp(middle + np.hypot(high - middle, seeds))),
+    )
+
+
+def _welch(a: Floats, b: Floats) -> float:
+    """Half the width of Welch's 95 % interval of a difference of means; 0 for single values."""
+    if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
+        return 0.0
+    interval = ttest_ind(a, b, equal_var=False).confidence_interval()
+    return float(interval.high - interval.low) / 2
 
 
 def verdict(low: float, high: float, less: str, more: str) -> str:
