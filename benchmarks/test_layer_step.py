@@ -16,9 +16,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.layers import create_layer, layer_names, split_specs
 from softmax_bench.measure import LayerStep, zipf_counts
-from softmax_bench.study.plan import split_specs
 
 HIDDEN_SIZE = 256
 NUM_TOKENS = 700

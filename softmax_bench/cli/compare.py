@@ -33,10 +33,10 @@ def compare(
     markdown: Annotated[bool, typer.Option(help="Print Markdown, for a pull request.")] = False,
 ) -> None:
     """Set two result sets, or two layers of one, side by side."""
+    from softmax_bench.layers import split_specs
     from softmax_bench.report import show_comparison
     from softmax_bench.report.compare import compare_layers, compare_results
     from softmax_bench.report.conditions import read_conditions
-    from softmax_bench.study.plan import split_specs
 
     if (b is None) == (layers is None):
         raise SoftmaxBenchError(

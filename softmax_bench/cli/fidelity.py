@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import Layers, Out, Threads, numbers, usable_cores
-from softmax_bench.cli.output import make_console
+from softmax_bench.cli.options import Layers, Out, Threads, numbers
+from softmax_bench.cli.output import make_console, run_plan
 
 
 def fidelity(
@@ -42,40 +42,38 @@ def fidelity(
     out: Out = Path("runs/fidelity"),
 ) -> None:
     """Set each layer against full softmax: its gradient, its samples, what it learns."""
-    from rich.progress import Progress
-
+    from softmax_bench.layers import split_specs
     from softmax_bench.report.fidelity import print_fidelity
-    from softmax_bench.study import plan
-    from softmax_bench.study.fidelity import measure_fidelity
+    from softmax_bench.study.fidelity import check_fidelity
     from softmax_bench.study.frames import load_results
-    from softmax_bench.study.store import record_path, write_record
-    from softmax_bench.study.trial import FidelityTrial, trial_id
+    from softmax_bench.study.grid import train_trial
+    from softmax_bench.study.job import Limits, Text
+    from softmax_bench.study.plan import plan_fidelity
+    from softmax_bench.study.study_file import make_study
+    from softmax_bench.study.texts import know_text
+    from softmax_bench.study.trial import FidelityTrial
 
-    choices = plan.Choices(
-        corpus=corpus,
-        vocab_sizes=[vocab_size],
-        layers=plan.split_specs(layers),
-        learning_rates=[learning_rate],
-        encoder=encoder,
-        embedding_size=hidden_size,
-        hidden_size=hidden_size,
-        num_layers=1,
-        dropout=0.0,
-        tied=False,
-        optimizer=optimizer,
-        clip_norm=5.0,
-        batch_size=batch_size,
-        bptt=bptt,
-        max_tokens=max_tokens,
-        tune_tokens=max_tokens,
-        seed=seed,
-        num_seeds=1,
-        threads=threads or usable_cores(),
-        device=device,
+    study = make_study(
+        {
+            "corpora": [corpus],
+            "vocab_sizes": [vocab_size],
+            "layers": split_specs(layers),
+            "learning_rates": [learning_rate],
+            "encoders": [encoder],
+            "hidden_size": hidden_size,
+            "optimizer": optimizer,
+            "batch_size": batch_size,
+            "bptt": bptt,
+            "max_tokens": [max_tokens],
+            "seeds": [seed],
+            "corpus_seed": seed,
+            "threads": threads,
+            "device": device,
+        },
+        lambda key, value: "softmax-bench fidelity",
     )
-    plan.check(choices)
-    (text,) = plan.load_corpora(choices)
-    model = plan.train_trial(choices, text, "full", learning_rate, max_tokens, seed)
+    text = know_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
+    model = train_trial(study, text, encoder, "full", learning_rate, max_tokens, seed)
     trials = [
         FidelityTrial(
             layer=layer,
@@ -85,22 +83,13 @@ def fidelity(
             num_draws=draws,
             learning_rates=tuple(numbers(learning_rates, "--learning-rates")),
         )
-        for layer in choices.layers
+        for layer in study.layers
     ]
+    check_fidelity(trials)
     console = make_console()
-    missing = [trial for trial in trials if not record_path(out, trial_id(trial)).exists()]
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("model", total=1.0)
-
-        def show(what: str, share: float) -> None:
-            progress.update(task, description=what, completed=share)
-
-        for record in measure_fidelity(missing, text, on_progress=show) if missing else ():
-            write_record(out, record)
-            found = record.result
-            console.print(
-                f"{record.trial.layer}: {found.divergence.value:.3f} nats from the full model",
-                markup=False,
-                highlight=False,
-            )
-    print_fidelity(load_results(out), console)
+    run_plan(
+        plan_fidelity(trials, text.source, Limits()),
+        out,
+        console,
+        show=lambda: print_fidelity(load_results(out), console),
+    )

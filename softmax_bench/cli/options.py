@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,16 +30,3 @@ def numbers(text: str, option: str) -> list[float]:
         raise SoftmaxBenchError(
             f"{option} takes numbers separated by commas, not {text!r}"
         ) from None
-
-
-def vocab_sizes_of(text: str) -> list[int | None]:
-    """Vocabulary sizes; None, written ``all``, keeps every type."""
-    return [
-        None if part.strip() == "all" else int(numbers(part, "--vocab-sizes")[0])
-        for part in text.split(",")
-    ]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,12 +1,18 @@
-"""What commands show."""
+"""What commands run and show."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from softmax_bench.study.plan import Plan
+    from softmax_bench.study.session import Outcome
 
 
 def make_console() -> Console:
@@ -25,3 +31,68 @@ def show_report(results: Path, console: Console, out: Path | None = None) -> Non
     print_table(summary_table(loaded), console)
     page = write_report(results, out)
     console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+
+
+def run_plan(
+    plan: Plan,
+    store: Path,
+    console: Console,
+    *,
+    workers: int = 1,
+    show: Callable[[], None] | None = None,
+    again: bool = False,
+    retry_failed: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Run what is planned, show how it goes, and the report at the end.
+
+    Args:
+        plan: What there is to do.
+        store: Folder of the results.
+        console: Where to print.
+        workers: How many jobs at once.
+        show: Prints the results in place of the report.
+        again: Run also what is done.
+        retry_failed: Run also what has failed before.
+        tensorboard: Write learning curves.
+
+    Raises:
+        typer.Exit: Not every trial has a result; the status is 1.
+    """
+    from softmax_bench.study.local import LocalExecutor
+    from softmax_bench.study.progress import ProgressDisplay
+    from softmax_bench.study.session import run
+    from softmax_bench.study.tensorboard import TensorBoard
+
+    boards = [TensorBoard(store / "tensorboard")] if tensorboard else []
+    with (
+        LocalExecutor(store, workers) as executor,
+        ProgressDisplay(console, workers) as display,
+    ):
+        outcome = run(
+            plan, store, executor, [display, *boards], again=again, retry_failed=retry_failed
+        )
+    if outcome.done and show is not None:
+        show()
+    elif outcome.done:
+        show_report(store, console)
+    if not outcome.complete:
+        _show_failures(outcome, store, console)
+        raise typer.Exit(1)
+
+
+def _show_failures(outcome: Outcome, store: Path, console: Console) -> None:
+    from softmax_bench.study.trial import describe_trial
+
+    lines = [f"{len(outcome.failures)} of the trials failed:"]
+    lines += [
+        f"  {describe_trial(failure.trial)}: {failure.reason}"
+        for failure in outcome.failures.values()
+    ]
+    if outcome.hopeless:
+        lines.append(f"{outcome.hopeless} more were not run: no learning rate went well")
+    lines.append(
+        f"What each of them printed is in {store / 'jobs'}; --retry-failed runs them again"
+    )
+    for line in lines:
+        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from softmax_bench.cli.output import make_console, show_report
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("runs/latest"),
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("runs/quick"),
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; RESULTS/report by default.")
     ] = None,

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import DEFAULT_LAYERS, Layers, Out, Threads, numbers, usable_cores
-from softmax_bench.cli.output import make_console, show_report
+from softmax_bench.cli.options import DEFAULT_LAYERS, Layers, Out, Threads, numbers
+from softmax_bench.cli.output import make_console, run_plan
+from softmax_bench.errors import SoftmaxBenchError
 
 
 def time_layers(
@@ -29,14 +30,17 @@ def time_layers(
     out: Out = Path("runs/speed"),
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
-    from softmax_bench.study import session
-    from softmax_bench.study.plan import check_layers, split_specs
+    from softmax_bench.layers import split_specs
+    from softmax_bench.study.check import common_mistakes
+    from softmax_bench.study.grid import usable_cores
+    from softmax_bench.study.job import Limits
+    from softmax_bench.study.plan import plan_timing
     from softmax_bench.study.trial import SpeedTrial
 
-    console = make_console()
     sizes = [int(size) for size in numbers(vocab_sizes, "--vocab-sizes")]
     specs = split_specs(layers)
-    check_layers(specs, optimizer, device)
+    for mistake in common_mistakes(specs, optimizer, device):
+        raise SoftmaxBenchError(mistake.message)
     groups = [
         [
             SpeedTrial(
@@ -55,5 +59,4 @@ def time_layers(
         ]
         for size in sizes
     ]
-    session.time_groups(groups, out, time_budget=time_budget, console=console)
-    show_report(out, console)
+    run_plan(plan_timing(groups, time_budget, Limits()), out, make_console())

@@ -10,7 +10,7 @@ from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.full import FullSoftmax
 from softmax_bench.layers.hierarchical import HierarchicalSoftmax
 from softmax_bench.layers.nce import NCE
-from softmax_bench.layers.registry import create_layer, layer_names, parse_spec
+from softmax_bench.layers.registry import create_layer, layer_names, parse_spec, split_specs
 from softmax_bench.layers.sampled import SampledSoftmax
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "create_layer",
     "layer_names",
     "parse_spec",
+    "split_specs",
 ]

@@ -143,6 +143,26 @@ def layer_options(layer: type[OutputLayer]) -> list[str]:
     return [*own, *(name for name in CommonOptions.__annotations__ if name not in own)]
 
 
+_QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)
+
+
+def split_specs(text: str) -> list[str]:
+    """Layers in a comma-separated list, or every layer there is for ``"all"``.
+
+    Commas inside parentheses belong to a layer's options.
+    """
+    if text.strip() == "all":
+        return layer_names()
+    specs, depth = [""], 0
+    for part in _QUOTED_OR_ONE.findall(text):
+        depth += (part == "(") - (part == ")")
+        if part == "," and depth == 0:
+            specs.append("")
+        else:
+            specs[-1] += part
+    return [spec.strip() for spec in specs if spec.strip()]
+
+
 def create_layer(
     spec: str,
     in_features: int,

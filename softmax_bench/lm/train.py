@@ -33,6 +33,7 @@ def train(
     clip_norm: float,
     evaluations: int = 6,
     on_step: Callable[[int], None] = lambda tokens: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Progress]:
     """Train until ``max_tokens`` tokens were predicted, passing over ``text`` as often as needed.
@@ -51,6 +52,7 @@ def train(
         evaluations: How often to evaluate.
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
+        on_evaluation: Called after each evaluation.
         checkpoint: Where to go on from, and to save to; the time that saving takes is not counted.
 
     Raises:
@@ -81,6 +83,7 @@ def train(
             state.seconds += time.perf_counter() - started
             quality = evaluate(model, valid, valid_window)
             state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
+            on_evaluation(state.history[-1])
             state.losses.clear()
             started = time.perf_counter()
         if checkpoint is not None and checkpoint.due():

@@ -5,7 +5,7 @@ from softmax_bench.measure.environment import describe_environment
 from softmax_bench.measure.memory import Memory, peak_bytes
 from softmax_bench.measure.roofline import Machine, measure_machine
 from softmax_bench.measure.step import PHASES, LayerInference, LayerStep, zipf_counts, zipf_targets
-from softmax_bench.measure.timing import Interval, clock, interleave, summarise
+from softmax_bench.measure.timing import Interval, Phases, clock, interleave, summarise
 
 __all__ = [
     "PHASES",
@@ -15,6 +15,7 @@ __all__ = [
     "LayerStep",
     "Machine",
     "Memory",
+    "Phases",
     "clock",
     "describe_environment",
     "interleave",

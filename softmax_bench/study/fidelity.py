@@ -84,6 +84,7 @@ def measure_fidelity(
     corpus: Corpus,
     *,
     on_progress: OnProgress = lambda what, share: None,
+    on_turn: Callable[[FidelityTrial], None] = lambda trial: None,
 ) -> Iterator[FidelityRecord]:
     """Train the model once and set each layer against it, one record after the other.
 
@@ -91,6 +92,7 @@ def measure_fidelity(
         trials: With one model in common.
         corpus: The text that the model is trained on.
         on_progress: See :data:`OnProgress`.
+        on_turn: Told whose turn begins.
 
     Raises:
         SoftmaxBenchError: A choice is not possible.
@@ -106,6 +108,7 @@ def measure_fidelity(
         def show(share: float, done: int = number, layer: str = trial.layer) -> None:
             on_progress(layer, (done + 1 + share) / parts)
 
+        on_turn(trial)
         started = now()
         points = list(_points(trial, reference, corpus, lambda share: show(share / 2)))
         result = _learned(trial, reference, corpus, points, lambda share: show(0.5 + share / 2))

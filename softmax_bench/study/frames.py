@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from softmax_bench.study.record import FidelityRecord, Record, SpeedRecord, TrainRecord
+from softmax_bench.study.record import (
+    FailureRecord,
+    FidelityRecord,
+    Record,
+    SpeedRecord,
+    TrainRecord,
+)
 from softmax_bench.study.result import Estimate, Evaluation
-from softmax_bench.study.store import read_records
-from softmax_bench.study.trial import trial_id
+from softmax_bench.study.store import read_contents
+from softmax_bench.study.trial import describe_trial, trial_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,18 +53,22 @@ class Results:
     divergences: pd.DataFrame = field(default_factory=_nothing)
     """One row a layer that was trained on the hidden states of a full model: ``divergence`` from
     that in nats with its bounds, ``nats``, ``log_z_mean`` ..."""
+    failures: pd.DataFrame = field(default_factory=_nothing)
+    """One row a trial that gave no result: its fields, ``title``, ``of``, ``cause``, ``reason``,
+    ``log``."""
 
 
 def load_results(path: str | os.PathLike[str]) -> Results:
     """Load the store at ``path`` as pandas frames.
 
     Raises:
-        SoftmaxBenchError: There is no store at ``path``, or a record in it is damaged.
+        SoftmaxBenchError: There is no store at ``path``. Of damaged records the log has a warning.
     """
-    return frames(read_records(Path(path)))
+    contents = read_contents(Path(path))
+    return frames(list(contents.records.values()), list(contents.failures.values()))
 
 
-def frames(records: Sequence[Record]) -> Results:
+def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) -> Results:
     """Spread records into tidy tables."""
     import pandas as pd
 
@@ -131,6 +141,7 @@ def frames(records: Sequence[Record]) -> Results:
         gradients=pd.DataFrame(gradients),
         divergences=pd.DataFrame(divergences),
         environments=pd.DataFrame(environments),
+        failures=pd.DataFrame([_failure(record) for record in failures]),
     )
 
 
@@ -189,6 +200,12 @@ def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
         f"{name}_low": estimate.low,
         f"{name}_high": estimate.high,
     }
+
+
+def _failure(record: FailureRecord) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record)
+    title = describe_trial(record.trial)
+    return {"id": fields.pop("id"), "title": title, **fields.pop("configuration"), **fields}
 
 
 def _quality(**splits: Evaluation) -> dict[str, Any]:

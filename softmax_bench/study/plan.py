@@ -1,182 +1,116 @@
-"""What to run: from a person's choices to trials, all checked before the first one starts."""
+"""From what is stored to what is to be done: a pure function.
+
+Asked again after every trial it gives what is due then. A study that was interrupted is therefore
+gone on with by the same steps as one that was not.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-import torch
+from softmax_bench.study.job import FidelityJob, Job, Limits, SpeedJob, Text, trials_of
+from softmax_bench.study.record import Record
+from softmax_bench.study.trial import FidelityTrial, SpeedTrial, trial_id
 
-from softmax_bench.corpora import Corpus, load_corpus
-from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import layer_names, parse_spec
-from softmax_bench.lm import check_optimizer, make_encoder
-from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What to compare, and under which equal conditions."""
-
-    corpus: str
-    vocab_sizes: Sequence[int | None]
-    layers: Sequence[str]
-    learning_rates: Sequence[float]
-    encoder: str
-    embedding_size: int
-    hidden_size: int
-    num_layers: int
-    dropout: float
-    tied: bool
-    optimizer: str
-    clip_norm: float
-    batch_size: int
-    bptt: int
-    max_tokens: int
-    tune_tokens: int
-    """Budget of each learning rate where there are several; the best then gets ``max_tokens``."""
-    seed: int
-    num_seeds: int
-    """Models trained with the chosen learning rate, with the seeds from ``seed`` on."""
-    threads: int
-    device: str
+Done = Mapping[str, Record]
+"""Results by identity of their trials."""
+Failed = Collection[str]
+"""Identities of the trials that are not to be tried again."""
 
 
-def check(choices: Choices) -> None:
-    """Look for mistakes that can be seen before any text is read.
+class State(StrEnum):
+    """How things stand with a step."""
 
-    Raises:
-        SoftmaxBenchError: A choice is not possible.
+    DONE = "done"
+    FAILED = "failed"
+    DUE = "due"
+    WAITING = "waiting"
+    """For the learning rate, which other steps find."""
+    HOPELESS = "hopeless"
+    """No learning rate went well."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one process does."""
+
+    title: str
+    job: Job
+    """While the step waits, with a learning rate that stands for the best."""
+    state: State
+
+
+Plan = Callable[[Done, Failed], Sequence[Step]]
+"""The steps in their order, each trial in one of them."""
+
+
+def ids_of(step: Step) -> list[str]:
+    """Identities of the trials of a step."""
+    return [trial_id(trial) for trial in trials_of(step.job)]
+
+
+def state_of(identity: str, done: Done, failed: Failed) -> State:
+    """How things stand with a trial that waits for nothing."""
+    if identity in done:
+        return State.DONE
+    return State.FAILED if identity in failed else State.DUE
+
+
+def plan_timing(
+    groups: Sequence[Sequence[SpeedTrial]], budget_seconds: float, limits: Limits
+) -> Plan:
+    """Steps that time each group of layers against each other."""
+
+    def steps(done: Done, failed: Failed) -> list[Step]:
+        return [
+            step
+            for group in groups
+            for step in time_steps(group, budget_seconds, limits, done, failed)
+        ]
+
+    return steps
+
+
+def time_steps(
+    trials: Sequence[SpeedTrial], budget_seconds: float, limits: Limits, done: Done, failed: Failed
+) -> Iterator[Step]:
+    """Time layers against each other, those apart that have failed.
+
+    They are timed anew unless all of them are stored: a layer timed alone would not have taken
+    turns with the others.
     """
-    check_layers(choices.layers, choices.optimizer, choices.device)
-    for name in (
-        "hidden_size", "embedding_size", "num_layers", "batch_size", "bptt", "max_tokens",
-        "tune_tokens", "num_seeds", "threads",
-    ):  # fmt: skip
-        if getattr(choices, name) < 1:
-            raise SoftmaxBenchError(f"{name} must be at least 1, not {getattr(choices, name)}")
-    if not 0 <= choices.dropout < 1:
-        raise SoftmaxBenchError(f"dropout must be in [0, 1), not {choices.dropout}")
-    with torch.device("meta"):  # sizes are checked, nothing is made
-        make_encoder(
-            choices.encoder,
-            choices.embedding_size,
-            choices.hidden_size,
-            choices.num_layers,
-            choices.dropout,
+
+    def step(trials: Sequence[SpeedTrial], state: State) -> Step:
+        what = trials[0].layer if len(trials) == 1 else f"{len(trials)} layers"
+        return Step(
+            title=f"timing {what} V={trials[0].vocab_size:,}",
+            job=SpeedJob(trials=tuple(trials), budget_seconds=budget_seconds, limits=limits),
+            state=state,
         )
-    for rate in choices.learning_rates:
-        if not rate > 0:
-            raise SoftmaxBenchError(f"a learning rate must be positive, not {rate}")
-    if choices.tied and choices.embedding_size != choices.hidden_size:
-        raise SoftmaxBenchError(
-            "a tied embedding has the hidden size: set both to the same number, not "
-            f"{choices.embedding_size} and {choices.hidden_size}"
+
+    well = [trial for trial in trials if trial_id(trial) not in failed]
+    yield from (step([trial], State.FAILED) for trial in trials if trial not in well)
+    if well:
+        stored = all(trial_id(trial) in done for trial in well)
+        yield step(well, State.DONE if stored else State.DUE)
+
+
+def plan_fidelity(trials: Sequence[FidelityTrial], text: Text, limits: Limits) -> Plan:
+    """One step for the layers that are yet to be set against the model that all have in common."""
+
+    def step(trials: Sequence[FidelityTrial], state: State) -> Step:
+        return Step(
+            title=f"fidelity of {', '.join(trial.layer for trial in trials)}",
+            job=FidelityJob(trials=tuple(trials), text=text, limits=limits),
+            state=state,
         )
 
+    def steps(done: Done, failed: Failed) -> list[Step]:
+        states = {trial: state_of(trial_id(trial), done, failed) for trial in trials}
+        due = [trial for trial in trials if states[trial] is State.DUE]
+        settled = [step([trial], states[trial]) for trial in trials if trial not in due]
+        return [*settled, step(due, State.DUE)] if due else settled
 
-def check_layers(layers: Sequence[str], optimizer: str, device: str) -> None:
-    """Look at what training and timing have in common.
-
-    Raises:
-        SoftmaxBenchError: A layer, the optimiser or the device is not there.
-    """
-    for spec in layers:
-        parse_spec(spec)
-    if not layers or len(set(layers)) < len(layers):
-        raise SoftmaxBenchError("name at least one layer; none may be named twice")
-    check_optimizer(optimizer)
-    if device not in ("cpu", "cuda"):
-        raise SoftmaxBenchError(f"unknown device {device!r}: choose cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SoftmaxBenchError("no CUDA device is to be seen here: choose cpu")
-
-
-def load_corpora(choices: Choices) -> list[Corpus]:
-    """The text at every vocabulary size.
-
-    Raises:
-        SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
-    """
-    return [
-        load_corpus(choices.corpus, vocab_size=size, seed=choices.seed)
-        for size in choices.vocab_sizes
-    ]
-
-
-def train_trial(
-    choices: Choices, corpus: Corpus, layer: str, rate: float, tokens: int, seed: int
-) -> TrainTrial:
-    """One model to train."""
-    return TrainTrial(
-        corpus=corpus.name,
-        corpus_sha256=corpus.sha256,
-        vocab_size=corpus.vocab_size,
-        layer=layer,
-        encoder=choices.encoder,
-        embedding_size=choices.embedding_size,
-        hidden_size=choices.hidden_size,
-        num_layers=choices.num_layers,
-        dropout=choices.dropout,
-        tied=choices.tied,
-        optimizer=choices.optimizer,
-        learning_rate=rate,
-        clip_norm=choices.clip_norm,
-        batch_size=choices.batch_size,
-        bptt=choices.bptt,
-        max_tokens=tokens,
-        seed=seed,
-        threads=choices.threads,
-        device=choices.device,
-        dtype="float32",
-    )
-
-
-def ngram_trial(corpus: Corpus) -> NgramTrial:
-    """The 5-gram model, as in the literature."""
-    return NgramTrial(
-        corpus=corpus.name,
-        corpus_sha256=corpus.sha256,
-        vocab_size=corpus.vocab_size,
-        order=5,
-    )
-
-
-def speed_trials(choices: Choices, vocab_size: int) -> list[SpeedTrial]:
-    """The layers to time against each other at one vocabulary size."""
-    return [
-        SpeedTrial(
-            layer=layer,
-            vocab_size=vocab_size,
-            hidden_size=choices.hidden_size,
-            num_tokens=choices.batch_size * choices.bptt,
-            optimizer=choices.optimizer,
-            clip_norm=choices.clip_norm,
-            seed=choices.seed,
-            threads=choices.threads,
-            device=choices.device,
-            dtype="float32",
-        )
-        for layer in choices.layers
-    ]
-
-
-_QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)
-
-
-def split_specs(text: str) -> list[str]:
-    """Layers in a comma-separated list, or every layer there is for ``"all"``.
-
-    Commas inside parentheses belong to a layer's options.
-    """
-    if text.strip() == "all":
-        return layer_names()
-    specs, depth = [""], 0
-    for part in _QUOTED_OR_ONE.findall(text):
-        depth += (part == "(") - (part == ")")
-        if part == "," and depth == 0:
-            specs.append("")
-        else:
-            specs[-1] += part
-    return [spec.strip() for spec in specs if spec.strip()]
+    return steps

@@ -5,10 +5,19 @@ No torch here: reports are drawn on machines that have none.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 
 from softmax_bench.study.result import FidelityResult, NgramResult, SpeedResult, TrainResult
-from softmax_bench.study.trial import FidelityTrial, NgramTrial, SpeedTrial, TrainTrial
+from softmax_bench.study.trial import (
+    TRIALS,
+    FidelityTrial,
+    NgramTrial,
+    SpeedTrial,
+    TrainTrial,
+    Trial,
+)
 
 SCHEMA_VERSION = 1
 
@@ -79,4 +88,40 @@ class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", 
     result: FidelityResult
 
 
+Cause = Literal["diverged", "error", "crash", "memory", "time", "killed", "lost"]
+"""Why a trial gave no result: training went to NaN or infinity; an exception; a signal such as a
+segmentation fault; more memory than there was, or than its limit; more time than its limit; ended
+from outside; its machine was lost."""
+
+FROM_OUTSIDE: frozenset[Cause] = frozenset({"killed", "lost"})
+"""Causes that lie outside the trial: the same command, given again, tries it again."""
+
+
+class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
+    """A trial that gave no result, and why."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    of: str
+    """What kind of trial: ``"train"``, ``"speed"`` or ``"ngram"``."""
+    configuration: dict[str, Any]
+    """Fields of the trial."""
+    cause: Cause
+    reason: str
+    """One line for people."""
+    seconds: float
+    """From the start of its process."""
+    log: str
+    """The end of what it printed."""
+
+    @property
+    def trial(self) -> Trial:
+        """The trial itself."""
+        return msgspec.convert(self.configuration, TRIALS[self.of])
+
+
 Record = TrainRecord | SpeedRecord | NgramRecord | FidelityRecord
+"""What a trial gave."""
+Stored = Record | FailureRecord
+"""What a file of the store may hold."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ from softmax_bench.measure import (
     LayerInference,
     LayerStep,
     Machine,
+    Phases,
     describe_environment,
     interleave,
     measure_machine,
@@ -64,6 +66,7 @@ def train_trial(
     corpus: Corpus,
     *,
     on_step: Callable[[int], None] = lambda tokens: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> TrainRecord:
@@ -74,6 +77,7 @@ def train_trial(
         corpus: The text that the trial names.
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
+        on_evaluation: Called after each evaluation on the validation text.
         checkpoint: File from which training goes on if it was interrupted, with the same result
             as if it had not been. It is still there at the end: remove it once the record is
             stored.
@@ -85,7 +89,9 @@ def train_trial(
     """
     started = now()
     saved = None if checkpoint is None else _checkpoint(trial, checkpoint, checkpoint_seconds)
-    model, history = train_model(trial, corpus, on_step=on_step, checkpoint=saved)
+    model, history = train_model(
+        trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
+    )
     device = torch.device(trial.device)
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
     last = history[-1]
@@ -127,6 +133,7 @@ def train_model(
     corpus: Corpus,
     *,
     on_step: Callable[[int], None] = lambda tokens: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[LanguageModel, list[Progress]]:
     """The model that the trial trains, and the course of its training; as :func:`train_trial`."""
@@ -155,6 +162,7 @@ def train_model(
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
         on_step=on_step,
+        on_evaluation=on_evaluation,
         checkpoint=checkpoint,
     )
     return model, history
@@ -214,6 +222,7 @@ def speed_trials(
     *,
     budget_seconds: float,
     on_round: Callable[[float], None] = lambda share: None,
+    on_turn: Callable[[SpeedTrial], None] = lambda trial: None,
 ) -> list[SpeedRecord]:
     """Time layers against each other, taking turns step by step.
 
@@ -221,20 +230,37 @@ def speed_trials(
         trials: What to time together: one vocabulary size, as a rule.
         budget_seconds: For all together.
         on_round: Told after each round which share of the budget is spent.
+        on_turn: Told, outside of what is timed, whose turn begins.
     """
     started = now()
     torch.set_num_threads(trials[0].threads)
     machine = measure_machine(torch.device(trials[0].device), getattr(torch, trials[0].dtype))
-    steps = {trial_id(trial): _layer_step(trial) for trial in trials}
+    steps: dict[str, LayerStep] = {}
+    for trial in trials:
+        on_turn(trial)
+        steps[trial_id(trial)] = _layer_step(trial)
+
+    def taking_turns(
+        candidates: Sequence[Callable[[], Phases]],
+    ) -> dict[str, Callable[[], Phases]]:
+        def announced(trial: SpeedTrial, run: Callable[[], Phases]) -> Phases:
+            on_turn(trial)
+            return run()
+
+        return {
+            trial_id(trial): partial(announced, trial, run)
+            for trial, run in zip(trials, candidates, strict=True)
+        }
+
     training = 1 - INFERENCE_SHARE
     with watch_machine() as seen:
         intervals = interleave(
-            steps,
+            taking_turns(list(steps.values())),
             budget_seconds=training * budget_seconds,
             on_round=lambda share: on_round(training * share),
         )
         inference = interleave(
-            {name: LayerInference(step) for name, step in steps.items()},
+            taking_turns([LayerInference(step) for step in steps.values()]),
             budget_seconds=INFERENCE_SHARE * budget_seconds,
             min_repetitions=3,
             on_round=lambda share: on_round(training + INFERENCE_SHARE * share),
@@ -242,6 +268,7 @@ def speed_trials(
     disturbance = Disturbance(**asdict(seen[0]))
     records = []
     for name, trial in zip(steps, trials, strict=True):
+        on_turn(trial)
         phases = intervals[name] | {
             phase: interval for phase, interval in inference[name].items() if phase != "step"
         }

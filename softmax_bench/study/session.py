@@ -1,182 +1,269 @@
-"""Running many trials one after another: what is done is skipped, what is finished is stored."""
+"""Running what is planned: submit what is due, store what failed, and plan again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
+import msgspec
+
+from softmax_bench.study.executor import Executor
+from softmax_bench.study.job import Ended, Failure, Report, job_id, needs_quiet, trials_of
+from softmax_bench.study.plan import Plan, State, Step, ids_of
+from softmax_bench.study.record import FROM_OUTSIDE, FailureRecord, Record
+from softmax_bench.study.store import (
+    DamagedRecordError,
+    DiskFullError,
+    checkpoint_path,
+    disk_full,
+    read_record,
+    read_store,
+    record_path,
+    set_aside,
+    write_record,
 )
-from rich.text import Text
+from softmax_bench.study.trial import trial_id, trial_kind
+from softmax_bench.study.watcher import Watcher
 
-from softmax_bench.corpora import Corpus
-from softmax_bench.lm import DivergedError
-from softmax_bench.study import plan
-from softmax_bench.study.plan import Choices
-from softmax_bench.study.record import NgramRecord, TrainRecord
-from softmax_bench.study.run import ngram_trial, speed_trials, train_trial
-from softmax_bench.study.store import read_record, record_path, write_record
-from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
+_WAIT_SECONDS = 0.25
+_QUIET_WAIT_SECONDS = 1.0
+"""While layers are timed: waking up disturbs them."""
+_ELSEWHERE_SECONDS = 2.0
+"""Between two looks at what another study has in work."""
 
 
-class _Rate(ProgressColumn):
-    """Tokens a second."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended."""
 
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} tokens/s")
+    done: int
+    """Trials that have a result."""
+    failures: dict[str, FailureRecord]
+    """Trials that have none, by identity."""
+    hopeless: int
+    """Trials that were not run because no learning rate went well."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial of the study has a result."""
+        return not self.failures and not self.hopeless
 
 
-def run(choices: Choices, out: Path, *, time_budget: float, console: Console) -> int:
-    """Train and time everything that ``choices`` asks for, into the store ``out``.
+def run(
+    plan: Plan,
+    store: Path,
+    executor: Executor,
+    watchers: Sequence[Watcher] = (),
+    *,
+    again: bool = False,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Run what is planned and not yet stored.
 
-    Returns:
-        How many trials diverged. They leave no record.
+    What has failed before is not tried again, but for trials that were ended from outside.
+
+    Args:
+        plan: What there is to do.
+        store: Where results are read from and written to.
+        executor: Runs the jobs, for this store.
+        watchers: Are told what happens.
+        again: Run also what is stored.
+        retry_failed: Run also what has failed before.
 
     Raises:
-        SoftmaxBenchError: A choice is not possible; nothing has been run or written then.
+        DiskFullError: There is no room to go on. What is stored is kept.
+        SoftmaxBenchError: The store holds a record of a later version.
     """
-    plan.check(choices)
-    corpora = plan.load_corpora(choices)
-    for corpus in corpora:
-        _describe(corpus, console)
-        _count_once(corpus, out, console)
-    failed = 0
-    for corpus in corpora:
-        for layer in choices.layers:
-            failed += not _train_best(choices, corpus, layer, out, console)
-    groups = [plan.speed_trials(choices, corpus.vocab_size) for corpus in corpora]
-    time_groups(groups, out, time_budget=time_budget, console=console)
-    return failed
+    session = _Session(plan, store, executor, watchers)
+    with _room_in(store):
+        session.load(again=again, retry_failed=retry_failed)
+        return session.run()
 
 
-def _describe(corpus: Corpus, console: Console) -> None:
-    unknown = corpus.unknown_tokens("test") / len(corpus.test)
-    console.print(
-        f"{corpus.name}: V={corpus.vocab_size:,}; predicted tokens: train {len(corpus.train):,}, "
-        f"valid {len(corpus.valid):,}, test {len(corpus.test):,} ({unknown:.1%} <unk>)",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+class _Session:
+    def __init__(
+        self, plan: Plan, store: Path, executor: Executor, watchers: Sequence[Watcher]
+    ) -> None:
+        self._plan, self._store, self._executor = plan, store, executor
+        self._watchers = watchers
+        self._done: dict[str, Record] = {}
+        self._failed: dict[str, FailureRecord] = {}
+        self._running: dict[str, Step] = {}
+        self._elsewhere: dict[str, float] = {}
+        """Jobs in work by another study, and when to look at them again."""
 
+    def load(self, *, again: bool, retry_failed: bool) -> None:
+        contents = read_store(self._store)
+        for path in set_aside(contents.damaged):
+            self._note(f"a damaged record was set aside as {path}; its trial is run again")
+        if again:
+            return
+        self._done = contents.records
+        for identity in self._done:  # of a process that was killed at its last line
+            checkpoint_path(self._store, identity).unlink(missing_ok=True)
+        if not retry_failed:
+            self._failed = {
+                identity: failure
+                for identity, failure in contents.failures.items()
+                if failure.cause not in FROM_OUTSIDE
+            }
 
-def _count_once(corpus: Corpus, out: Path, console: Console) -> None:
-    """The reference that needs no training: an n-gram model of the same text."""
-    trial = plan.ngram_trial(corpus)
-    stored = record_path(out, trial_id(trial))
-    if not stored.exists():
-        write_record(out, ngram_trial(trial, corpus))
-    record = read_record(stored)
-    assert isinstance(record, NgramRecord)
-    console.print(
-        f"{trial.order}-gram Kneser-Ney model V={trial.vocab_size:,}: "
-        f"test perplexity {record.result.test.perplexity:.2f}",
-        highlight=False,
-    )
+    def run(self) -> Outcome:
+        steps = self._planned()
+        while True:
+            for step in self._startable(steps):
+                self._start(step)
+            if not self._running and not self._elsewhere:
+                return self._outcome(steps)
+            changed = False
+            for report in self._wait():
+                if isinstance(report, Ended):
+                    self._end(report)
+                    changed = True
+                else:
+                    self._tell(report)
+            for watcher in self._watchers:
+                watcher.tick()
+            if changed or self._look_elsewhere():
+                steps = self._planned()
 
+    def _planned(self) -> Sequence[Step]:
+        steps = self._plan(self._done, self._failed)
+        for watcher in self._watchers:
+            watcher.planned(steps)
+        return steps
 
-def _train_best(choices: Choices, corpus: Corpus, layer: str, out: Path, console: Console) -> bool:
-    """Train with the learning rate that does best on a short budget; whether that went well."""
-    rates = choices.learning_rates
-    best = rates[0]
-    if len(rates) > 1:
-        tried: dict[float, float] = {}
-        for rate in rates:
-            trial = plan.train_trial(
-                choices, corpus, layer, rate, choices.tune_tokens, choices.seed
-            )
-            record = _train_once(trial, corpus, out, console)
-            if record is not None:
-                tried[rate] = record.result.valid.perplexity
-        if not tried:
-            return False
-        best = min(tried, key=lambda rate: tried[rate])
-    seeds = range(choices.seed, choices.seed + choices.num_seeds)
-    trials = [
-        plan.train_trial(choices, corpus, layer, best, choices.max_tokens, seed) for seed in seeds
-    ]
-    records = [_train_once(trial, corpus, out, console) for trial in trials]
-    return None not in records
+    def _startable(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """Due steps for which there is room; what needs quiet comes last, and alone."""
+        taken = {identity for step in self._running.values() for identity in ids_of(step)}
+        due = [
+            step
+            for step in steps
+            if step.state is State.DUE
+            and taken.isdisjoint(ids_of(step))
+            and job_id(step.job) not in self._elsewhere
+        ]
+        noisy = [step for step in due if not needs_quiet(step.job)]
+        quiet_runs = any(needs_quiet(step.job) for step in self._running.values())
+        if noisy and not quiet_runs:
+            yield from noisy[: self._executor.slots - len(self._running)]
+        elif due and not noisy and not self._running:
+            yield due[0]
 
+    def _start(self, step: Step) -> None:
+        self._executor.submit(step.job)
+        self._running[job_id(step.job)] = step
+        for watcher in self._watchers:
+            watcher.started(step)
 
-def _train_once(
-    trial: TrainTrial, corpus: Corpus, out: Path, console: Console
-) -> TrainRecord | None:
-    """The trial's record, stored before or made now; None where training diverged."""
-    stored = record_path(out, trial_id(trial))
-    title = f"{trial.layer} V={trial.vocab_size:,} lr={trial.learning_rate:g}"
-    title += f" seed={trial.seed}" if trial.seed else ""
-    if stored.exists():
-        record = read_record(stored)
-        assert isinstance(record, TrainRecord)
-        console.print(f"{title}: done before", markup=False, highlight=False)
-        return record
-    with _progress(console) as progress:
-        task = progress.add_task(title, total=trial.max_tokens)
+    def _wait(self) -> Sequence[Report | Ended]:
+        quiet = any(needs_quiet(step.job) for step in self._running.values())
+        if not self._running:
+            time.sleep(_WAIT_SECONDS)
+            return []
+        return self._executor.wait(_QUIET_WAIT_SECONDS if quiet else _WAIT_SECONDS)
+
+    def _tell(self, report: Report) -> None:
+        for watcher in self._watchers:
+            watcher.told(self._running[report.job], report.event)
+
+    def _end(self, ended: Ended) -> None:
+        step = self._running.pop(ended.job)
+        if ended.how == "disk full":
+            raise DiskFullError(f"{step.title} found no space left")
+        if ended.how == "elsewhere":
+            self._elsewhere[ended.job] = time.monotonic() + _ELSEWHERE_SECONDS
+            for watcher in self._watchers:
+                watcher.postponed(step)
+        elif ended.failure is not None:
+            self._fail(step, ended.failure)
+        else:
+            self._finish(step)
+
+    def _finish(self, step: Step) -> None:
+        records = [self._stored(identity) for identity in ids_of(step)]
+        found = [record for record in records if record is not None]
+        if len(found) < len(records):
+            reason = "the process ended well, but a record of it is not in the store"
+            self._fail(step, Failure("error", reason, 0.0, ""))
+            return
+        self._done |= {record.id: record for record in found}
+        for watcher in self._watchers:
+            watcher.finished(step, found)
+
+    def _stored(self, identity: str) -> Record | None:
         try:
-            record = train_trial(
-                trial, corpus, on_step=lambda tokens: progress.advance(task, tokens)
-            )
-        except DivergedError as error:
-            console.print(f"{title}: {error}", markup=False, style="red")
+            record = read_record(record_path(self._store, identity))
+        except (FileNotFoundError, DamagedRecordError):
             return None
-    write_record(out, record)
-    console.print(
-        f"{title}: test perplexity {record.result.test.perplexity:.2f}, "
-        f"trained in {record.result.train_seconds:.1f} s",
-        markup=False,
-        highlight=False,
-    )
-    return record
+        return None if isinstance(record, FailureRecord) else record
 
-
-def time_groups(
-    groups: Sequence[Sequence[SpeedTrial]], out: Path, *, time_budget: float, console: Console
-) -> None:
-    """Time each group of layers against each other, into the store ``out``.
-
-    A group is timed anew unless all of it is stored: a layer timed alone would not have taken
-    turns with the others.
-    """
-    for trials in groups:
-        if all(record_path(out, trial_id(trial)).exists() for trial in trials):
-            console.print(f"timing V={trials[0].vocab_size:,}: done before", highlight=False)
-            continue
-        with _progress(console) as progress:
-            task = progress.add_task(f"timing layers at V={trials[0].vocab_size:,}", total=1.0)
-            records = speed_trials(
-                trials,
-                budget_seconds=time_budget,
-                on_round=partial(_show_share, progress, task),
+    def _fail(self, step: Step, failure: Failure) -> None:
+        started = datetime.now(UTC) - timedelta(seconds=failure.seconds)
+        failures = [
+            FailureRecord(
+                id=trial_id(trial),
+                started=started.isoformat(timespec="seconds"),
+                of=trial_kind(trial),
+                configuration=msgspec.to_builtins(trial),
+                cause=failure.cause,
+                reason=failure.reason,
+                seconds=round(failure.seconds, 3),
+                log=failure.log,
             )
-        for record in records:
-            write_record(out, record)
+            for trial in trials_of(step.job)
+            if failure.trial in (None, trial_id(trial))
+        ]
+        for record in failures:
+            write_record(self._store, record)
+            self._failed[record.id] = record
+        for watcher in self._watchers:
+            watcher.failed(step, failures)
+
+    def _look_elsewhere(self) -> bool:
+        """Whether another study has got on with what it has in work; if not, try it here again."""
+        now, changed = time.monotonic(), False
+        for job in [job for job, when in self._elsewhere.items() if now >= when]:
+            del self._elsewhere[job]
+            changed = True
+        if changed:
+            contents = read_store(self._store)
+            self._done = contents.records | self._done
+            self._failed = contents.failures | self._failed
+        return changed
+
+    def _outcome(self, steps: Sequence[Step]) -> Outcome:
+        mine = [identity for step in steps for identity in ids_of(step)]
+        hopeless = [step for step in steps if step.state is State.HOPELESS]
+        return Outcome(
+            done=len(set(mine) & set(self._done)),
+            failures={i: self._failed[i] for i in dict.fromkeys(mine) if i in self._failed},
+            hopeless=len(hopeless),
+        )
+
+    def _note(self, text: str) -> None:
+        for watcher in self._watchers:
+            watcher.note(text)
 
 
-def _show_share(progress: Progress, task: TaskID, share: float) -> None:
-    progress.update(task, completed=share)
+@contextmanager
+def _room_in(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        raise DiskFullError(_no_room(store)) from error
+    except DiskFullError as error:
+        raise DiskFullError(_no_room(store)) from error
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        _Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
+def _no_room(store: Path) -> str:
+    return (
+        f"no space is left in {store}: all results that were written are kept; make room and give "
+        "the same command again to go on"
     )

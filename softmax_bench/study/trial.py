@@ -87,9 +87,51 @@ class FidelityTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 Trial = TrainTrial | SpeedTrial | NgramTrial | FidelityTrial
 
 
+TRIALS: dict[str, type[Trial]] = {
+    "train": TrainTrial,
+    "speed": SpeedTrial,
+    "ngram": NgramTrial,
+    "fidelity": FidelityTrial,
+}
+"""By the kind that records name."""
+
+
+def trial_kind(trial: Trial) -> str:
+    """The name in :data:`TRIALS` of what a trial is."""
+    return next(kind for kind, known in TRIALS.items() if isinstance(trial, known))
+
+
 def trial_id(trial: Trial) -> str:
-    """Identity of a trial: a hash of its whole configuration, the same on every machine."""
+    """Identity of a trial: a hash of its whole configuration, the same on every machine.
+
+    A field that did not exist when older records were written has the default that stands for
+    what was done then. It is left out, so that those records keep their identity.
+    """
     kind = type(trial).__name__
+    defaults = {
+        field.name: field.default
+        for field in msgspec.structs.fields(trial)
+        if field.default is not msgspec.NODEFAULT
+    }
     fields: dict[str, Any] = msgspec.to_builtins(trial)
-    canonical = msgspec.json.encode([kind, sorted(fields.items())])
+    told = {
+        name: value
+        for name, value in fields.items()
+        if name not in defaults or value != defaults[name]
+    }
+    canonical = msgspec.json.encode([kind, sorted(told.items())])
     return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def describe_trial(trial: Trial) -> str:
+    """A title for people: what tells a trial from the others of its study, as a rule."""
+    if isinstance(trial, NgramTrial):
+        return f"{trial.order}-gram model of {trial.corpus} V={trial.vocab_size:,}"
+    if isinstance(trial, SpeedTrial):
+        return f"timing {trial.layer} V={trial.vocab_size:,}"
+    if isinstance(trial, FidelityTrial):
+        return f"fidelity of {trial.layer} V={trial.model.vocab_size:,}"
+    return (
+        f"{trial.layer} V={trial.vocab_size:,} lr={trial.learning_rate:g} seed={trial.seed} "
+        f"{trial.max_tokens:,} tokens of {trial.corpus}"
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -8,8 +9,16 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study.frames import load_results
-from softmax_bench.study.store import read_record, write_record
+from softmax_bench.study.record import SCHEMA_VERSION, FailureRecord
+from softmax_bench.study.store import (
+    DiskFullError,
+    read_record,
+    read_store,
+    set_aside,
+    write_record,
+)
 from softmax_bench.study.trial import SpeedTrial, trial_id
+from tests.records import speed_record
 
 TRIAL = SpeedTrial(
     layer="full", vocab_size=10, hidden_size=2, num_tokens=3, optimizer="sgd", seed=0, threads=1,
@@ -33,6 +42,7 @@ def record() -> dict[str, object]:
 
 
 def stored(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "one.json"
     path.write_bytes(msgspec.json.encode(record()))
     return path
@@ -62,13 +72,93 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no space is left to write a record"):
         write_record(store, first)
     assert list(store.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "speed"}', b'{"kind": "x"}'])
-def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+DAMAGE = [b"", b"{", b"[]", b'{"kind": "speed"}', b'{"kind": "x"}', b"\xff\xfe", b'"\xff"']
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+def test_a_damaged_record_is_left_out_of_a_report_and_named(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "bad.json").write_bytes(content)
-    with pytest.raises(SoftmaxBenchError, match=r"bad\.json is not a result record"):
+    stored(tmp_path)
+    assert len(load_results(tmp_path).speed) == 1
+    assert "bad.json is not a result record" in caplog.text
+    assert (tmp_path / "bad.json").read_bytes() == content
+
+
+def test_a_damaged_record_is_set_aside_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_bytes(b"{")
+    damaged = read_store(tmp_path).damaged
+    assert list(set_aside(damaged)) == [tmp_path / "bad.json.damaged"]
+    assert (tmp_path / "bad.json.damaged").read_bytes() == b"{"
+    assert read_store(tmp_path).damaged == {}
+    assert list(set_aside(damaged)) == []  # another study was faster
+
+
+def test_a_record_of_a_later_version_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    later = record() | {"schema": SCHEMA_VERSION + 1, "result": "something new"}
+    (tmp_path / "later.json").write_bytes(msgspec.json.encode(later))
+    with pytest.raises(SoftmaxBenchError, match=f"schema {SCHEMA_VERSION + 1}"):
+        read_store(tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["ptb", "speed"])
+def test_records_of_older_versions_load_and_keep_their_identity(kept: str) -> None:
+    folder = Path(__file__).parents[2] / "results" / kept
+    contents = read_store(folder)
+    assert contents.damaged == {}
+    assert len(contents.records) == len(list(folder.glob("*.json"))) > 0
+    for identity, one in contents.records.items():
+        assert trial_id(one.trial) == identity
+
+
+def failure(reason: str = "it was so") -> FailureRecord:
+    return FailureRecord(
+        id=trial_id(TRIAL), started="2026-01-02", of="speed", seconds=1.0, log="last words",
+        configuration=msgspec.to_builtins(TRIAL), cause="crash", reason=reason,
+    )  # fmt: skip
+
+
+def test_a_result_wins_over_a_failure_however_stores_are_merged(tmp_path: Path) -> None:
+    good = read_record(stored(tmp_path / "good"))
+    write_record(tmp_path / "good", good)
+    (tmp_path / "good" / "one.json").unlink()
+    write_record(tmp_path / "bad", failure())
+    for order in (("good", "bad"), ("bad", "good")):
+        merged = tmp_path / "-".join(order)
+        for part in order:
+            shutil.copytree(tmp_path / part, merged, dirs_exist_ok=True)
+        contents = read_store(merged)
+        assert contents.records == {good.id: good}
+        assert contents.failures == {}
+
+
+def test_a_result_takes_the_place_of_a_failure(tmp_path: Path) -> None:
+    good = read_record(stored(tmp_path / "other"))
+    write_record(tmp_path, failure())
+    assert list(read_store(tmp_path).failures.values()) == [failure()]
+    assert failure().trial == TRIAL
+    write_record(tmp_path, good)
+    assert [path.name for path in tmp_path.glob("*.json")] == [f"{good.id}.json"]
+
+
+def test_failures_are_a_frame(tmp_path: Path) -> None:
+    write_record(tmp_path, failure())
+    with pytest.raises(SoftmaxBenchError, match=r"all of its 1 trials failed.*it was so"):
         load_results(tmp_path)
+    write_record(tmp_path, speed_record("nce", 10, 1.0))
+    failures = load_results(tmp_path).failures
+    assert failures[["title", "layer", "cause", "reason"]].to_numpy().tolist() == [
+        ["timing full V=10", "full", "crash", "it was so"]
+    ]
+
+
+def test_a_trial_counts_once_whatever_its_files_are_called(tmp_path: Path) -> None:
+    write_record(tmp_path, read_record(stored(tmp_path)))
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert len(load_results(tmp_path).speed) == 1

@@ -242,4 +242,4 @@ def _reference(best: pd.DataFrame) -> str:
 
 
 def _band_name(low: int, high: float) -> str:
-    return f"{low:,} or more" if np.isnan(high) else f"{low:,} to {high:,.0f}"
+    return f"{low:,} or more" if pd.isna(high) else f"{low:,} to {high:,.0f}"

@@ -1,0 +1,84 @@
+"""Options of the commands about studies: the few that people type most; the rest is ``--set``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from softmax_bench.study.study import Study
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="[STUDY]",
+        help="A TOML file, or a study that comes along: quick, ptb, vocabulary-sweep, peers.",
+    ),
+]
+CorpusOption = Annotated[
+    str | None,
+    typer.Option(help="Texts to learn from: 'synthetic', a file, or a folder with train, valid "
+                      "and test."),
+]  # fmt: skip
+VocabSizesOption = Annotated[
+    str | None, typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type.")
+]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Output layers, separated by commas: names or package.module:Class, options in "
+        "parentheses; or 'all'."
+    ),
+]
+RatesOption = Annotated[
+    str | None,
+    typer.Option(help="Learning rates; of several, each layer gets the one it does best with."),
+]
+TokensOption = Annotated[
+    str | None, typer.Option(help="Training budgets in tokens, separated by commas.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other value of the study; repeatable."),
+]
+StudyOut = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the results, runs/STUDY by default; what is there is kept."),
+]
+
+
+def read_study(
+    name: str,
+    *,
+    corpus: str | None,
+    vocab_sizes: str | None,
+    layers: str | None,
+    learning_rates: str | None,
+    max_tokens: str | None,
+    settings: list[str] | None,
+) -> Study:
+    """The study that a command line asks for.
+
+    Raises:
+        SoftmaxBenchError: There is no such study, or something in it is wrong.
+    """
+    from softmax_bench.study.study_file import Change, load_study, parse_change
+
+    typed = {
+        ("--corpus", "corpora"): corpus,
+        ("--vocab-sizes", "vocab_sizes"): vocab_sizes,
+        ("--layers", "layers"): layers,
+        ("--learning-rates", "learning_rates"): learning_rates,
+        ("--max-tokens", "max_tokens"): max_tokens,
+    }
+    changes = [
+        Change(option, key, text) for (option, key), text in typed.items() if text is not None
+    ]
+    return load_study(name, [*changes, *map(parse_change, settings or [])])
+
+
+def store_of(name: str, out: Path | None) -> Path:
+    """Where the results of a study go."""
+    return Path("runs") / Path(name).stem if out is None else out

@@ -1,0 +1,62 @@
+"""What a study is: a grid of trials, the conditions that all of them share, and their limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Above0 = Annotated[float, msgspec.Meta(gt=0)]
+From0 = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Corpora x vocabulary sizes x encoders x layers x seeds x budgets."""
+
+    corpora: tuple[str, ...] = ("synthetic",)
+    """``"synthetic"``, the name of a known corpus, or the path of a text file or a folder with
+    train, valid and test."""
+    vocab_sizes: tuple[Count | Literal["all"], ...] = (1000, 4000, 16000)
+    """``"all"`` keeps every type of the training text."""
+    encoders: tuple[str, ...] = ("lstm",)
+    layers: tuple[str, ...] = ("full", "hierarchical", "nce", "sampled")
+    seeds: tuple[From0, ...] = (0,)
+    max_tokens: tuple[Count, ...] = (100_000,)
+    """Training budgets, in predicted tokens."""
+
+    learning_rates: tuple[Above0, ...] = (0.1,)
+    """Of several, each layer gets the one that it does best with, on ``tune_tokens``, at each
+    corpus, vocabulary size and encoder, with the first seed."""
+    tune_tokens: Count = 100_000
+
+    hidden_size: Count = 128
+    embedding_size: Count | None = None
+    """The hidden size by default."""
+    num_layers: Count = 1
+    """Of the encoder."""
+    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    tied: bool = False
+    """Whether the embedding is the weight of the output layer."""
+    optimizer: str = "adagrad"
+    clip_norm: Above0 = 5.0
+    """Greatest norm of all gradients together."""
+    batch_size: Count = 20
+    bptt: Count = 20
+    """Time steps that gradients flow back."""
+    corpus_seed: From0 = 0
+    """Of the synthetic language."""
+    device: str = "cpu"
+    """``"cpu"`` or ``"cuda"``."""
+
+    time_budget: Annotated[float, msgspec.Meta(ge=0)] = 8.0
+    """Seconds for timing the layers at each vocabulary size, all together; 0 does not time."""
+
+    threads: From0 = 0
+    """Of each trial; 0 shares all cores of this machine among the workers."""
+    workers: Count = 1
+    """Trials that are trained at once. Timing is done alone in any case."""
+    time_limit: Above0 | None = None
+    """Seconds that a trial may take."""
+    memory_limit: Above0 | None = None
+    """Gigabytes (10^9 bytes) that a trial may hold."""

@@ -1,0 +1,200 @@
+"""Reading a study: a preset or a TOML file, and what the command line changes about it.
+
+Every mistake is told with the place where it was made: a line of the file, or an option.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_origin
+
+import msgspec
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import split_specs
+from softmax_bench.layers.origin import nearest
+from softmax_bench.study.check import Mistake, mistakes
+from softmax_bench.study.study import Study
+
+_FIELDS = {entry.name: entry.type for entry in msgspec.structs.fields(Study)}
+_LISTS = {name for name, kind in _FIELDS.items() if get_origin(kind) is tuple}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value given on the command line."""
+
+    option: str
+    """As it was typed: ``--layers`` or ``--set hidden_size``."""
+    key: str
+    text: str
+
+
+@dataclass
+class _Source:
+    """Where the values of a study come from."""
+
+    title: str
+    text: str
+    options: dict[str, str] = field(default_factory=dict)
+    """The option by which a key was given, where it was."""
+
+    def place(self, key: str, value: Any = None) -> str:
+        """For people: where ``key``, and in a list the line where ``value``, stands."""
+        if key in self.options:
+            return self.options[key]
+        lines = self.text.splitlines()
+        first = next((n for n, line in enumerate(lines) if _assigns(line, key)), None)
+        if first is None:
+            return self.title
+        if value is not None:
+            told = json.dumps(value, ensure_ascii=False)
+            wanted = re.compile(
+                rf"""(?<![\w.])(?:{re.escape(told)}|'{re.escape(str(value))}')(?!\w)"""
+            )
+            for number in range(first, len(lines)):
+                if number > first and _assigns(lines[number]):
+                    break
+                if wanted.search(lines[number]):
+                    return f"{self.title}, line {number + 1}"
+        return f"{self.title}, line {first + 1}"
+
+
+def preset_names() -> list[str]:
+    """Studies that come with the package."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in _presets() if entry.name.endswith(".toml")
+    )
+
+
+def load_study(name: str, changes: Sequence[Change] = ()) -> Study:
+    """The study of a preset's name or of a file, with changes.
+
+    Raises:
+        SoftmaxBenchError: There is no such study, or something in it is wrong.
+    """
+    source, values = _read(name)
+    values = {key: _listed(key, value) for key, value in values.items()}
+    for change in changes:
+        if change.key not in _FIELDS:
+            raise SoftmaxBenchError(f"{change.option}: no study has that{_known(change.key)}")
+        values[change.key] = _listed(change.key, _value(change.text))
+        source.options[change.key] = change.option
+    return make_study(values, source.place)
+
+
+def make_study(values: Mapping[str, Any], place: Callable[[str, Any], str]) -> Study:
+    """The study of these values.
+
+    Args:
+        values: By key; lists where there may be several.
+        place: Where a key, and in a list a value of it, was given, for people.
+
+    Raises:
+        SoftmaxBenchError: Something is wrong, as told for each mistake.
+    """
+    wrong = list(_type_mistakes(values))
+    if not wrong:
+        study = msgspec.convert(values, Study)
+        wrong = list(mistakes(study))
+        if not wrong:
+            return study
+    told = [f"{place(one.key, one.value)}: {one.message}" for one in wrong]
+    if len(told) > 1:
+        told.insert(0, f"{len(told)} mistakes in the study:")
+    raise SoftmaxBenchError("\n  ".join(told))
+
+
+def parse_change(text: str) -> Change:
+    """Read the ``KEY=VALUE`` of ``--set``.
+
+    Raises:
+        SoftmaxBenchError: It is no such text.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SoftmaxBenchError(f"--set takes KEY=VALUE, for example hidden_size=256, not {text!r}")
+    key = key.strip().replace("-", "_")
+    return Change(f"--set {key}", key, value.strip())
+
+
+def _presets() -> Iterable[Any]:
+    return files("softmax_bench.study").joinpath("presets").iterdir()
+
+
+def _read(name: str) -> tuple[_Source, dict[str, Any]]:
+    path = Path(name)
+    if name in preset_names():
+        preset = files("softmax_bench.study").joinpath("presets", f"{name}.toml")
+        source = _Source(f"preset {name}", preset.read_text(encoding="utf-8"))
+    elif path.suffix == ".toml":
+        try:
+            source = _Source(name, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SoftmaxBenchError(f"cannot read the study {name}: {error}") from error
+    elif path.exists():
+        raise SoftmaxBenchError(
+            f"{name} is no study: a study is a file that ends in .toml; to study this text write "
+            f"'--corpus {name}'"
+        )
+    else:
+        raise SoftmaxBenchError(
+            f"there is no study {name!r}{nearest(name, preset_names())}, or the path of a file "
+            "that ends in .toml; to study a text write '--corpus TEXT'"
+        )
+    try:
+        return source, tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        raise SoftmaxBenchError(f"{source.title} is no TOML: {error}") from None
+
+
+def _assigns(line: str, key: str = r"[\w-]+") -> bool:
+    """Whether a line of TOML gives ``key`` its value."""
+    return re.match(rf"""\s*(["']?)(?:{key})\1\s*=""", line) is not None or (
+        re.match(rf"""\s*\[+\s*(?:{key})\s*\]""", line) is not None
+    )
+
+
+def _value(text: str) -> Any:
+    """A value of TOML, or else the text as it is."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _listed(key: str, value: Any) -> Any:
+    """One value of what may be several; a text of several, separated by commas."""
+    if key not in _LISTS or isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        return [value]
+    if key == "layers":
+        return split_specs(value)
+    parts = [part.strip() for part in value.split(",")]
+    return parts if key in ("corpora", "encoders") else [_value(part) for part in parts]
+
+
+def _type_mistakes(values: Mapping[str, Any]) -> Iterable[Mistake]:
+    for key, value in values.items():
+        if key not in _FIELDS:
+            yield Mistake(key, f"no study has {key!r}{_known(key)}")
+            continue
+        parts = value if isinstance(value, list) and key in _LISTS else [value]
+        for part in parts:
+            try:
+                msgspec.convert([part] if key in _LISTS else part, _FIELDS[key])
+            except msgspec.ValidationError as error:
+                what = str(error).partition(" - at")[0].replace("`", "")
+                what = what[0].lower() + what[1:]
+                yield Mistake(key, f"{key} {part!r}: {what}", part if key in _LISTS else None)
+
+
+def _known(key: str) -> str:
+    return nearest(key, _FIELDS)

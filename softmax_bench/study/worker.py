@@ -1,0 +1,160 @@
+"""What runs in the process of a job: ``python -m softmax_bench.study.worker STORE``.
+
+The job comes as one line of JSON through standard input. Events go to the file that the environment
+names; whatever else is printed is the log.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from softmax_bench.study.job import (
+    Evaluated,
+    Event,
+    Failed,
+    FidelityJob,
+    Job,
+    NgramJob,
+    Progress,
+    Running,
+    SpeedJob,
+    TrainJob,
+)
+from softmax_bench.study.process import DISK_FULL
+from softmax_bench.study.store import checkpoint_path, disk_full, write_record
+from softmax_bench.study.trial import trial_id
+
+_PROGRESS_INTERVAL = 0.2
+
+
+def main() -> None:
+    """Do one job."""
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    faulthandler.enable()
+    if job.limits.seconds is not None:
+        # From a thread that needs no interpreter: it ends a process that hangs in foreign code.
+        faulthandler.dump_traceback_later(job.limits.seconds, exit=True)
+    events = int(os.environ["SOFTMAX_BENCH_EVENTS"])
+
+    def tell(event: Event) -> None:
+        os.write(events, msgspec.json.encode(event) + b"\n")
+
+    try:
+        _run(job, Path(sys.argv[1]), tell)
+    except Exception as error:  # whatever a layer of somebody else may raise
+        traceback.print_exc()
+        if disk_full(error):
+            sys.exit(DISK_FULL)
+        tell(_failed(error))
+        sys.exit(1)
+
+
+def _end_with_the_study() -> None:
+    """Standard input ends when the process that started this one does."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+def _failed(error: Exception) -> Failed:
+    from softmax_bench.errors import SoftmaxBenchError
+    from softmax_bench.lm import DivergedError
+
+    if isinstance(error, DivergedError):
+        return Failed(cause="diverged", reason=str(error))
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        return Failed(cause="memory", reason=f"out of memory: {error}")
+    if isinstance(error, SoftmaxBenchError):
+        return Failed(cause="error", reason=str(error))
+    return Failed(cause="error", reason=f"{type(error).__name__}: {error}")
+
+
+def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
+    if isinstance(job, TrainJob):
+        _train(job, store, tell)
+    elif isinstance(job, NgramJob):
+        _count(job, store)
+    elif isinstance(job, SpeedJob):
+        _time(job, store, tell)
+    else:
+        _compare(job, store, tell)
+
+
+def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.lm import Progress as Point
+    from softmax_bench.study.run import train_trial
+    from softmax_bench.study.texts import load_text
+
+    trial = job.trial
+    corpus = load_text(job.text, trial.corpus_sha256)
+    tokens, told = 0, 0.0
+
+    def on_step(predicted: int) -> None:
+        nonlocal tokens, told
+        tokens += predicted
+        if time.monotonic() - told >= _PROGRESS_INTERVAL:
+            told = time.monotonic()
+            tell(Progress(done=tokens, total=trial.max_tokens))
+
+    def on_evaluation(point: Point) -> None:
+        tell(
+            Evaluated(
+                tokens=point.tokens,
+                train_loss=point.train_loss,
+                valid_perplexity=point.valid.perplexity,
+            )
+        )
+
+    checkpoint = checkpoint_path(store, trial_id(trial))
+    record = train_trial(
+        trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=checkpoint
+    )
+    write_record(store, record)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _count(job: NgramJob, store: Path) -> None:
+    from softmax_bench.study.run import ngram_trial
+    from softmax_bench.study.texts import load_text
+
+    write_record(store, ngram_trial(job.trial, load_text(job.text, job.trial.corpus_sha256)))
+
+
+def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.study.run import speed_trials
+
+    records = speed_trials(
+        job.trials,
+        budget_seconds=job.budget_seconds,
+        on_round=lambda share: tell(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+    )
+    for record in records:
+        write_record(store, record)
+
+
+def _compare(job: FidelityJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.study.fidelity import measure_fidelity
+    from softmax_bench.study.texts import load_text
+
+    records = measure_fidelity(
+        job.trials,
+        load_text(job.text, job.trials[0].model.corpus_sha256),
+        on_progress=lambda what, share: tell(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+    )
+    for record in records:
+        write_record(store, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Jobs whose worker does what the name of the layer says: it crashes, hangs, eats memory, prints.
+
+``python -m tests.study.jobs STORE`` is the worker. It is started without torch and so in no time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from softmax_bench.study.job import (
+    Evaluated,
+    Failed,
+    Job,
+    Limits,
+    Progress,
+    Running,
+    SpeedJob,
+    TrainJob,
+    trials_of,
+)
+from softmax_bench.study.job import Text as TextSource
+from softmax_bench.study.process import DISK_FULL
+from softmax_bench.study.store import write_record
+from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
+from tests.records import speed_record, train_record
+
+WORKER = "tests.study.jobs"
+
+
+def train_job(layer: str, *, rate: float = 0.1, **limits: Any) -> TrainJob:
+    """A job to train ``layer``, of :func:`tests.records.train_record`'s configuration."""
+    return TrainJob(
+        trial=train_record(layer, 1000, 100.0, rate).trial,
+        text=TextSource(spec="none", vocab_size=None, seed=0),
+        limits=Limits(**limits),
+    )
+
+
+def speed_job(*layers: str) -> SpeedJob:
+    """A job to time layers together."""
+    trials = tuple(speed_record(layer, 1000, 1.0).trial for layer in layers)
+    return SpeedJob(trials=trials, budget_seconds=1.0)
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    store = Path(sys.argv[1])
+    for trial in trials_of(job):
+        tell(Running(trial=trial_id(trial)))
+        assert isinstance(trial, SpeedTrial | TrainTrial)
+        behave(trial.layer)
+    for trial in trials_of(job):
+        if isinstance(trial, SpeedTrial):
+            record = speed_record(trial.layer, trial.vocab_size, 1.0)
+            write_record(store, msgspec.structs.replace(record, id=trial_id(trial), trial=trial))
+        elif isinstance(trial, TrainTrial):
+            perplexity = 100.0 + abs(trial.learning_rate - 0.2)
+            trained = train_record(trial.layer, trial.vocab_size, perplexity)
+            write_record(store, msgspec.structs.replace(trained, id=trial_id(trial), trial=trial))
+
+
+def _end_with_the_study() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def tell(event: Any) -> None:
+    os.write(int(os.environ["SOFTMAX_BENCH_EVENTS"]), msgspec.json.encode(event) + b"\n")
+
+
+def behave(layer: str) -> None:
+    """Do as the layer is called; train well where that says nothing."""
+    if layer == "crashes":
+        print("last words", flush=True)
+        ctypes.string_at(0)
+    elif layer == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif layer == "hangs":
+        time.sleep(600)
+    elif layer == "eats memory":
+        held = bytearray(b"x") * 150_000_000
+        time.sleep(600)
+        del held
+    elif layer == "diverges":
+        tell(Failed(cause="diverged", reason="the loss is nan"))
+        sys.exit(1)
+    elif layer == "fills the disk":
+        sys.exit(DISK_FULL)
+    elif layer == "forgets":
+        sys.exit(0)
+    elif layer == "tells":
+        tell(Progress(done=1, total=2))
+        tell(Evaluated(tokens=1, train_loss=2.0, valid_perplexity=3.0))
+
+
+if __name__ == "__main__":
+    main()

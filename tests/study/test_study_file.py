@@ -1,0 +1,108 @@
+"""Studies from presets, files and the command line; mistakes are told with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import layer_names
+from softmax_bench.study.study import Study
+from softmax_bench.study.study_file import Change, load_study, parse_change, preset_names
+
+
+def test_the_quick_study_is_what_a_study_is_by_default() -> None:
+    assert load_study("quick") == Study()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_studies(name: str) -> None:
+    assert isinstance(load_study(name), Study)
+
+
+def test_the_presets() -> None:
+    assert preset_names() == ["peers", "ptb", "quick", "vocabulary-sweep"]
+
+
+def file_with(folder: Path, text: str) -> str:
+    path = folder / "my.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_one_of_several_needs_no_brackets(tmp_path: Path) -> None:
+    study = load_study(file_with(tmp_path, 'layers = "full"\nvocab_sizes = "all"\nseeds = 3'))
+    assert (study.layers, study.vocab_sizes, study.seeds) == (("full",), ("all",), (3,))
+
+
+def test_changes() -> None:
+    study = load_study(
+        "quick",
+        [
+            Change("--layers", "layers", "full, sampled(num_samples=3, power=1)"),
+            Change("--vocab-sizes", "vocab_sizes", "100,all"),
+            *map(parse_change, ["tied=true", "learning-rates = 0.1,0.2", "corpora=a b/c,d"]),
+            parse_change("seeds=[1, 2]"),
+        ],
+    )
+    assert study.layers == ("full", "sampled(num_samples=3, power=1)")
+    assert study.vocab_sizes == (100, "all")
+    assert study.tied
+    assert study.learning_rates == (0.1, 0.2)
+    assert study.corpora == ("a b/c", "d")
+    assert study.seeds == (1, 2)
+    assert load_study("quick", [Change("", "layers", "all")]).layers == tuple(layer_names())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\nhiden_size = 3", "line 2: no study has 'hiden_size': did you mean 'hidden_size'?"),
+        ("[limits]\ntime_limit = 3", "my.toml, line 1: no study has 'limits'"),
+        ("seeds = [0]\n\nhidden_size = 0", "my.toml, line 3: hidden_size 0: expected int >= 1"),
+        ('hidden_size = "big"', "line 1: hidden_size 'big': expected int, got str"),
+        ("dropout = 1", "line 1: dropout 1: expected float < 1.0"),
+        ("vocab_sizes = [\n 10,\n 0,\n]", "line 3: vocab_sizes 0: expected int >= 1"),
+        ('layers = [\n  "full",\n  "samplde",\n]', "line 3: unknown layer 'samplde': did you mean"),
+        ("layers = ['nce(sampels=3)']", "line 1: layer 'nce' has no option 'sampels'"),
+        ('layers = [\n"full",\n"full"]', "'full': none may be named twice"),
+        ("layers = []", "line 1: name at least one of layers"),
+        ('encoders = ["lsmt"]', "line 1: unknown encoder 'lsmt': did you mean 'lstm'"),
+        ('optimizer = "adagard"', "line 1: unknown optimizer 'adagard'"),
+        ('device = "tpu"', "line 1: unknown device 'tpu'"),
+        ("tied = true\nembedding_size = 3", "line 2: a tied embedding has the hidden size"),
+        ("seeds = [0", "my.toml is no TOML: "),
+        ("seeds = 1\nseeds = 2", "my.toml is no TOML: "),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SoftmaxBenchError) as caught:
+        load_study(file_with(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SoftmaxBenchError) as caught:
+        load_study(file_with(tmp_path, 'encoders = "x"\nlayers = "y"\noptimizer = "z"'))
+    assert str(caught.value).startswith("3 mistakes in the study:\n  ")
+    assert {f"line {n}" in str(caught.value) for n in (1, 2, 3)} == {True}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("quik", [], "there is no study 'quik': did you mean 'quick'?"),
+        ("no/such.toml", [], "cannot read the study no/such.toml: "),
+        (".", [], ". is no study: a study is a file that ends in .toml; to study this text write"),
+        ("quick", ["hiden_size=3"], "--set hiden_size: no study has that: did you mean"),
+        ("quick", ["hidden_size"], "--set takes KEY=VALUE"),
+        ("quick", ["layers=ful"], "--set layers: unknown layer 'ful'"),
+        ("quick", ["learning_rates=fast"], "learning_rates 'fast': expected float, got str"),
+        ("quick", ["seeds=-1"], "--set seeds: seeds -1: expected int >= 0"),
+    ],
+)
+def test_mistakes_on_the_command_line(name: str, changes: list[str], message: str) -> None:
+    with pytest.raises(SoftmaxBenchError) as caught:
+        load_study(name, list(map(parse_change, changes)))
+    assert message in str(caught.value)
