@@ -9,6 +9,7 @@ import typer
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.cli.study_options import (
     CorpusOption,
+    DataDir,
     LayersOption,
     RatesOption,
     SetOption,
@@ -29,6 +30,7 @@ def run(
     learning_rates: RatesOption = None,
     max_tokens: TokensOption = None,
     settings: SetOption = None,
+    data_dir: DataDir = None,
     out: StudyOut = None,
     again: Annotated[bool, typer.Option("--again", help="Run also what is done already.")] = False,
     retry_failed: Annotated[
@@ -57,7 +59,7 @@ def run(
 
     console, store = make_console(), store_of(study, out)
     texts = []
-    for source in sources(chosen):
+    for source in sources(chosen, data_dir):
         text = know_text(source)
         texts.append(text)
         console.print(

@@ -43,6 +43,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other value of the study; repeatable."),
 ]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of corpora, for a machine without internet; $SOFTMAX_BENCH_DATA by default."
+    ),
+]
 StudyOut = Annotated[
     Path | None,
     typer.Option(help="Folder of the results, runs/STUDY by default; what is there is kept."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from softmax_bench.study.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan import Done, Failed, Plan, State, Step, state_of, time_steps
@@ -21,10 +22,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def sources(study: Study) -> list[Text]:
+def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
     """The texts of a study, at each vocabulary size."""
+    folder = None if data_dir is None else str(data_dir)
     return [
-        Text(spec=spec, vocab_size=None if size == "all" else size, seed=study.corpus_seed)
+        Text(
+            spec=spec,
+            vocab_size=None if size == "all" else size,
+            seed=study.corpus_seed,
+            data_dir=folder,
+        )
         for spec in study.corpora
         for size in study.vocab_sizes
     ]

@@ -31,6 +31,8 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     """None keeps every type."""
     seed: int
     """Of the synthetic language."""
+    data_dir: str | None = None
+    """Folder of corpora."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

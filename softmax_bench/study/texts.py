@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.errors import SoftmaxBenchError
@@ -30,7 +31,7 @@ def know_text(source: Text) -> KnownText:
     Raises:
         SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
     """
-    corpus = load_corpus(source.spec, vocab_size=source.vocab_size, seed=source.seed)
+    corpus = _load(source)
     return KnownText(
         source=source,
         name=corpus.name,
@@ -49,10 +50,19 @@ def load_text(source: Text, sha256: str) -> Corpus:
     Raises:
         SoftmaxBenchError: It has changed since the trial was planned.
     """
-    corpus = load_corpus(source.spec, vocab_size=source.vocab_size, seed=source.seed)
+    corpus = _load(source)
     if corpus.sha256 != sha256:
         raise SoftmaxBenchError(
             f"the text {source.spec} is not what it was when the study began: leave texts as they "
             "are while a study runs, or give the command again to study the new one"
         )
     return corpus
+
+
+def _load(source: Text) -> Corpus:
+    return load_corpus(
+        source.spec,
+        vocab_size=source.vocab_size,
+        seed=source.seed,
+        data_dir=None if source.data_dir is None else Path(source.data_dir),
+    )
