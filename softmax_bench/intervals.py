@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap, norm, t
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,6 +19,9 @@ def median_interval(samples: npt.ArrayLike, resamples: int = 1000) -> tuple[floa
         samples: At least one, in the order in which they were taken.
         resamples: Of the bootstrap.
     """
+    # Imported here: half of the start of a process that times nothing.
+    from scipy.stats import bootstrap, norm, t
+
     array = np.asarray(samples, dtype=float)
     middle = float(np.median(array))
     if array.min() == array.max():  # one sample, or a clock that stands still

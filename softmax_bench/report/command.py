@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 
+import numpy as np
 import pandas as pd
 
 from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
+from softmax_bench.study.study import Study
 
 _TRAINING = (
-    "encoder", "hidden_size", "embedding_size", "num_layers", "dropout", "optimizer", "clip_norm",
-    "batch_size", "bptt", "threads", "device",
+    "hidden_size", "embedding_size", "num_layers", "dropout", "tied", "optimizer", "clip_norm",
+    "batch_size", "bptt", "device",
 )  # fmt: skip
 _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
 
@@ -32,18 +34,29 @@ def commands(results: Results) -> list[str]:
 
 
 def _run(results: Results, train: pd.DataFrame) -> str:
+    """The study "quick" with everything set that is otherwise here."""
     first = best_trials(results).iloc[0]
-    words = ["softmax-bench", "run", str(first["corpus"]), *_what(train)]
+    words = ["softmax-bench", "run", "--corpus", str(first["corpus"]), *_what(train)]
     words += ["--learning-rates", _listed(train["learning_rate"])]
     budgets = sorted(train["max_tokens"].unique())
     words += ["--max-tokens", str(budgets[-1])]
+    settings = {
+        "encoders": first["encoder"],
+        "seeds": _listed(train["seed"]),
+        "threads": first["threads"],
+    }
     if len(budgets) > 1:
-        words += ["--tune-tokens", str(budgets[0])]
-    words += [word for name in _TRAINING for word in _option(name, first[name])]
-    words += ["--tied"] if first["tied"] else []
-    words += ["--seed", str(train["seed"].min())]
-    if train["seed"].nunique() > 1:
-        words += ["--num-seeds", str(train["seed"].nunique())]
+        settings["tune_tokens"] = budgets[0]
+    if first["embedding_size"] == first["hidden_size"]:
+        first = first.drop("embedding_size")
+    usual = Study()
+    settings |= {
+        name: first[name]
+        for name in _TRAINING
+        if name in first and first[name] != getattr(usual, name)
+    }
+    for name, value in settings.items():
+        words += ["--set", f"{name}={_text(value)}"]
     return shlex.join(words)
 
 
@@ -59,7 +72,11 @@ def _listed(values: pd.Series[float]) -> str:
 def _option(name: str, value: object) -> list[str]:
     if value is None or pd.isna(value):
         return []
-    return [
-        f"--{name.replace('_', '-')}",
-        f"{value:.15g}" if isinstance(value, float) else str(value),
-    ]
+    return [f"--{name.replace('_', '-')}", _text(value)]
+
+
+def _text(value: object) -> str:
+    """As TOML writes it, texts without their quotes."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

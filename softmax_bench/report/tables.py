@@ -240,9 +240,11 @@ def warnings(results: Results) -> list[str]:
             )
         if results.train["seed"].nunique() == 1:
             found.append(
-                "one seed: a few per cent of perplexity may be chance; --num-seeds 3 shows how much"
+                "one seed: a few per cent of perplexity may be chance; --set seeds=0,1,2 shows how "
+                "much"
             )
     found += _disturbances(results)
+    found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
     machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
     if len(machines) > 1:
         found.append(f"the records come from {len(machines)} different machines")

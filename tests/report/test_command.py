@@ -2,28 +2,50 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from softmax_bench import load_results
 from softmax_bench.cli import main
 from softmax_bench.report.command import commands
+from softmax_bench.study.job import trials_of
+from softmax_bench.study.plan import Plan
+from softmax_bench.study.store import write_record
+from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from tests.records import ngram_record, speed_record, train_record
 
 
-def _call(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    monkeypatch.setattr(sys, "argv", words)
-    with suppress(SystemExit):
-        main()
+@pytest.fixture
+def plan_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Plan]:
+    """The plan that a command would run."""
+
+    def plan_of(command: str) -> Plan:
+        caught: list[Plan] = []
+        for module in ("run", "time_layers"):
+            monkeypatch.setattr(
+                sys.modules[f"softmax_bench.cli.{module}"],
+                "run_plan",
+                lambda plan, *_, **__: caught.append(plan),
+            )
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return caught[0]
+
+    return plan_of
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        "run TEXT --layers 'full,nce(num_samples=2, shared=False)' --vocab-sizes 6 --max-tokens 60 "
-        "--tune-tokens 30 --learning-rates 0.1,0.25 --hidden-size 4 --batch-size 4 --bptt 5 "
-        "--threads 1 --tied --num-seeds 2 --seed 3 --dropout 0.1",
+        "run --corpus TEXT --layers 'full,nce(num_samples=2, shared=False)' --vocab-sizes 6 "
+        "--max-tokens 60 --learning-rates 0.1,0.25 --set tune_tokens=30 --set hidden_size=4 "
+        "--set batch_size=4 --set bptt=5 --set threads=1 --set tied=true --set seeds=3,4 "
+        "--set dropout=0.1 --set encoders=gru",
         "time --layers full,sampled(num_samples=3) --vocab-sizes 10 --num-tokens 10 "
         "--hidden-size 4 --threads 1 --optimizer sgd",
     ],
@@ -31,9 +53,9 @@ def _call(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
 )
 def test_the_command_makes_the_same_trials(
     command: str,
+    plan_of: Callable[[str], Plan],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing is left to do when it is given for the same store."""
     text = tmp_path / "TEXT"
@@ -41,12 +63,21 @@ def test_the_command_makes_the_same_trials(
     for split in ("train", "valid", "test"):
         (text / f"{split}.txt").write_text("".join(f"w{i % 7} w{i % 5} x\n" for i in range(60)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("softmax_bench.report.write_report", lambda results, out: results)
-    out = ["--out", "store", "--time-budget", "0.05"]
-    _call(monkeypatch, ["softmax-bench", *shlex.split(command), *out])
-    before = sorted(path.name for path in Path("store").glob("*.json"))
+    trials = {
+        trial_id(trial): trial
+        for step in plan_of(f"softmax-bench {command}")({}, ())
+        for trial in trials_of(step.job)
+    }
+    for identity, trial in trials.items():
+        if isinstance(trial, TrainTrial):
+            made = train_record(trial.layer, trial.vocab_size, 5.0)
+            write_record(Path("store"), msgspec.structs.replace(made, id=identity, trial=trial))
+        elif isinstance(trial, SpeedTrial):
+            timed = speed_record(trial.layer, trial.vocab_size, 1.0)
+            write_record(Path("store"), msgspec.structs.replace(timed, id=identity, trial=trial))
+        elif isinstance(trial, NgramTrial):
+            counted = ngram_record(trial.vocab_size, 5.0)
+            write_record(Path("store"), msgspec.structs.replace(counted, id=identity, trial=trial))
     (again,) = commands(load_results("store"))
-    _call(monkeypatch, [*shlex.split(again), *out])
-    assert sorted(path.name for path in Path("store").glob("*.json")) == before
-    printed = capsys.readouterr().out
-    assert "done before" in printed
+    steps = plan_of(again)({}, ())
+    assert {trial_id(t) for step in steps for t in trials_of(step.job)} == set(trials)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,9 @@ from softmax_bench.report.tables import (
     warnings,
 )
 from softmax_bench.study.frames import frames, load_results
-from softmax_bench.study.record import Record
+from softmax_bench.study.record import FailureRecord, Record
+from softmax_bench.study.store import write_record
+from softmax_bench.study.trial import trial_id
 from tests.records import ngram_record, speed_record, train_record
 
 
@@ -88,3 +91,15 @@ def test_one_kind_alone(kind: str) -> None:
 def test_slope_of_a_power_law(power: float) -> None:
     sizes = np.array([1e3, 1e4, 1e5])
     assert fit_slope(sizes, 3 * sizes**power) == pytest.approx(power)
+
+
+def test_what_failed_is_a_warning(store: Path) -> None:
+    trial = train_record("nce", 1000, 1.0).trial
+    failure = FailureRecord(
+        id=trial_id(trial), started="2026-01-01", of="train", cause="memory", seconds=1.0, log="",
+        configuration=msgspec.to_builtins(trial), reason="used 3 GB, its limit is 2 GB",
+    )  # fmt: skip
+    write_record(store, failure)
+    assert (
+        "nce V=1,000 lr=0.1 seed=0 1,000 tokens of ptb failed: used 3 GB, its limit is 2 GB"
+    ) in warnings(load_results(store))
