@@ -142,7 +142,7 @@ def softmax_loss(
     excluded: Int[Tensor, "N"] | None = None,
     penalty: float = 0.0,
     join: Callable[[slice, Tensor], Tensor] | None = None,
-    most_classes: int | None = None,
+    rows_alike: int | None = None,
 ) -> tuple[Float[Tensor, "N"], Gradients]:
     """Log-normalisers of all tokens, and the gradients of their part of the loss.
 
@@ -162,8 +162,8 @@ def softmax_loss(
         join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
             those of the sums over all rows, where other processes have the others. Called once a
             block, in order.
-        most_classes: The most rows that one of these processes has: it decides the blocks, which
-            must be the same in all.
+        rows_alike: A number of rows near that of each of these processes, and the same in all: it
+            decides the blocks, which must be the same too.
 
     Returns:
         ``log Z`` (N,), and the gradients in ``hidden``, ``weight`` and ``bias``.
@@ -177,7 +177,7 @@ def softmax_loss(
     )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
 
-    for block in token_blocks(num_tokens, num_classes if most_classes is None else most_classes):
+    for block in token_blocks(num_tokens, num_classes if rows_alike is None else rows_alike):
         h = hidden[block]
         tokens = h.shape[0]
         tiles = class_tiles(tokens, num_classes)

@@ -2,12 +2,15 @@
 
 * :class:`ParallelFullSoftmax`, :class:`ParallelSampledSoftmax`, :class:`ParallelNCE`: the classes
   are divided over processes, with losses and gradients as in one.
-* :class:`DataParallel`: copies of a whole model, row-sparse gradients included.
+* :class:`DataParallel`: copies of a whole model, row-sparse gradients included;
+  :func:`clip_grad_norm` clips both.
 
 ``torchrun --nproc-per-node 2 -m softmax_bench.parallel`` trains with both; docs/parallel.md plans
 sizes beyond.
 """
 
+from softmax_bench.parallel.clip import clip_grad_norm
+from softmax_bench.parallel.create import create_parallel_layer
 from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.full import ParallelFullSoftmax
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
@@ -21,4 +24,6 @@ __all__ = [
     "ParallelOptions",
     "ParallelOutputLayer",
     "ParallelSampledSoftmax",
+    "clip_grad_norm",
+    "create_parallel_layer",
 ]

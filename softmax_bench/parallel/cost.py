@@ -14,29 +14,45 @@ import math
 from dataclasses import dataclass
 
 from softmax_bench.layers import Cost
+from softmax_bench.ops.softmax_loss import token_blocks
 
 ID_BYTES = 8
 """Of a class id."""
 
 
-def all_reduce(size: float, processes: int) -> float:
-    """Bytes that each process sends to have ``size`` bytes summed on all of them."""
-    return 2 * size * (processes - 1) / processes
+@dataclass(frozen=True)
+class Sent:
+    """What one process sends."""
+
+    bytes: float
+    exchanges: int = 1
+    """How often all processes wait for each other."""
+
+    def __add__(self, other: Sent) -> Sent:
+        return Sent(self.bytes + other.bytes, self.exchanges + other.exchanges)
 
 
-def reduce_scatter(size: float, processes: int) -> float:
-    """Bytes that each process sends to have a P-th of the sum of ``size`` bytes on each."""
-    return size * (processes - 1) / processes
+NOTHING = Sent(0, 0)
 
 
-def all_gather(own_size: float, processes: int) -> float:
-    """Bytes that each process sends to have the ``own_size`` bytes of every process on all."""
-    return own_size * (processes - 1)
+def all_reduce(size: float, processes: int) -> Sent:
+    """``size`` bytes summed on all processes."""
+    return Sent(2 * size * (processes - 1) / processes)
 
 
-def broadcast(size: float, processes: int) -> float:
-    """Bytes that a process sends, on average, to have ``size`` bytes of one on all of them."""
-    return size * (processes - 1) / processes
+def reduce_scatter(size: float, processes: int) -> Sent:
+    """A P-th of the sum of ``size`` bytes on each process."""
+    return Sent(size * (processes - 1) / processes)
+
+
+def all_gather(own_size: float, processes: int) -> Sent:
+    """The ``own_size`` bytes of every process on all."""
+    return Sent(own_size * (processes - 1))
+
+
+def broadcast(size: float, processes: int) -> Sent:
+    """``size`` bytes of one process on all; what each of them sends on average."""
+    return Sent(size * (processes - 1) / processes)
 
 
 @dataclass(frozen=True)
@@ -90,32 +106,43 @@ def sampled(step: Step, samples: int, *, learned: bool = False) -> Cost:
     )
 
 
-def hidden_traffic(step: Step) -> float:
+def hidden_traffic(step: Step) -> Sent:
     """Hidden states to all processes where these have their own, and the sum of their gradients."""
+    processes = step.processes
     hidden = float(step.tokens * step.width * step.number_bytes)
     if not step.divided:
-        return all_reduce(hidden, step.processes)
-    own_tokens = -(-step.tokens // step.processes)
-    of_token = step.width * step.number_bytes + ID_BYTES + step.sum_bytes
-    counting = all_reduce(ID_BYTES, step.processes) + all_reduce(step.sum_bytes, step.processes)
+        return all_reduce(hidden, processes)
+    own_tokens = -(-step.tokens // processes)
     return (
-        all_gather(own_tokens * of_token, step.processes)
-        + reduce_scatter(hidden, step.processes)
-        + counting
+        all_reduce(step.sum_bytes, processes)  # how many targets there are
+        + all_reduce(ID_BYTES, processes)  # the most that a process has
+        + all_gather(own_tokens * step.width * step.number_bytes, processes)
+        + all_gather(own_tokens * ID_BYTES, processes)
+        + all_gather(own_tokens * step.sum_bytes, processes)
+        + reduce_scatter(hidden, processes)
     )
 
 
-def softmax_traffic(step: Step) -> float:
-    """Beside the hidden states the maximum, the sum and the target's score of each token."""
-    return hidden_traffic(step) + all_reduce(3 * step.tokens * step.sum_bytes, step.processes)
+def softmax_traffic(step: Step, rows: int) -> Sent:
+    """Beside the hidden states the maximum, the sum and the target's score of each token.
+
+    Args:
+        step: The step.
+        rows: Rows that a process scores, which decide the blocks of tokens.
+    """
+    sent = hidden_traffic(step)
+    for block in token_blocks(step.tokens, rows):
+        size = (block.stop - block.start) * step.sum_bytes
+        sent += all_reduce(size, step.processes) + all_reduce(2 * size, step.processes)
+    return sent
 
 
-def logistic_traffic(step: Step, *, learned: bool) -> float:
+def logistic_traffic(step: Step, *, learned: bool) -> Sent:
     """Beside the hidden states the loss, and the gradient of ``log_z`` where it is learned."""
-    loss = all_reduce(step.sum_bytes, step.processes)
-    return hidden_traffic(step) + loss + learned * all_reduce(step.number_bytes, step.processes)
+    sent = hidden_traffic(step) + all_reduce(step.sum_bytes, step.processes)
+    return sent + (all_reduce(step.number_bytes, step.processes) if learned else NOTHING)
 
 
-def noise_traffic(step: Step, draws: int) -> float:
-    """The ids of the classes that the first process drew."""
-    return broadcast(ID_BYTES * draws, step.processes)
+def noise_traffic(step: Step, draws: int) -> Sent:
+    """The ids of the classes that the first process drew, if any were."""
+    return broadcast(ID_BYTES * draws, step.processes) if draws else NOTHING

@@ -49,13 +49,12 @@ class DataParallel:
         self.model = model
         self.mesh = all_processes(next(model.parameters()).device) if mesh is None else mesh
         self._loss_is_joint = layer is not None
-        self._divided = [] if layer is None else list(layer.divided_parameters())
         of_layer = set() if layer is None else {id(p) for p in layer.parameters()}
         self._copied = [p for p in model.parameters() if id(p) not in of_layer]
         sparse = {id(p) for p in model.row_sparse_parameters()}
         self._dense = [p for p in self._copied if id(p) not in sparse]
         self._row_sparse = [p for p in self._copied if id(p) in sparse]
-        own_rows = {id(p) for p in self._divided}
+        own_rows = set() if layer is None else {id(p) for p in layer.divided_parameters()}
         with torch.no_grad():
             for value in (*model.parameters(), *model.buffers()):
                 if id(value) not in own_rows:
@@ -87,33 +86,12 @@ class DataParallel:
         sum_rows(self._row_sparse, self.mesh)
         return joint
 
-    @torch.no_grad()
-    def clip_grad_norm(self, max_norm: float) -> Tensor:
-        """As :func:`softmax_bench.lm.clip_grad_norm`, by the norm over all processes' rows."""
-        device = next(self.model.parameters()).device
-        whole = {id(p): p for p in self.model.parameters() if p.grad is not None}
-        own = [whole.pop(id(p)) for p in self._divided if id(p) in whole]
-        square = _square_norm(own, device)
-        if self._divided:
-            dist.all_reduce(square, group=self.mesh.get_group())
-        norm = (square + _square_norm(whole.values(), device)).sqrt()
-        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        for parameter in (*whole.values(), *own):
-            stored = _stored(parameter)
-            stored.mul_(factor.to(stored.dtype))
-        return norm
-
-
-def _stored(parameter: nn.Parameter) -> Tensor:
-    """The numbers of a gradient, without the zeros of a row-sparse one."""
-    assert parameter.grad is not None
-    return row_gradient(parameter)[1] if parameter.grad.is_sparse else parameter.grad
-
-
-def _square_norm(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
-    norms = [torch.linalg.vector_norm(_stored(p), dtype=torch.float64) for p in parameters]
-    zero = torch.zeros((), dtype=torch.float64, device=device)
-    return torch.stack([zero, *norms]).square().sum()
+    def whole_state(self) -> dict[str, Tensor]:
+        """The state dict of the model in one process, for which all processes must ask."""
+        state = self.model.state_dict()
+        if isinstance(self.model.layer, ParallelOutputLayer):
+            state |= {f"layer.{n}": v for n, v in self.model.layer.whole_state().items()}
+        return state
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from softmax_bench.layers import Cost
 from softmax_bench.parallel import cost
+from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOutputLayer
 from softmax_bench.parallel.passes import each, weighted_sum
 from softmax_bench.parallel.softmax import SoftmaxPass
@@ -27,11 +28,15 @@ class ParallelFullSoftmax(ParallelOutputLayer):
     touches_all_rows = True
 
     def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        run = SoftmaxPass(self.vocabulary, target)
+        run = SoftmaxPass(self.vocabulary, target, self.vocabulary.most_rows)
         return weighted_sum(run, coefficient, hidden, *self._rows_like(hidden))
 
     def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return each(SoftmaxPass(self.vocabulary, target), hidden, *self._rows_like(hidden))
+        return each(
+            SoftmaxPass(self.vocabulary, target, self.vocabulary.most_rows),
+            hidden,
+            *self._rows_like(hidden),
+        )
 
     def _rows_like(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias in the type of the hidden states, which mixed precision has lowered."""
@@ -42,6 +47,6 @@ class ParallelFullSoftmax(ParallelOutputLayer):
         """Of one process, on the tokens of all: three products with its own rows."""
         return cost.full(self._step(num_tokens))
 
-    def traffic(self, num_tokens: int) -> float:
+    def traffic(self, num_tokens: int) -> Sent:
         """Hidden states, their gradients, and three numbers a token for the normaliser."""
-        return cost.softmax_traffic(self._step(num_tokens))
+        return cost.softmax_traffic(self._step(num_tokens), self.vocabulary.most_rows)

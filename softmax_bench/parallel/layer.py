@@ -19,7 +19,7 @@ from softmax_bench.layers.base import log_unigram
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
 from softmax_bench.ops.exponentials import LOG2_E
-from softmax_bench.parallel.cost import Step
+from softmax_bench.parallel.cost import Sent, Step
 from softmax_bench.parallel.exchange import (
     first_ones,
     gathered,
@@ -32,7 +32,7 @@ from softmax_bench.parallel.exchange import (
 )
 from softmax_bench.parallel.passes import each
 from softmax_bench.parallel.softmax import SoftmaxPass
-from softmax_bench.parallel.vocabulary import Vocabulary
+from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 Tokens = Literal["shared", "divided"]
 
@@ -88,7 +88,7 @@ class ParallelOutputLayer(OutputLayer):
             raise SoftmaxBenchError(f"tokens must be 'shared' or 'divided', not {tokens!r}")
         super().__init__(in_features, num_classes, **common)
         mesh = all_processes(common.get("device")) if mesh is None else mesh
-        self.vocabulary = Vocabulary(num_classes, mesh)
+        self.vocabulary = DividedVocabulary(num_classes, mesh)
         self.tokens: Tokens = tokens
         rows, device, dtype = self.vocabulary.num_rows, mesh.device_type, common.get("dtype")
         self.weight = nn.Parameter(torch.empty(rows, in_features, device=device, dtype=dtype))
@@ -158,8 +158,8 @@ class ParallelOutputLayer(OutputLayer):
         )
 
     @abstractmethod
-    def traffic(self, num_tokens: int) -> float:
-        """Bytes that each process sends in a training step on ``num_tokens`` targets in all."""
+    def traffic(self, num_tokens: int) -> Sent:
+        """What each process sends in a training step on ``num_tokens`` targets in all."""
 
     # Tokens
 
@@ -214,7 +214,8 @@ class ParallelOutputLayer(OutputLayer):
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         of_all, targets = self._spread(hidden, target)
-        losses = each(SoftmaxPass(self.vocabulary, targets), of_all, self.weight, self.bias)
+        exact = SoftmaxPass(self.vocabulary, targets, self.vocabulary.most_rows)
+        losses = each(exact, of_all, self.weight, self.bias)
         return self._own(-losses, hidden.shape[0])
 
     def _log_prob(self, hidden: Tensor) -> Tensor:

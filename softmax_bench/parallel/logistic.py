@@ -15,7 +15,7 @@ from softmax_bench.ops.dense import target_scores
 from softmax_bench.ops.subset import join_rows, logistic_noise, row_bias
 from softmax_bench.parallel.passes import Gradients
 from softmax_bench.parallel.softmax import Drawn
-from softmax_bench.parallel.vocabulary import Vocabulary
+from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LogisticPass:
     The log odds are ``x = s - log_z + offset``.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: DividedVocabulary
     target: Tensor
     """(N,) class of each token."""
     drawn: Drawn
@@ -55,7 +55,7 @@ class LogisticPass:
             self.row_count,
         )
         assert gradients.bias is not None
-        losses.index_add_(0, positions, F.softplus(-own))
+        losses.index_add_(0, positions, F.softplus(-own).to(losses.dtype))
         pull = (-torch.sigmoid(-own) * coefficient[positions]).to(hidden.dtype)
         gradients.hidden.index_add_(0, positions, own_rows * pull.unsqueeze(1))
         log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)

@@ -13,6 +13,7 @@ from softmax_bench.layers.base import log_unigram
 from softmax_bench.layers.sampling import SharedSampler
 from softmax_bench.noise import make_noise
 from softmax_bench.parallel import cost
+from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.exchange import shared, total
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
 from softmax_bench.parallel.logistic import LogisticPass
@@ -102,7 +103,7 @@ class ParallelNCE(ParallelOutputLayer):
         """Of one process, on the tokens of all: three products with its part of the noise."""
         return cost.sampled(self._step(num_tokens), self.sampler.num_samples, learned=self._learned)
 
-    def traffic(self, num_tokens: int) -> float:
+    def traffic(self, num_tokens: int) -> Sent:
         """Hidden states, their gradients, the drawn ids and the loss."""
         step = self._step(num_tokens)
         return cost.logistic_traffic(step, learned=self._learned) + cost.noise_traffic(

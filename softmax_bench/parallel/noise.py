@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from softmax_bench.layers.sampling import Sample, SharedSampler
 from softmax_bench.noise import Noise
 from softmax_bench.parallel.exchange import first_ones
-from softmax_bench.parallel.vocabulary import Vocabulary
+from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 
 class SameDraws(Noise):
@@ -37,7 +37,7 @@ class SameDraws(Noise):
 
 
 def draw_here(
-    sampler: SharedSampler, vocabulary: Vocabulary, device: torch.device
+    sampler: SharedSampler, vocabulary: DividedVocabulary, device: torch.device
 ) -> tuple[Sample, Tensor]:
     """What this process has of a sample that all draw, with class ids; and its rows here."""
     sample = sampler.draw(device)

@@ -10,6 +10,7 @@ from softmax_bench.layers import Cost
 from softmax_bench.layers.sampling import SharedSampler
 from softmax_bench.noise import make_noise
 from softmax_bench.parallel import cost
+from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
 from softmax_bench.parallel.noise import SameDraws, draw_here
 from softmax_bench.parallel.passes import each, weighted_sum
@@ -68,14 +69,23 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
             sample.count.log() - sample.log_expected,
             self.sampler.target_offset(target[owned], sample),
         )
-        return SoftmaxPass(self.vocabulary, target, drawn)
+        return SoftmaxPass(self.vocabulary, target, self._rows_alike, drawn)
+
+    @property
+    def _rows_alike(self) -> int:
+        """Rows of a sample that a process has on average."""
+        return -(-self._num_samples // self.vocabulary.size)
+
+    @property
+    def _num_samples(self) -> int:
+        return min(self.sampler.num_samples, self.num_classes)
 
     def cost(self, num_tokens: int) -> Cost:
         """Of one process, on the tokens of all: three products with its part of the sample."""
-        samples = min(self.sampler.num_samples, self.num_classes)
-        return cost.sampled(self._step(num_tokens), samples)
+        return cost.sampled(self._step(num_tokens), self._num_samples)
 
-    def traffic(self, num_tokens: int) -> float:
+    def traffic(self, num_tokens: int) -> Sent:
         """Hidden states, their gradients, the drawn ids, and three numbers a token."""
         step = self._step(num_tokens)
-        return cost.softmax_traffic(step) + cost.noise_traffic(step, self.sampler.num_draws)
+        sent = cost.softmax_traffic(step, self._rows_alike)
+        return sent + cost.noise_traffic(step, self.sampler.num_draws)

@@ -20,7 +20,7 @@ from softmax_bench.ops.softmax_loss import softmax_loss
 from softmax_bench.ops.subset import column_of, join_rows, row_bias
 from softmax_bench.parallel.exchange import join_log2_sums
 from softmax_bench.parallel.passes import Gradients
-from softmax_bench.parallel.vocabulary import Vocabulary
+from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class SoftmaxPass:
     Called with hidden states that all processes have, and with this process's rows and offsets.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: DividedVocabulary
     target: Tensor
     """(N,) class of each token."""
+    rows_alike: int
+    """About how many rows a process scores: it decides the blocks, so all must say the same."""
     drawn: Drawn | None = None
     """None: all classes."""
 
@@ -55,6 +57,7 @@ class SoftmaxPass:
         positions, target = self.vocabulary.owned(self.target)
         of_owned = hidden[positions]
         own, own_rows = target_scores(of_owned, weight, bias, target)
+        own = own.to(accumulator(hidden.dtype))  # autocast makes it lower
         excluded = None
         scored, scored_bias = weight, bias
         if self.drawn is not None:
@@ -77,7 +80,7 @@ class SoftmaxPass:
             coefficient,
             excluded=excluded,
             join=join,
-            most_classes=self.vocabulary.most_rows,
+            rows_alike=self.rows_alike,
         )
         share = coefficient[positions].to(own.dtype)
         # The target's score is among those of all classes, but not among those of a sample.

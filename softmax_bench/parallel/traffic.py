@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.parallel import cost
 
-_FORMULA: dict[str, Callable[[float, int], float]] = {
+_FORMULA: dict[str, Callable[[float, int], cost.Sent]] = {
     "all_reduce": cost.all_reduce,
     "all_gather_into_tensor": cost.all_gather,
     "reduce_scatter_tensor": cost.reduce_scatter,
@@ -39,14 +39,14 @@ class Traffic(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: Counter[str] = Counter()
+        self.sent: defaultdict[str, float] = defaultdict(float)
         """Bytes sent by kind of exchange."""
         self.exchanges = 0
 
     @property
     def bytes(self) -> float:
         """Bytes sent in all."""
-        return float(sum(self.sent.values()))
+        return sum(self.sent.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -66,7 +66,7 @@ class Traffic(TorchDispatchMode):
         # Of the two tensors of torch's in-place exchanges, the second is what goes in.
         tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
         given = tensors[-1]
-        self.sent[kind] += _FORMULA[kind](float(given.nbytes), dist.get_world_size())  # type: ignore[assignment]
+        self.sent[kind] += _FORMULA[kind](given.nbytes, dist.get_world_size()).bytes
         self.exchanges += 1
 
 

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import IGNORED, PairedOptimizer, Streams
+from softmax_bench.parallel.clip import clip_grad_norm
 from softmax_bench.parallel.data import DataParallel
 
 
@@ -62,7 +63,7 @@ def train_steps(
             optimizer.zero_grad()
             loss, state = model(inputs, targets, state)
             joint = parallel.backward(loss, int((targets != IGNORED).sum()))
-            parallel.clip_grad_norm(clip_norm)
+            clip_grad_norm(model, clip_norm)
             optimizer.step()
             losses.append(float(joint))
             on_step(losses[-1])

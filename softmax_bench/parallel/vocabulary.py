@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 
 
-class Vocabulary:
+class DividedVocabulary:
     """Classes dealt out to the processes of a mesh in turn: class j to process j mod P.
 
     Contiguous ranges of ids, as in ``ColwiseParallel``, would give nearly all frequent classes,
@@ -45,7 +45,7 @@ class Vocabulary:
         self.most_rows = -(-num_classes // self.size)
         """Most classes of any process."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
+    def __deepcopy__(self, memo: dict[int, Any]) -> DividedVocabulary:
         return self  # processes cannot be copied; a copied layer is divided over the same ones
 
     def deal(self, table: Tensor) -> Tensor:

@@ -27,17 +27,20 @@ from softmax_bench.lm import (
     make_optimizer,
     make_streams,
 )
+from softmax_bench.measure import LayerStep
 from softmax_bench.ops import softmax_loss
 from softmax_bench.parallel import (
     ParallelFullSoftmax,
     ParallelNCE,
     ParallelOutputLayer,
     ParallelSampledSoftmax,
+    create_parallel_layer,
 )
 from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.layer import all_processes
+from softmax_bench.parallel.plan import Device, Work, plan
 from softmax_bench.parallel.traffic import Traffic
-from softmax_bench.parallel.train import nats, train_steps
+from softmax_bench.parallel.train import nats, own_windows, train_steps
 from softmax_bench.testing import check_output_layer
 from tests.parallel.processes import CHECKS, check
 
@@ -265,7 +268,9 @@ def bytes_sent_are_those_of_the_cost_model() -> None:
             number = 24 if tokens == "shared" else 12
             with Traffic() as traffic:
                 step(layer, torch.randn(number, H), torch.randint(300, (number,)))
-            assert traffic.bytes == layer.traffic(24), (layer, traffic.sent, layer.traffic(24))
+            expected = layer.traffic(24)
+            assert traffic.bytes == expected.bytes, (layer, traffic.sent, expected)
+            assert traffic.exchanges == expected.exchanges, (layer, traffic.sent, expected)
 
 
 def language_model(layer: OutputLayer) -> LanguageModel:
@@ -377,3 +382,52 @@ def an_encoder_of_copies_with_a_divided_layer_is_that_of_one_process() -> None:
 def a_layer_that_wants_shared_tokens_is_refused_in_a_data_parallel_model() -> None:
     with pytest.raises(SoftmaxBenchError, match="tokens='divided'"):
         DataParallel(language_model(ParallelFullSoftmax(H, 5)))
+
+
+@check
+def products_in_a_lower_type_under_autocast() -> None:
+    for single, parallel, options in PAIRS:
+        alone, together = pair(single, parallel, options, 300, torch.float32)
+        hidden, target = torch.randn(40, H), torch.randint(300, (40,))
+        with torch.autocast("cpu", torch.bfloat16):
+            wanted, found = drawn(alone, hidden, target), drawn(together, hidden, target)
+        assert found[0].dtype == torch.float32
+        torch.testing.assert_close(found[0], wanted[0], rtol=1e-2, atol=0)
+        torch.testing.assert_close(found[1], wanted[1], rtol=0.05, atol=1e-3)
+        torch.testing.assert_close(
+            whole_gradients(together, found[2]), wanted[2], rtol=0.05, atol=1e-2
+        )
+
+
+def held(layer: OutputLayer) -> int:
+    memory = LayerStep(layer, 128).memory()
+    return memory.parameters + memory.optimizer + memory.peak
+
+
+@check
+def memory_is_about_half_and_as_planned() -> None:
+    classes, width = 20_000, 32
+    for spec, samples in (("full", None), ("sampled(num_samples=500)", 500)):
+        alone = held(create_layer(spec, width, classes))
+        together = held(create_parallel_layer(spec, width, classes))
+        assert 0.45 < together / alone < 0.58, (spec, together / alone)
+        planned = plan(Work(classes, 2, samples, tokens=64, width=width), Device()).memory
+        assert 0.9 < planned / together < 1.1, (spec, planned / together)
+
+
+@check
+def what_cannot_be_divided_is_refused() -> None:
+    for spec, message in (
+        ("hierarchical", "'hierarchical' cannot be divided"),
+        ("nce(shared=False)", "no option 'shared'"),
+        ("nce(log_z='estimated')", "log_z must be a number or 'learned'"),
+    ):
+        with pytest.raises(SoftmaxBenchError, match=message):
+            create_parallel_layer(spec, H, 9)
+    with pytest.raises(SoftmaxBenchError, match="tokens must be"):
+        create_parallel_layer("full", H, 9, tokens="mine")
+    streams = make_streams(torch.zeros(1, dtype=torch.int64).numpy(), 1, 0)
+    with pytest.raises(SoftmaxBenchError, match="too few for 2 processes"):
+        next(own_windows(streams, 3, all_processes("cpu")))
+    with pytest.raises(SoftmaxBenchError, match="do not know how many bytes"), Traffic():
+        dist.gather(torch.ones(1), [torch.ones(1)] * 2 if rank() == 0 else None)

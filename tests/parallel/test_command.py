@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+RUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+SMALL = ["--vocab-size", "500", "--hidden-size", "16", "--steps", "10"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layer", "full"],
+        ["--layer", "hierarchical"],
+        ["--layer", "sampled", "--divide", "vocabulary"],
+        ["--layer", "nce", "--divide", "vocabulary", "--optimizer", "adam", "--dtype", "float64"],
+    ],
+)
+def test_training_by_torchrun_is_that_of_one_process(options: list[str]) -> None:
+    done = subprocess.run(
+        [*RUN, "-m", "softmax_bench.parallel", *SMALL, *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    apart = [
+        float(number) for number in re.findall(r"farthest from one.*?([\d.]+e[+-]\d+)", done.stdout)
+    ]
+    assert len(apart) == 2, done.stdout
+    assert max(apart) < 1e-5
+
+
+def test_without_torchrun_the_command_says_how_to_start_it() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RANK"}
+    done = subprocess.run(
+        [sys.executable, "-m", "softmax_bench.parallel"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "torchrun --nproc-per-node 2" in done.stderr
