@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def test_pieces_of_any_size_have_the_same_words(
         text = "word " * 2000 + "first" + text
     else:
         text = "first" + text
-    assert tokens_of(path, max(size, 20)) == reference_tokens(text)
+    assert tokens_of(path, size) == reference_tokens(text)
 
 
 @given(content=st.binary(max_size=30), size=st.integers(1, 40))
@@ -119,7 +121,6 @@ def test_stored_ids_are_not_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     # The text was counted once: another vocabulary needs no second look at it.
     other = load_corpus(str(moved), vocab_size=4, cache_dir=tmp_path / "cache")
     assert other.vocab_size == 4
-    assert isinstance(again.train.base, np.memmap) or isinstance(again.train, np.memmap)
     assert not again.train.flags.writeable
 
 
@@ -249,3 +250,49 @@ def test_names_do_not_change_what_a_text_is(tmp_path: Path) -> None:
     assert content_hash(find_files(one)) == content_hash(find_files(other))
     (one / "train.txt").rename(one / "train.tokens")
     assert content_hash(find_files(one)) == content_hash(find_files(other))
+
+
+_STREAM_IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from softmax_bench.corpora import load_corpus
+from softmax_bench.lm import make_streams
+
+load_corpus(sys.argv[1], vocab_size=50)  # everything is imported, and has been used, now
+used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+limit = int(used.split()[1]) * 1024 + 16 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    held = bytearray(Path(sys.argv[2]).stat().st_size)
+except MemoryError:
+    pass
+else:
+    raise SystemExit("the whole text fits into the memory that is allowed")
+corpus = load_corpus(sys.argv[2], vocab_size=50)
+seen = 0
+for inputs, targets in make_streams(corpus.train, 20, corpus.eos_id).windows(35):
+    seen += int((targets >= 0).sum())
+assert seen == len(corpus.train)
+print(len(corpus.train) + len(corpus.valid) + len(corpus.test), corpus.class_counts.sum())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("lines", [True, False])
+def test_a_text_larger_than_memory_is_counted_and_streamed(tmp_path: Path, lines: bool) -> None:
+    words = [f"somelongword{i:02}" for i in range(97)]
+    (tmp_path / "small").write_text("\n".join(words))
+    line = " ".join(words) + (" \n" if lines else " ")
+    repeated = 40 * 2**20 // len(line)
+    (tmp_path / "large").write_text(line * repeated)
+    done = subprocess.run(
+        [sys.executable, "-c", _STREAM_IN_LITTLE_MEMORY, tmp_path / "small", tmp_path / "large"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    total = repeated * (97 + lines) + (not lines)
+    found, train = map(int, done.stdout.split())
+    assert found == total
+    assert train == pytest.approx(0.9 * total, abs=200)
