@@ -54,7 +54,7 @@ def run(
         max_tokens=max_tokens,
         settings=settings,
     )
-    from softmax_bench.study.grid import plan_study, sources
+    from softmax_bench.study.grid import NGRAM_MOST_TOKENS, plan_study, sources
     from softmax_bench.study.texts import know_text
 
     console, store = make_console(), store_of(study, out)
@@ -70,6 +70,14 @@ def run(
             markup=False,
             soft_wrap=True,
         )
+        if text.train_tokens > NGRAM_MOST_TOKENS:
+            console.print(
+                f"{text.name}: without an n-gram model, which would need too much memory for more "
+                f"than {NGRAM_MOST_TOKENS:,} training tokens",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     run_plan(
         plan_study(chosen, texts),
         store,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -107,6 +108,13 @@ def test_every_cell_of_the_grid_is_planned() -> None:
     trials = [identity for step in steps for identity in ids_of(step)]
     assert len(set(trials)) == len(trials)
     assert len(trials) == 4 + 4 * 2 * 2 * 2 * 2 + 2 * 2  # n-grams, models, timings of both sizes
+
+
+def test_the_n_gram_model_of_a_very_long_text_is_left_out() -> None:
+    texts = [TEXT, replace(TEXT, train_tokens=25_000_001)]
+    steps = plan_study(study_of(time_budget=0), texts)({}, ())
+    assert [step.title for step in steps if "gram" in step.title] == ["5-gram model V=50"]
+    assert len([step for step in steps if isinstance(step.job, TrainJob)]) == 4
 
 
 def test_the_best_learning_rate_gets_every_budget_and_seed() -> None:
