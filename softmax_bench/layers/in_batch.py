@@ -84,11 +84,7 @@ class InBatchSoftmax(LinearOutputLayer):
 
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the distinct targets that p leads to expect."""
-        p = (
-            self.log_p.exp()
-            if self.log_p.any()
-            else torch.full_like(self.log_p, 1 / len(self.log_p))
-        )
+        p = log_unigram(self._counts, self.num_classes).exp()
         distinct = float(-torch.expm1(num_tokens * torch.log1p(-p.clamp(max=1 - 1e-12))).sum())
         width, size = self.in_features, self.weight.element_size()
         return Cost(

@@ -74,6 +74,12 @@ class TreeSoftmax(OutputLayer):
         ):
             self.register_buffer(name, torch.from_numpy(array).to(device), persistent=False)
         self._levels = [torch.from_numpy(level) for level in tree.levels]
+        self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
+
+    def _mean_pairs(self, depths: Tensor) -> float:
+        """Scores that a target is expected to need, by the counts: rows of the nodes on its path."""
+        shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
+        return float(depths.double() @ (shares / shares.sum())) * self.rows_per_node
 
     def reset_parameters(self, tree: Tree) -> None:
         """Small uniform rows; biases at the unigram distribution."""
@@ -164,9 +170,7 @@ class TreeSoftmax(OutputLayer):
 
     def cost(self, num_tokens: int) -> Cost:
         """Three sparse products over the expected path length."""
-        depths = self.path_starts.diff().double().cpu()
-        shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
-        pairs = float(depths @ (shares / shares.sum())) * self.rows_per_node
+        pairs = self._pairs
         width, size = self.in_features, self.weight.element_size()
         rows = int(min(self.weight.shape[0], num_tokens * pairs))
         return Cost(
