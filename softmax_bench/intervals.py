@@ -31,7 +31,9 @@ def median_interval(samples: npt.ArrayLike, resamples: int = 1000) -> tuple[floa
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     tau = correlation_time(array)
-    wider = np.sqrt(tau) * float(t.ppf(0.975, max(1.0, len(array) / tau - 1)) / norm.ppf(0.975))
+    wider = float(np.sqrt(tau)) * float(
+        t.ppf(0.975, max(1.0, len(array) / tau - 1)) / norm.ppf(0.975)
+    )
     return middle - wider * (middle - float(low)), middle + wider * (float(high) - middle)
 
 

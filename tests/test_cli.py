@@ -84,11 +84,38 @@ def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(load_results(tmp_path).speed["layer"]) == {"full", "sampled(num_samples=3, power=1)"}
 
 
+def test_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOFTMAX_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "softmax_bench.advise.calibration.SIZES", [(50 * n, 4, 9 - n) for n in (1, 2, 3, 4)]
+    )
+    monkeypatch.setattr("softmax_bench.advise.calibration.SECONDS_A_CELL", 0.001)
+    counts = tmp_path / "counts.txt"
+    counts.write_text(" ".join(map(str, range(40))))
+    small = ["--hidden", "4", "--tokens", "5", "--layers", "full,sampled", "--threads", "1"]
+    assert call(monkeypatch, "advise", "--counts", str(counts), *small) == 0
+    printed = capsys.readouterr().out
+    assert "V = 40 classes by your counts" in printed
+    assert "the median error" in printed.replace("\n", " ")
+    assert "create_layer('" in printed
+    assert len(list((tmp_path / "calibration").iterdir())) == 1
+    assert call(monkeypatch, "advise", "--vocab", "30", *small, "--measure") == 0
+    assert "Measured just now." in capsys.readouterr().out
+    assert call(monkeypatch, "advise", "--vocab", "30", *small, "--max-memory", "1kB") == 2
+    assert "no layer is left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--layers", "ful"], "--layers: unknown layer 'ful': did you mean 'full'"),
         (["run", "--set", "hidden_size=0"], "--set hidden_size: hidden_size 0: expected int >= 1"),
+        (["advise"], "say how many classes there are"),
+        (["advise", "--vocab", "9", "--need", "speed"], "unknown need 'speed'; there are"),
+        (["advise", "--vocab", "9", "--max-memory", "much"], "write it as 4GB"),
+        (["advise", "--vocab", "9", "--layers", "ful"], "did you mean 'full'"),
         (["run", "--vocab-sizes", "1"], "from 2 to 10,000,000"),
         (["run", "--corpus", "no/such/text"], "no text at no/such/text"),
         (["run", "no/such/text"], "to study a text write '--corpus TEXT'"),

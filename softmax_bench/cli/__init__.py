@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from softmax_bench.cli.advise import advise
 from softmax_bench.cli.compare import compare
 from softmax_bench.cli.env import env
 from softmax_bench.cli.fidelity import fidelity
@@ -31,6 +32,7 @@ app.command("time")(time_layers)
 app.command()(fidelity)
 app.command()(report)
 app.command()(compare)
+app.command()(advise)
 app.command("layers")(list_layers)
 app.command()(env)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from softmax_bench.cache import cache_folder
 from softmax_bench.corpora.encode import encode
 from softmax_bench.corpora.named import find_corpus
 from softmax_bench.corpora.synthetic import SyntheticLanguage
@@ -116,8 +117,9 @@ def load_corpus(
             seed,
             _SYNTHETIC_TOKENS if tokens is None else tokens,
         )
-    cache = cache_dir or _folder_of("SOFTMAX_BENCH_CACHE") or _user_cache()
-    name, path = find_corpus(spec, data_dir or _folder_of("SOFTMAX_BENCH_DATA"), cache)
+    cache = cache_dir or cache_folder()
+    chosen = os.environ.get("SOFTMAX_BENCH_DATA")
+    name, path = find_corpus(spec, data_dir or (Path(chosen) if chosen else None), cache)
     text = encode(find_files(path), vocab_size, cache / "tokens")
     vocabulary = Vocabulary(text.types, text.unknown_types)
     return Corpus(
@@ -131,17 +133,6 @@ def load_corpus(
         valid=text.splits["valid"],
         test=text.splits["test"],
     )
-
-
-def _folder_of(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value) if value else None
-
-
-def _user_cache() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("softmax-bench"))
 
 
 def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:

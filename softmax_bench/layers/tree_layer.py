@@ -77,7 +77,7 @@ class TreeSoftmax(OutputLayer):
         self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
 
     def _mean_pairs(self, depths: Tensor) -> float:
-        """Scores that a target is expected to need, by the counts: rows of the nodes on its path."""
+        """Scores that a target needs on average, by the counts: rows of the nodes on its path."""
         shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
         return float(depths.double() @ (shares / shares.sum())) * self.rows_per_node
 

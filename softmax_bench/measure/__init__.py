@@ -4,7 +4,14 @@ from softmax_bench.measure.disturbance import Disturbance, watch_machine
 from softmax_bench.measure.environment import describe_environment
 from softmax_bench.measure.memory import Memory, peak_bytes
 from softmax_bench.measure.roofline import Machine, measure_machine
-from softmax_bench.measure.step import PHASES, LayerInference, LayerStep, zipf_counts, zipf_targets
+from softmax_bench.measure.step import (
+    PHASES,
+    LayerInference,
+    LayerStep,
+    draw_targets,
+    zipf_counts,
+    zipf_targets,
+)
 from softmax_bench.measure.timing import Interval, Phases, clock, interleave, summarise
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "Phases",
     "clock",
     "describe_environment",
+    "draw_targets",
     "interleave",
     "measure_machine",
     "peak_bytes",

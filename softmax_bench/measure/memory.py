@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from softmax_bench.layers import OutputLayer
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -35,6 +37,27 @@ def stored_bytes(tensor: Tensor) -> int:
         return tensor.nbytes
     tensor = tensor.coalesce()
     return tensor.indices().nbytes + tensor.values().nbytes
+
+
+OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
+"""Numbers that an optimiser remembers for each parameter."""
+
+
+def expected_gradient_bytes(layer: OutputLayer, num_tokens: int) -> int:
+    """Bytes of a step's gradients of the parameters, at most, by the layer's own account.
+
+    Dense ones are as large as the parameters; row-sparse ones hold rows and their ids.
+    """
+    rows = layer.cost(num_tokens).rows_touched
+    sparse = {id(p) for p in layer.row_sparse_parameters()}
+    gradients = 0
+    for parameter in layer.parameters():
+        if id(parameter) in sparse:
+            row = stored_bytes(parameter) // max(1, parameter.shape[0])
+            gradients += min(rows, parameter.shape[0]) * (row + 8)
+        else:
+            gradients += stored_bytes(parameter)
+    return gradients
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:

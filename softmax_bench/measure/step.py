@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
-from softmax_bench.measure.memory import Memory, peak_bytes, stored_bytes
+from softmax_bench.measure.memory import (
+    OPTIMIZER_STATES,
+    Memory,
+    expected_gradient_bytes,
+    peak_bytes,
+    stored_bytes,
+)
 from softmax_bench.measure.timing import Phases, clock
 from softmax_bench.noise import Noise
 from softmax_bench.ops import release_workspace
@@ -37,7 +43,7 @@ def zipf_counts(vocab_size: int) -> npt.NDArray[np.int64]:
 
 
 def zipf_targets(num_tokens: int, vocab_size: int, seed: int) -> Tensor:
-    """Targets drawn from Zipf's law, by inversion of its distribution function in float64.
+    """Targets drawn from Zipf's law.
 
     Raises:
         SoftmaxBenchError: There are no targets or no classes.
@@ -46,10 +52,15 @@ def zipf_targets(num_tokens: int, vocab_size: int, seed: int) -> Tensor:
         raise SoftmaxBenchError(
             f"expected at least one target and one class, not {num_tokens} and {vocab_size}"
         )
-    running = np.cumsum(1.0 / np.arange(1, vocab_size + 1))
+    return draw_targets(num_tokens, 1.0 / np.arange(1, vocab_size + 1), seed)
+
+
+def draw_targets(num_tokens: int, counts: npt.ArrayLike, seed: int) -> Tensor:
+    """Targets in proportion to ``counts``, by inversion of the distribution function in float64."""
+    running = np.cumsum(np.asarray(counts, dtype=np.float64))
     uniform = np.random.default_rng(seed).random(num_tokens) * running[-1]
     return torch.from_numpy(
-        np.searchsorted(running, uniform, side="right").clip(max=vocab_size - 1)
+        np.searchsorted(running, uniform, side="right").clip(max=len(running) - 1)
     )
 
 
@@ -57,8 +68,8 @@ class LayerStep:
     """A layer with hidden states, targets and an optimiser, ready to take steps.
 
     Hidden states are random and want a gradient, as an encoder's would; targets follow Zipf's
-    law. Each call is one step on the same targets: drop the gradients, draw the noise and go
-    forward, backward, clip, and the optimiser on what it really touches.
+    law unless they are given. Each call is one step on the same targets: drop the gradients, draw
+    the noise and go forward, backward, clip, and the optimiser on what it really touches.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class LayerStep:
         learning_rate: float = 1e-3,
         clip_norm: float = 5.0,
         seed: int = 0,
+        target: Tensor | None = None,
     ) -> None:
         parameter = next(layer.parameters())
         self.device = parameter.device
@@ -77,7 +89,9 @@ class LayerStep:
         generator = torch.Generator().manual_seed(seed)
         hidden = torch.randn(num_tokens, layer.in_features, generator=generator).tanh_()
         self.hidden = hidden.to(parameter).requires_grad_()
-        self.target = zipf_targets(num_tokens, layer.num_classes, seed).to(self.device)
+        if target is None:
+            target = zipf_targets(num_tokens, layer.num_classes, seed)
+        self.target = target.to(self.device)
         self.optimizer = make_optimizer(
             optimizer, layer.parameters(), layer.row_sparse_parameters(), learning_rate
         )
@@ -143,24 +157,11 @@ class LayerStep:
             parameters=parameters,
             gradients=sum(stored_bytes(p.grad) for p in layer if p.grad is not None),
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
-            expected_gradients=self._expected_gradients(),
-            expected_optimizer={"sgd": 0, "adagrad": 1, "adam": 2}[self._rule] * parameters,
+            expected_gradients=expected_gradient_bytes(self.layer, len(self.target)),
+            expected_optimizer=OPTIMIZER_STATES[self._rule] * parameters,
         )
         self.zero_grad()
         return held
-
-    def _expected_gradients(self) -> int:
-        """Dense ones are as large as the parameters; row-sparse ones hold rows and their ids."""
-        rows = self.layer.cost(len(self.target)).rows_touched
-        sparse = {id(p) for p in self.layer.row_sparse_parameters()}
-        gradients = 0
-        for parameter in self.layer.parameters():
-            if id(parameter) in sparse:
-                row = stored_bytes(parameter) // max(1, parameter.shape[0])
-                gradients += min(rows, parameter.shape[0]) * (row + 8)
-            else:
-                gradients += stored_bytes(parameter)
-        return gradients
 
 
 class LayerInference:

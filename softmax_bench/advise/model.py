@@ -1,0 +1,193 @@
+"""How long a step takes and what it holds, by a sum of terms fitted to measured steps.
+
+The roofline of products and bytes alone is far off for steps of a few milliseconds: half of them
+is in small operations, in what is done to each score, and in the rows whose gradient is written,
+clipped and handed to the optimiser. Each of these is a term of its own here, with a coefficient of
+its own for each layer, none below zero, so that a time is never predicted to fall as work grows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import nnls
+
+from softmax_bench.advise.calibration import Cell
+from softmax_bench.advise.workload import Workload
+
+Floats = npt.NDArray[np.float64]
+Terms = Mapping[str, Callable[[Workload], float]]
+
+
+def _scores(work: Workload) -> float:
+    """Pairs of a hidden state and a row: three products of 2 H operations each."""
+    return work.flops / (6.0 * work.hidden_size)
+
+
+TIME_TERMS: Terms = {
+    "step": lambda work: 1.0,
+    "token": lambda work: work.num_tokens,
+    "operation": lambda work: work.flops,
+    "score": _scores,
+    "byte of gradient": lambda work: work.gradient_bytes,
+}
+PEAK_TERMS: Terms = {
+    "step": lambda work: 1.0,
+    "token": lambda work: work.num_tokens,
+    "number of a hidden state": lambda work: work.num_tokens * work.hidden_size,
+    "score": _scores,
+    "row": lambda work: work.rows_touched,
+    "number of a row": lambda work: work.rows_touched * work.hidden_size,
+    "byte of gradient": lambda work: work.gradient_bytes,
+    "class": lambda work: work.vocab_size,
+}
+FEWEST_SIZES = 4
+"""A layer that was measured at fewer sizes is not predicted."""
+QUANTILE = 0.9
+"""Of the errors at sizes that were held out: half the width of an interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A layer's step at a size, foretold or measured."""
+
+    seconds: float
+    low: float
+    high: float
+    """Bounds on the seconds: nine in ten held-out errors were smaller, farther out more is
+    allowed for; of what was measured, the seconds themselves."""
+    peak_bytes: int
+    """Most held at once beyond the parameters, gradients included."""
+    outside: str
+    """In words, how the size is far from all that the layer was measured at; empty if it is not."""
+
+
+class CostModel:
+    """Fitted to the measured steps of some layers.
+
+    Args:
+        cells: Measured steps. Those of layers at fewer than :data:`FEWEST_SIZES` sizes are unused.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        by_layer: dict[str, list[Cell]] = {}
+        for cell in cells:
+            by_layer.setdefault(cell.workload.layer, []).append(cell)
+        self._cells = {
+            layer: own
+            for layer, own in by_layer.items()
+            if len({cell.workload.size for cell in own}) >= FEWEST_SIZES
+        }
+        self._fits = {layer: _Fit(own) for layer, own in self._cells.items()}
+        self.held_out = _held_out(self._cells)
+        """A row a measured step: ``layer``, ``vocab_size``, ``hidden_size``, ``num_tokens``,
+        ``measured`` and ``predicted`` seconds and peak bytes, by a model that saw no step of any
+        layer at that size."""
+
+    @property
+    def layers(self) -> list[str]:
+        """Those that can be predicted."""
+        return sorted(self._fits)
+
+    @property
+    def median_error(self) -> float:
+        """Median relative error of the time at sizes that were held out."""
+        return float(relative_errors(self.held_out).median())
+
+    def predict(self, work: Workload) -> Prediction:
+        """Time and memory of a step of one of :attr:`layers`."""
+        fit = self._fits[work.layer]
+        seconds = fit.seconds(work)
+        errors = self.held_out.loc[self.held_out["layer"] == work.layer]
+        spread = np.abs(np.log(errors["predicted"] / errors["measured"])).quantile(QUANTILE)
+        beyond, where = _distance(work, [cell.workload for cell in self._cells[work.layer]])
+        factor = math.exp(spread * (1 + beyond / 2))
+        return Prediction(
+            seconds=seconds,
+            low=seconds / factor,
+            high=seconds * factor,
+            peak_bytes=int(fit.peak(work)),
+            outside=where if beyond > 2 else "",
+        )
+
+
+def relative_errors(frame: pd.DataFrame) -> pd.Series[float]:
+    """Of the predicted against the measured seconds, without sign."""
+    return (frame["predicted"] / frame["measured"] - 1).abs()
+
+
+class _Fit:
+    """Coefficients of one layer."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        loads = [cell.workload for cell in cells]
+        self._time = _solve(TIME_TERMS, loads, [cell.seconds for cell in cells])
+        self._peak = _solve(PEAK_TERMS, loads, [cell.peak_bytes for cell in cells])
+
+    def seconds(self, work: Workload) -> float:
+        return float(_matrix(TIME_TERMS, [work])[0] @ self._time)
+
+    def peak(self, work: Workload) -> float:
+        return float(_matrix(PEAK_TERMS, [work])[0] @ self._peak)
+
+
+def _matrix(terms: Terms, loads: Sequence[Workload]) -> Floats:
+    return np.array([[term(work) for term in terms.values()] for work in loads])
+
+
+def _solve(terms: Terms, loads: Sequence[Workload], measured: Sequence[float]) -> Floats:
+    """Coefficients not below zero that make the sum of squared relative errors least."""
+    relative = _matrix(terms, loads) / np.array(measured)[:, None]
+    scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)
+    coefficients, _ = nnls(relative / scale, np.ones(len(loads)))
+    return coefficients / scale
+
+
+def _held_out(cells: Mapping[str, Sequence[Cell]]) -> pd.DataFrame:
+    rows = []
+    for layer, own in cells.items():
+        for size in {cell.workload.size for cell in own}:
+            fit = _Fit([cell for cell in own if cell.workload.size != size])
+            rows += [
+                {
+                    "layer": layer,
+                    "vocab_size": size[0],
+                    "hidden_size": size[1],
+                    "num_tokens": size[2],
+                    "measured": cell.seconds,
+                    "predicted": fit.seconds(cell.workload),
+                    "measured_peak": cell.peak_bytes,
+                    "predicted_peak": fit.peak(cell.workload),
+                }
+                for cell in own
+                if cell.workload.size == size
+            ]
+    columns = ["layer", "vocab_size", "hidden_size", "num_tokens"]
+    return pd.DataFrame(rows).sort_values(columns, ignore_index=True) if rows else pd.DataFrame()
+
+
+_AXES: Terms = {
+    "V": lambda work: work.vocab_size,
+    "H": lambda work: work.hidden_size,
+    "N": lambda work: work.num_tokens,
+    "operations": lambda work: work.flops,
+}
+
+
+def _distance(work: Workload, known: Sequence[Workload]) -> tuple[float, str]:
+    """Doublings beyond what was measured, along the axis where they are most, and that axis."""
+    worst, where = 0.0, ""
+    for name, axis in _AXES.items():
+        value, seen = axis(work), [axis(one) for one in known]
+        beyond = math.log2(max(value / max(seen), min(seen) / value, 1.0))
+        if beyond > worst:
+            bound = max(seen) if value > max(seen) else min(seen)
+            worst, where = beyond, f"{name} = {value:,.3g}, measured up to {bound:,.3g}"
+            if value < min(seen):
+                where = f"{name} = {value:,.3g}, measured from {bound:,.3g}"
+    return worst, where

@@ -1,0 +1,91 @@
+"""Advice for the terminal: the answer first, then the ranking, then what was ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from softmax_bench.advise.advice import Advice, code, reasons, recommended
+from softmax_bench.advise.question import Question
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_advice(question: Question, advice: Sequence[Advice], how: str, console: Console) -> None:
+    """Print ranked layers.
+
+    Args:
+        question: What was asked.
+        advice: The layers, ranked.
+        how: Where the times come from, in a sentence.
+        console: Where to.
+    """
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    frequency = "by Zipf's law" if question.counts is None else "by your counts"
+    say(
+        f"V = {question.vocab_size:,} classes {frequency}, H = {question.hidden_size:,}, "
+        f"N = {question.num_tokens:,} targets a step. {how}\n"
+    )
+    choice = recommended(advice)
+    if choice is not None:
+        say(f"Use {choice.layer}: {_time(choice)} a step, {_memory(choice)} of memory.")
+        for sentence in reasons(choice, advice):
+            say(f"* {sentence}")
+        say("")
+        for line in code(choice).splitlines():
+            console.out(f"    {line}", highlight=False)
+    _print_table([one for one in advice if not one.objection], choice, console)
+    for objection, layers in _ruled_out(advice).items():
+        say(f"Ruled out as it {objection}: {', '.join(layers)}.")
+
+
+def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:
+    """Layers by what speaks against them."""
+    found: dict[str, list[str]] = {}
+    for one in advice:
+        if one.objection:
+            found.setdefault(one.objection, []).append(
+                f"{one.layer} ({_seconds(one.step.seconds)})"
+            )
+    return found
+
+
+def _print_table(advice: Sequence[Advice], choice: Advice | None, console: Console) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for heading in ("step", "from", "to", "memory", "perplexity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in advice:
+        penalty = "not known" if one.penalty is None else f"{one.penalty.change:+.1%}"
+        cells = [
+            one.layer,
+            _seconds(one.step.seconds),
+            _seconds(one.step.low),
+            _seconds(one.step.high),
+            _memory(one),
+            penalty,
+        ]
+        table.add_row(*map(Text, cells), style="bold" if one is choice else "")
+    console.print(table)
+
+
+def _time(one: Advice) -> str:
+    step = one.step
+    return f"{_seconds(step.seconds)} ({_seconds(step.low)} to {_seconds(step.high)})"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _memory(one: Advice) -> str:
+    amount = one.memory_bytes
+    return f"{amount / 1e9:.2f} GB" if amount >= 1e9 else f"{amount / 1e6:.3g} MB"

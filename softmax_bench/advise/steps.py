@@ -1,0 +1,79 @@
+"""Time and memory of the layers at the size asked for: predicted, or measured now."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from softmax_bench.advise.calibration import Setting, calibrated, measure
+from softmax_bench.advise.model import CostModel, Prediction
+from softmax_bench.advise.question import Question
+from softmax_bench.advise.workload import Workload
+from softmax_bench.measure.memory import OPTIMIZER_STATES
+
+SLOWEST = 20.0
+"""Seconds of a step; a layer that takes longer is not measured to the end."""
+
+Steps = dict[str, Prediction]
+
+
+def predicted(
+    loads: Sequence[Workload],
+    setting: Setting,
+    folder: Path,
+    *,
+    anew: bool,
+    on_share: Callable[[float], None],
+) -> tuple[Steps, CostModel]:
+    """By the cost model of this machine, which is calibrated where that has not been done.
+
+    Raises:
+        SoftmaxBenchError: The stored calibration is damaged.
+    """
+    known = calibrated(
+        [work.layer for work in loads], setting, folder, anew=anew, on_share=on_share
+    )
+    model = CostModel(known.cells)
+    return {work.layer: model.predict(work) for work in loads if work.layer in model.layers}, model
+
+
+def measured(
+    loads: Sequence[Workload],
+    question: Question,
+    setting: Setting,
+    *,
+    seconds: float,
+    on_share: Callable[[float], None],
+) -> Steps:
+    """By steps taken now, on random hidden states and targets drawn by the counts.
+
+    Layers that do not fit into the memory that is free, or are slower than :data:`SLOWEST`, are
+    left out.
+    """
+    copies = 2 + OPTIMIZER_STATES[setting.optimizer]  # parameters, dense gradients, states
+    free = psutil.virtual_memory().available
+    fitting = [work.layer for work in loads if copies * work.parameter_bytes < free]
+    done = itertools.count(1)
+    cells = measure(
+        fitting,
+        setting,
+        sizes=[loads[0].size],
+        counts=question.counts,
+        seconds=seconds,
+        max_flops=float("inf"),
+        max_seconds=SLOWEST,
+        on_cell=lambda: on_share(next(done) / len(fitting)),
+    )
+    return {
+        cell.workload.layer: Prediction(
+            seconds=cell.seconds,
+            low=cell.low,
+            high=cell.high,
+            peak_bytes=cell.peak_bytes,
+            outside="",
+        )
+        for cell in cells
+    }

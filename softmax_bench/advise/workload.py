@@ -1,0 +1,69 @@
+"""What a training step of an output layer is to do, by the layer's own account: nothing is run."""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+
+from softmax_bench.layers import OutputLayer, create_layer
+from softmax_bench.layers.base import Counts
+from softmax_bench.measure.memory import expected_gradient_bytes, stored_bytes
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of one layer at one size."""
+
+    layer: str
+    vocab_size: int
+    hidden_size: int
+    num_tokens: int
+    flops: float
+    bytes: float
+    rows_touched: int
+    parameter_bytes: int
+    table_bytes: int
+    """Of what the layer holds besides its parameters: noise distributions, trees."""
+    gradient_bytes: int
+    """At most: not every row that a step can touch is touched."""
+    row_sparse: bool
+    """Whether there are parameters whose gradients are."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """V, H and N."""
+        return self.vocab_size, self.hidden_size, self.num_tokens
+
+
+def workload(
+    spec: str,
+    vocab_size: int,
+    hidden_size: int,
+    num_tokens: int,
+    counts: Counts | None,
+    dtype: torch.dtype = torch.float32,
+) -> Workload:
+    """The step of a layer that is made without memory for its parameters.
+
+    Raises:
+        SoftmaxBenchError: There is no such layer, or a size or the counts do not fit.
+    """
+    layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta", dtype=dtype)
+    return of_layer(spec, layer, num_tokens)
+
+
+def of_layer(spec: str, layer: OutputLayer, num_tokens: int) -> Workload:
+    """The step of a layer that is there."""
+    cost = layer.cost(num_tokens)
+    return Workload(
+        layer=spec,
+        vocab_size=layer.num_classes,
+        hidden_size=layer.in_features,
+        num_tokens=num_tokens,
+        flops=cost.flops,
+        bytes=cost.bytes,
+        rows_touched=cost.rows_touched,
+        parameter_bytes=sum(map(stored_bytes, layer.parameters())),
+        table_bytes=sum(map(stored_bytes, layer.buffers())),
+        gradient_bytes=expected_gradient_bytes(layer, num_tokens),
+        row_sparse=any(True for _ in layer.row_sparse_parameters()),
+    )

@@ -1,0 +1,108 @@
+"""``softmax-bench advise``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softmax_bench.cli.options import Layers, Threads
+from softmax_bench.cli.output import make_console
+from softmax_bench.errors import SoftmaxBenchError
+
+
+def advise(
+    vocab: Annotated[int | None, typer.Option(help="Number V of classes.")] = None,
+    hidden: Annotated[int, typer.Option(help="Size H of a hidden state.")] = 256,
+    tokens: Annotated[int, typer.Option(help="Targets N in a training step.")] = 700,
+    counts: Annotated[
+        Path | None,
+        typer.Option(
+            help="How often each class occurs: an array (.npy), or a text of numbers. "
+            "Without, classes follow Zipf's law."
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Most memory for the layer and its training, as 4GB.")
+    ] = None,
+    need: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the layer must have: normalised, self-normalised, exact, linear, any-order, "
+            "traced. May be given several times."
+        ),
+    ] = None,
+    max_penalty: Annotated[
+        float, typer.Option(help="Most that perplexity may rise over full softmax's, as a share.")
+    ] = 0.05,
+    layers: Layers = "all",
+    optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",
+    threads: Threads = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the layers at this size now; predict nothing.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Time the small sizes again.")
+    ] = False,
+    calibrations: Annotated[
+        Path | None, typer.Option(help="Folder of calibrations; in the user's cache by default.")
+    ] = None,
+) -> None:
+    """Rank the layers for a size of your own, by a cost model calibrated on this machine.
+
+    The first time, every layer is timed at a few small sizes, which takes two minutes or so.
+    """
+    from rich.progress import Progress
+
+    from softmax_bench.advise import advice, calibration, steps
+    from softmax_bench.advise.needs import check_needs
+    from softmax_bench.advise.question import ask, read_bytes
+    from softmax_bench.advise.show import print_advice
+    from softmax_bench.cache import cache_folder
+    from softmax_bench.layers import split_specs
+    from softmax_bench.study.check import common_mistakes
+    from softmax_bench.study.grid import usable_cores
+
+    question = ask(vocab, hidden, tokens, counts)
+    check_needs(need or [])
+    limits = advice.Limits(
+        memory_bytes=None if max_memory is None else read_bytes(max_memory),
+        needs=need or [],
+        penalty=max_penalty,
+    )
+    specs = split_specs(layers)
+    for mistake in common_mistakes(specs, optimizer, device):
+        raise SoftmaxBenchError(mistake.message)
+    loads = question.workloads(specs)
+    here = calibration.this_setting(
+        threads=threads or usable_cores(), device=device, dtype="float32", optimizer=optimizer
+    )
+    console = make_console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("timing the layers", total=1.0, visible=False)
+
+        def show_share(share: float) -> None:
+            progress.update(task, completed=share, visible=True)
+
+        if measure:
+            known = steps.measured(loads, question, here, seconds=1.0, on_share=show_share)
+            how = "Measured just now."
+        else:
+            folder = calibrations or cache_folder() / "calibration"
+            known, model = steps.predicted(
+                loads, here, folder, anew=recalibrate, on_share=show_share
+            )
+            how = (
+                "Predicted from steps at small sizes; where such a size was held out, the median "
+                f"error of the prediction was {model.median_error:.0%}."
+            )
+    timed = [work for work in loads if work.layer in known]
+    ranked = advice.advise(timed, known, limits, optimizer)
+    print_advice(question, ranked, how, console)
+    left_out = [work.layer for work in loads if work.layer not in known]
+    if left_out:
+        console.print(f"Too slow or too large to be timed: {', '.join(left_out)}.", markup=False)
+    if advice.recommended(ranked) is None:
+        raise SoftmaxBenchError("no layer is left: each is ruled out, as told above")
