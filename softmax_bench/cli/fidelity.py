@@ -28,7 +28,7 @@ def fidelity(
     learning_rate: Annotated[float, typer.Option(help="Of the full model.")] = 0.1,
     learning_rates: Annotated[
         str, typer.Option(help="Of the layers; each gets the one it does best with.")
-    ] = "0.03,0.1,0.3",
+    ] = "0.03,0.1,0.3,1",
     encoder: Annotated[str, typer.Option(help="rnn, gru, lstm, nplm, lbl, transformer.")] = "lstm",
     hidden_size: Annotated[int, typer.Option(help="Size of a hidden state and a word vector.")] = (
         128

@@ -184,7 +184,16 @@ def _points(
         if not load_rows(layer, reference.full, hidden):
             return
         assert isinstance(layer, LinearOutputLayer)
-        moments = measure_gradients(layer, exact, hidden, target, draws=trial.num_draws)
+        drawn = 0
+
+        def step(done: int = number) -> None:
+            nonlocal drawn
+            drawn += 1
+            on_share((done + drawn / trial.num_draws) / len(settings))
+
+        moments = measure_gradients(
+            layer, exact, hidden, target, draws=trial.num_draws, on_draw=step
+        )
         samples = measure_samples(layer, hidden, target, draws=trial.num_draws)
         yield msgspec.convert(
             {
@@ -194,7 +203,6 @@ def _points(
             },
             SamplePoint,
         )
-        on_share((number + 1) / len(settings))
 
 
 def _learned(
