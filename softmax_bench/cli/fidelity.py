@@ -43,6 +43,7 @@ def fidelity(
 ) -> None:
     """Set each layer against full softmax: its gradient, its samples, what it learns."""
     from softmax_bench.layers import split_specs
+    from softmax_bench.report import write_report
     from softmax_bench.report.fidelity import print_fidelity
     from softmax_bench.study.fidelity import check_fidelity
     from softmax_bench.study.frames import load_results
@@ -93,3 +94,4 @@ def fidelity(
         console,
         show=lambda: print_fidelity(load_results(out), console),
     )
+    from softmax_bench.report import write_report

@@ -27,6 +27,8 @@ def commands(results: Results) -> list[str]:
     if not train.empty:
         return [_run(results, train)]
     speed = latest_speed(results)
+    if speed.empty:
+        return []
     first = speed.iloc[0]
     words = ["softmax-bench", "time", *_what(speed)]
     words += [word for name in _TIMING for word in _option(name, first[name])]

@@ -147,7 +147,7 @@ def _subtitle(results: Results) -> str:
     parts.append(f"{machine['processor']}, {cores}")
     days = sorted(
         str(started)[:10]
-        for frame in (results.train, results.speed)
+        for frame in (results.train, results.speed, results.divergences)
         if not frame.empty
         for started in frame["started"]
     )

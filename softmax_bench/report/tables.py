@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from softmax_bench.report.fidelity import fidelity_table
 from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ COLUMNS = {
     "gflops": "GFLOP/s",
     "of_possible": "of possible",
     "bound": "bound",
+    "divergence": "KL to full",
+    "gradient_bias": "gradient bias",
+    "gradient_variance": "gradient variance",
+    "gradient_cosine": "gradient cosine",
+    "effective_samples": "effective samples",
+    "gradient_samples": "of samples",
 }
 """Columns of the printed tables and their headings."""
 
@@ -150,18 +157,28 @@ def summary_table(results: Results) -> pd.DataFrame:
     """One row a layer and vocabulary size, sorted; what was not measured is missing.
 
     ``excess`` is test perplexity over that of the true source, where that is known; ``speedup``
-    the step time of full softmax at the same V over the layer's own.
+    the step time of full softmax at the same V over the layer's own; ``divergence`` and
+    ``gradient_*`` are those of :func:`softmax_bench.report.fidelity.fidelity_table`.
     """
-    train, speed = _quality(results), _speed(results)
-    if train.empty and speed.empty:
-        table = pd.DataFrame(columns=KEY)
-    elif train.empty:
-        table = speed
-    elif speed.empty:
-        table = train
-    else:
-        table = train.merge(speed, on=KEY, how="outer")
+    table = pd.DataFrame(columns=KEY)
+    for part in (_quality(results), _speed(results), _fidelity(results)):
+        if not part.empty:
+            table = part if table.empty else table.merge(part, on=KEY, how="outer")
     return table.sort_values(KEY).reset_index(drop=True)
+
+
+def _fidelity(results: Results) -> pd.DataFrame:
+    table = fidelity_table(results)
+    names = {
+        "divergence": "divergence",
+        "bias": "gradient_bias",
+        "variance": "gradient_variance",
+        "cosine": "gradient_cosine",
+        "effective_samples": "effective_samples",
+        "num_samples": "gradient_samples",
+    }
+    known = [name for name in names if name in table]
+    return table[[*KEY, *known]].rename(columns=names) if known else table
 
 
 def _quality(results: Results) -> pd.DataFrame:

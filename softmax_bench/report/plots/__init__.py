@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from softmax_bench.report.plots import quality, speed
+from softmax_bench.report.plots import fidelity, quality, speed
 from softmax_bench.report.plots.chart import Chart, chart_frame, layers_of
 from softmax_bench.report.plots.draw import draw
 from softmax_bench.study.frames import Results
@@ -23,6 +23,11 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     speed.roofline,
     speed.profile,
     speed.huffman_depth,
+    fidelity.gradient_bias,
+    fidelity.gradient_variance,
+    fidelity.gradient_cosine,
+    fidelity.effective_samples,
+    fidelity.divergence,
 ]
 """In the order of the report."""
 

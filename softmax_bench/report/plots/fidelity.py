@@ -1,0 +1,157 @@
+"""How near the layers come to full softmax: their gradients, their samples, what they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from softmax_bench.report.fidelity import latest_fidelity
+from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Row, Rows, Series
+from softmax_bench.report.plots.vocabulary import size_title
+from softmax_bench.study.frames import Results
+
+_GRADIENTS = {"hidden": "gradient of the hidden states", "weight": "gradient of the rows"}
+_SAME_ROWS = (
+    "Each layer with the rows of one trained full model, on a batch of its training text; relative "
+    "to the exact gradient. Level lines: layers that have no number of samples to choose."
+)
+
+
+def gradient_bias(results: Results) -> Chart | None:
+    """Length of the gradient's mean error against the number of samples."""
+    return _against_samples(
+        results,
+        "bias",
+        name="gradient-bias",
+        title="Bias of the gradient",
+        caption=f"{_SAME_ROWS} More steps do not average a bias away. Bars are 95 % intervals, "
+        "without what the finite number of draws adds; one that reaches the bottom does not tell "
+        "the bias from 0, and where the estimate is 0 there is no point.",
+        y=Axis("|mean gradient - exact| / |exact|", log=True),
+    )
+
+
+def gradient_variance(results: Results) -> Chart | None:
+    """Variance of the gradient against the number of samples."""
+    return _against_samples(
+        results,
+        "variance",
+        name="gradient-variance",
+        title="Variance of the gradient",
+        caption=f"{_SAME_ROWS} At 1 a step's noise is as long as the exact gradient.",
+        y=Axis("variance / |exact|^2", log=True),
+    )
+
+
+def gradient_cosine(results: Results) -> Chart | None:
+    """Angle between one draw of the gradient and the exact one, against the number of samples."""
+    return _against_samples(
+        results,
+        "cosine",
+        name="gradient-cosine",
+        title="Cosine of a step's gradient to the exact one",
+        caption=f"{_SAME_ROWS} 1 is the exact direction. A learning rate makes up for a wrong "
+        "length, nothing for a wrong direction.",
+        y=Axis("cosine"),
+    )
+
+
+def effective_samples(results: Results) -> Chart | None:
+    """How many draws from the softmax itself the samples are worth."""
+    return _against_samples(
+        results,
+        "effective_samples",
+        name="effective-samples",
+        title="What the samples are worth",
+        caption="Effective sample size, median over hidden states: how many draws from the "
+        "softmax itself would estimate the normaliser as well. Bars begin at the tenth of the "
+        "hidden states that the samples suit least.",
+        y=Axis("effective samples", log=True),
+        panels={"weight": ""},
+        spread=lambda rows: (rows["effective_samples_low"], rows["effective_samples"]),
+    )
+
+
+def _against_samples(
+    results: Results,
+    column: str,
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    y: Axis,
+    panels: dict[str, str] = _GRADIENTS,
+    spread: Callable[[pd.DataFrame], tuple[pd.Series, pd.Series]] | None = None,
+) -> Chart | None:
+    rows, _ = latest_fidelity(results)
+    if rows.empty or column not in rows:
+        return None
+    size = rows["vocab_size"].max()
+    rows = rows[(rows["vocab_size"] == size) & rows[column].notna()]
+    if y.log:
+        rows = rows[rows[column] > 0]
+    counts = sorted(rows["num_samples"].dropna().unique())
+    if not counts:
+        return None
+    drawn = []
+    for of, of_title in panels.items():
+        series = []
+        for layer, points in rows[rows["of"] == of].groupby("layer"):
+            points = points.sort_values("num_samples")
+            low, high = (
+                spread(points) if spread else (points[f"{column}_low"], points[f"{column}_high"])
+            )
+            if points["num_samples"].isna().all():
+                line = {"x": [counts[0], counts[-1]], "y": 2 * points[column].tolist()}
+                series.append(Series(name=str(layer), layer=str(layer), markers=False, **line))
+                continue
+            series.append(
+                Series(
+                    name=str(layer),
+                    layer=str(layer),
+                    x=points["num_samples"].astype(float).tolist(),
+                    y=points[column].tolist(),
+                    low=low.tolist(),
+                    high=high.tolist(),
+                )
+            )
+        drawn.append(Panel(of_title, series))
+    x = Axis("samples", log=True, ticks=[(float(k), f"{k:,.0f}") for k in counts])
+    return Lines(
+        name=name, title=f"{title}, {size_title(size)}", caption=caption, x=x, y=y, panels=drawn
+    )
+
+
+def divergence(results: Results) -> Chart | None:
+    """How far what the layers have learned is from the full model, as dots."""
+    _, apart = latest_fidelity(results)
+    if apart.empty:
+        return None
+    groups = []
+    for size, rows in apart.groupby("vocab_size"):
+        rows = rows.sort_values("divergence")
+        groups.append(
+            Rows(
+                size_title(size),
+                [
+                    Row(
+                        layer=row.layer,
+                        values=[row.divergence],
+                        low=row.divergence_low,
+                        high=row.divergence_high,
+                    )
+                    for row in rows.itertuples()
+                ],
+            )
+        )
+    return Dots(
+        name="divergence",
+        title="Divergence from the full model",
+        caption="Kullback-Leibler divergence, exact, mean over test text with 95 % intervals. "
+        "Each layer was trained from scratch on the hidden states of one full model, with as many "
+        "tokens; full softmax trained so shows what is owed to starting anew. Hidden states are "
+        "made for rows of full softmax, to the disadvantage of trees and clusters.",
+        x=Axis("KL(full model || layer) [nats]", log=True),
+        panels=groups,
+    )
