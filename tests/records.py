@@ -8,20 +8,31 @@ from typing import Any
 
 import msgspec
 
-from softmax_bench.study.record import Environment, NgramRecord, SpeedRecord, TrainRecord
+from softmax_bench.study.record import (
+    Environment,
+    FidelityRecord,
+    NgramRecord,
+    SpeedRecord,
+    TrainRecord,
+)
 from softmax_bench.study.result import (
     CurvePoint,
     Disturbance,
+    Estimate,
     Evaluation,
+    FidelityResult,
     FrequencyBand,
+    GradientMoments,
     Memory,
     NgramResult,
+    SamplePoint,
+    SampleQuality,
     SpeedResult,
     Timing,
     TrainResult,
 )
 from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.trial import FidelityTrial, NgramTrial, SpeedTrial, TrainTrial, trial_id
 
 ENVIRONMENT = Environment(
     processor="Test processor", cores=2, memory_bytes=2**34, system="Linux", accelerator=None,
@@ -124,3 +135,35 @@ def fill_store(folder: Path) -> None:
             seconds = size / 1e5 if layer == "full" else 0.01 * (1 + number / 50)
             write_record(folder, speed_record(layer, size, seconds))
             write_record(folder, train_record(layer, size, 100.0 + number + size / 1000))
+
+
+def fidelity_record(layer: str, size: int, divergence: float, **changes: Any) -> FidelityRecord:
+    """With a gradient whose errors fall as the samples grow; exact layers have none."""
+    trial = FidelityTrial(
+        layer=layer, model=train_record("full", size, 100.0).trial, sample_counts=(4, 64),
+        num_states=20, num_draws=16, learning_rates=(0.1,),
+    )  # fmt: skip
+    trial = msgspec.structs.replace(trial, **changes)
+
+    def around(value: float) -> Estimate:
+        return Estimate(value=value, low=0.9 * value, high=1.1 * value)
+
+    def point(samples: int) -> SamplePoint:
+        moments = GradientMoments(
+            bias=around(1 / samples), variance=around(2 / samples), cosine=around(0.8),
+            direction=around(0.9),
+        )  # fmt: skip
+        quality = SampleQuality(
+            effective=samples / 2, effective_low=samples / 9, log_z_bias=-0.1, log_z_sd=0.2
+        )
+        return SamplePoint(num_samples=samples, hidden=moments, weight=moments, samples=quality)
+
+    return FidelityRecord(
+        id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
+        environment=ENVIRONMENT,
+        result=FidelityResult(
+            points=[] if layer == "full" else [point(k) for k in trial.sample_counts],
+            learning_rate=0.1, divergence=around(divergence), tokens=100, nats=5.1, full_nats=5.0,
+            log_z_mean=0.3, log_z_sd=0.1,
+        ),
+    )  # fmt: skip

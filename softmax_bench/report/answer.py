@@ -95,6 +95,12 @@ def headline(results: Results) -> str:
     fast, good = won.get("fastest training step", {}), won.get("lowest test perplexity", {})
     both = set(fast) & set(good)
     size = max(both or set(fast) or set(good), default=None)
+    if size is None and "divergence" in table:
+        nearest = table.loc[table["divergence"].idxmin()]
+        return (
+            f"At V = {nearest['vocab_size']:,}, {nearest['layer']} ends nearest to the full model, "
+            f"{_number(nearest['divergence'])} nats apart."
+        )
     if size is None:
         return "One layer alone: there is nothing to compare."
     at = table[table["vocab_size"] == size].set_index("layer")

@@ -60,7 +60,7 @@ COLUMNS = {
 
 ESSENTIAL = {
     "vocab_size", "layer", "test_perplexity", "test_low", "test_high", "excess", "train_seconds",
-    "step_ms", "speedup", "memory_mb", "parameters",
+    "step_ms", "speedup", "memory_mb", "parameters", "divergence",
 }  # fmt: skip
 """Columns that a page shows before it is asked for all."""
 
@@ -337,6 +337,7 @@ _NARROW = {
     "step_ms": "step ms",
     "speedup": "x full",
     "memory_mb": "MB",
+    "divergence": "KL to full",
 }
 """Columns that fit a terminal, and their headings."""
 

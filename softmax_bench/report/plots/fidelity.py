@@ -16,6 +16,8 @@ _SAME_ROWS = (
     "Each layer with the rows of one trained full model, on a batch of its training text; relative "
     "to the exact gradient. Level lines: layers that have no number of samples to choose."
 )
+_ROUNDING = 1e-7
+"""What float32 makes of zero."""
 
 
 def gradient_bias(results: Results) -> Chart | None:
@@ -90,7 +92,7 @@ def _against_samples(
     size = rows["vocab_size"].max()
     rows = rows[(rows["vocab_size"] == size) & rows[column].notna()]
     if y.log:
-        rows = rows[rows[column] > 0]
+        rows = rows[rows[column] > _ROUNDING]
     counts = sorted(rows["num_samples"].dropna().unique())
     if not counts:
         return None
