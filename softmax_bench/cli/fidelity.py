@@ -88,10 +88,10 @@ def fidelity(
     ]
     check_fidelity(trials)
     console = make_console()
-    run_plan(
-        plan_fidelity(trials, text.source, Limits()),
-        out,
-        console,
-        show=lambda: print_fidelity(load_results(out), console),
-    )
-    from softmax_bench.report import write_report
+
+    def show() -> None:
+        print_fidelity(load_results(out), console)
+        page = write_report(out)
+        console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+
+    run_plan(plan_fidelity(trials, text.source, Limits()), out, console, show=show)
