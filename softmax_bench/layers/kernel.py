@@ -57,12 +57,13 @@ class KernelSampledSoftmax(ProposalSoftmax):
             in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
         )
         self.alpha = alpha
-        dimensions = min(dimensions, in_features)
-        generator = torch.Generator().manual_seed(0)
-        projection = torch.randn(in_features, dimensions, generator=generator)
-        if dimensions == in_features:
+        if dimensions < in_features:
+            generator = torch.Generator().manual_seed(0)
+            projection = torch.randn(in_features, dimensions, generator=generator)
+            projection /= math.sqrt(dimensions)  # keeps products, on average
+        else:
             projection = torch.eye(in_features)
-        self.register_buffer("projection", (projection / math.sqrt(dimensions)).to(self.weight))
+        self.register_buffer("projection", projection.to(self.weight))
         self._blocks = BlockSums(num_classes).to(self.weight.device)
         self._remember("_sums")
 

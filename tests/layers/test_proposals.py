@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.midx import quantise
 from softmax_bench.layers.partial_fc import PartialFC
 from softmax_bench.layers.proposals import BlockSums, ProposalSoftmax, draw_columns
 
@@ -53,6 +56,76 @@ def test_draws_follow_the_claimed_probabilities(spec: str, classes: int) -> None
         assert missed < 0.01
         error = (q * (1 - q) / layer.num_samples).sqrt() + 1e-9
         assert float(((frequency - q) / error).abs().max()) < 5
+
+
+MILLION = 10**6
+
+
+def plain_kernel(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
+    """``100 (h . w)^2 + 1``: so few dimensions are not projected."""
+    mass: Tensor = 100 * (layer.weight.double() @ hidden).square() + 1
+    return mass / mass.sum()
+
+
+def plain_rff(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
+    """A block of a thousand classes by the sum of its features, then a class by its own."""
+    frequencies = layer.frequencies
+    assert isinstance(frequencies, Tensor)
+    vectors = torch.cat([layer.weight.double(), hidden.unsqueeze(0)])
+    angles = F.normalize(vectors, dim=1) @ frequencies.double()
+    features = torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
+    mass = (features[:-1] @ features[-1]).view(1000, 1000)
+    blocks, members = mass.sum(1).clamp(min=0.1), mass.clamp(min=1e-4)
+    of_class = blocks / blocks.sum() * (members / members.sum(1, keepdim=True)).t()
+    return of_class.t().flatten()
+
+
+def plain_midx(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
+    """Softmax of the rows' nearest sums of two codewords."""
+    first, nearest_first = quantise(layer.weight.detach(), 32)
+    second, nearest_second = quantise(layer.weight.detach() - first[nearest_first], 32)
+    assert layer.bias is not None
+    rows = (first[nearest_first] + second[nearest_second]).double()
+    return (rows @ hidden + layer.bias.double()).softmax(0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "plain"),
+    [("kernel", plain_kernel), ("rff(features=8)", plain_rff), ("midx", plain_midx)],
+)
+def test_draws_and_claims_at_a_million_classes(
+    spec: str, plain: Callable[[ProposalSoftmax, Tensor], Tensor]
+) -> None:
+    """In float32, from the likeliest classes to the last hundredth of the mass."""
+    torch.manual_seed(0)
+    layer = create_layer(spec, H, MILLION, torch.randint(1, 1000, (MILLION,)).square())
+    assert isinstance(layer, ProposalSoftmax)
+    with torch.no_grad():
+        layer.weight.mul_(torch.rand(MILLION, 1).square() * 5)  # some rows stand out
+    layer.num_samples = 500
+    hidden = torch.randn(1, H)
+    drawn, log_q = (x.flatten() for x in layer.propose(hidden.expand(40, -1)))
+    q = plain(layer, hidden[0].double()).detach()
+    torch.testing.assert_close(log_q.double(), q.log()[drawn], rtol=0, atol=2e-3)
+    mass, order = q.sort(descending=True)
+    edges = torch.searchsorted(mass.cumsum(0), torch.linspace(0, 1, 41).double()[1:-1])
+    edges = torch.cat([edges, torch.searchsorted(mass.cumsum(0), torch.tensor([0.99]).double())])
+    bin_of = torch.empty(MILLION, dtype=torch.int64)
+    bin_of[order] = torch.bucketize(torch.arange(MILLION), edges.unique())
+    expected = torch.zeros(len(edges) + 1, dtype=torch.float64).index_add_(0, bin_of, q)
+    observed = bin_of[drawn].bincount(minlength=len(expected)).double()
+    used = expected > 0
+    assert chisquare(observed[used], expected[used] * len(drawn)).pvalue > 1e-3
+
+
+def test_partial_fcs_sample_is_uniform_at_a_million_classes() -> None:
+    layer = PartialFC(1, MILLION, num_samples=2000)
+    target = torch.arange(1000)
+    rows = torch.cat([layer.draw(target) for _ in range(100)])
+    others = rows[rows >= 1000]
+    assert others.shape == (100 * 1000,)
+    observed = others.bincount(minlength=MILLION)[1000:].view(37, 27_000).sum(1)
+    assert chisquare(observed.double()).pvalue > 1e-3
 
 
 def test_the_kernels_probabilities_are_its_formula() -> None:
