@@ -1,6 +1,8 @@
 """The contract of an output layer as a check that anybody can run on their own layer.
 
-In a test, ``check_output_layer(MyLayer)`` is all.
+In a test, ``check_output_layer(MyLayer)`` is all; with options of its own, it is
+
+``check_output_layer(lambda width, classes, **common: MyLayer(width, classes, rank=3, **common))``.
 """
 
 from __future__ import annotations
@@ -26,6 +28,14 @@ def check_output_layer(
 ) -> None:
     """Check that a layer keeps the whole contract, at each number of classes in ``sizes``.
 
+    In float64, on counts with zeros and ties in no order: it describes itself; ``log_prob`` sums to
+    1, and ``target_log_prob``, ``topk`` and ``sample`` agree with it; the loss is finite, ignored
+    targets give neither loss nor gradient, and the three reductions agree; an ``exact`` layer has
+    the loss and the gradients of ``-log_prob`` under autograd; gradients are row-sparse where
+    ``row_sparse_parameters`` says so, and coalesced; ``cost`` counts the parameters; a copy, a
+    loaded state dict and ``float()`` give the same distribution; bad input raises a ``ValueError``
+    (``SoftmaxBenchError`` is one) before anything changes; an empty batch is no special case.
+
     Args:
         factory: Makes the layer.
         sizes: Numbers of classes.
@@ -42,6 +52,7 @@ def check_output_layer(
         _check_distribution(layer)
         _check_search(layer)
         _check_loss(layer, every_gradient=every_gradient)
+        _check_likelihood(layer)
         _check_reductions(layer)
         _check_state(factory, layer, counts)
         _check_memory(factory, layer, counts)
@@ -130,6 +141,29 @@ def _check_loss(layer: OutputLayer, *, every_gradient: bool) -> None:
     assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
     cost = layer.cost(8)
     assert cost.parameters == sum(p.numel() for p in layer.parameters()), "cost: parameters"
+
+
+def _check_likelihood(layer: OutputLayer) -> None:
+    if not layer.exact or getattr(layer, "label_smoothing", None):
+        return
+    hidden = _hidden(layer, 2, 4).requires_grad_()
+    target = torch.randint(layer.num_classes, (2, 4))
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        leaves = [hidden, *layer.parameters()]
+        for leaf in leaves:
+            leaf.grad = None
+        loss.backward()
+        return [torch.zeros_like(x) if x.grad is None else x.grad.to_dense() for x in leaves]
+
+    loss = layer(hidden, target)
+    plain = -layer.log_prob(hidden).gather(-1, target.unsqueeze(-1)).mean()
+    assert torch.allclose(loss, plain), "the loss of an exact layer must be the mean of -log_prob"
+    with_all = plain + 0 * hidden.sum()  # one class is certain: then nothing depends on anything
+    for ours, wanted in zip(gradients(loss), gradients(with_all), strict=True):
+        assert torch.allclose(ours, wanted), (
+            "gradients of an exact layer must be those of -log_prob"
+        )
 
 
 def _check_reductions(layer: OutputLayer) -> None:

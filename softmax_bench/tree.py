@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,25 @@ class Tree:
             )
         if np.any((children >= 0) & (children <= np.arange(nodes)[:, None])):
             raise SoftmaxBenchError("a node's number must be smaller than its children's")
+
+    def save(self, path: str | Path) -> None:
+        """Write ``children`` as an ``.npy`` file, which layers take as ``tree='FILE.npy'``."""
+        np.save(Path(path).with_suffix(".npy"), self.children)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tree:
+        """The tree in a file that :meth:`save` wrote.
+
+        Raises:
+            SoftmaxBenchError: There is no such file, or no tree in it.
+        """
+        try:
+            children = np.load(path)
+        except (OSError, ValueError) as error:
+            raise SoftmaxBenchError(f"cannot read a tree from {str(path)!r}: {error}") from None
+        if children.dtype.kind != "i":
+            raise SoftmaxBenchError(f"{str(path)!r} holds {children.dtype} numbers, no tree")
+        return cls(children.astype(np.int64))
 
     @cached_property
     def num_classes(self) -> int:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import create_layer
+from softmax_bench.layers.tree_layer import TreeSoftmax
 from softmax_bench.tree_shapes import balanced_tree, clustered_tree, random_tree
 
 
@@ -58,3 +62,27 @@ def test_what_does_not_fit(vectors: np.ndarray, counts: np.ndarray | None, messa
     pytest.importorskip("sklearn")
     with pytest.raises(SoftmaxBenchError, match=message):
         clustered_tree(vectors, counts)
+
+
+def test_a_tree_comes_back_from_its_file_into_any_specification(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npy"
+    tree = random_tree(20, seed=3)
+    tree.save(path)
+    for name in ("hierarchical", "hierarchical_kary"):
+        layer = create_layer(f"{name}(tree={str(path)!r})", 4, 20)
+        assert isinstance(layer, TreeSoftmax)
+        assert layer.tree.tolist() == tree.children.tolist()
+    with pytest.raises(SoftmaxBenchError, match="20 leaves, but there are 21"):
+        create_layer(f"hierarchical(tree={str(path)!r})", 4, 21)
+
+
+def test_files_without_a_tree(tmp_path: Path) -> None:
+    np.save(tmp_path / "floats.npy", np.zeros((3, 2)))
+    (tmp_path / "text.npy").write_text("no array")
+    for name, message in (
+        ("none.npy", "cannot read a tree"),
+        ("text.npy", "cannot read a tree"),
+        ("floats.npy", "no tree"),
+    ):
+        with pytest.raises(SoftmaxBenchError, match=message):
+            create_layer(f"hierarchical(tree={str(tmp_path / name)!r})", 4, 4)

@@ -28,7 +28,8 @@ class HierarchicalSoftmax(TreeSoftmax):
     Args:
         tree: ``"huffman"`` (of ``class_counts``), ``"balanced"`` (in order of id), ``"random"``,
             or a binary tree of one's own, such as that of
-            :func:`~softmax_bench.tree_shapes.clustered_tree`.
+            :func:`~softmax_bench.tree_shapes.clustered_tree`: as it is, or, in a specification, by
+            the file it was saved to: ``"hierarchical(tree='clustered.npy')"``.
         **common: As for every output layer.
     """
 
@@ -76,6 +77,9 @@ def _named_tree(name: str, num_classes: int, counts: Counts | None) -> Tree:
         return balanced_tree(num_classes)
     if name == "random":
         return random_tree(num_classes)
+    if name.endswith(".npy"):
+        return Tree.load(name)
     raise SoftmaxBenchError(
-        f"unknown tree {name!r}: choose 'huffman', 'balanced' or 'random', or pass a Tree"
+        f"unknown tree {name!r}: choose 'huffman', 'balanced' or 'random', or pass a Tree, or the "
+        ".npy file of one"
     )

@@ -24,7 +24,7 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
 
     Args:
         arity: Children k of a node of the Huffman tree of ``class_counts``.
-        tree: A tree of one's own instead; its arity is what counts.
+        tree: A tree of one's own instead, or the ``.npy`` file of one; its arity is what counts.
         **common: As for every output layer.
     """
 
@@ -42,13 +42,15 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
         num_classes: int,
         *,
         arity: int = 4,
-        tree: Tree | None = None,
+        tree: Tree | str | None = None,
         **common: Unpack[CommonOptions],
     ) -> None:
         if tree is None:
             counts = common.get("class_counts")
             known = None if counts is None else as_counts(counts, num_classes)
             tree = huffman_tree(positive_counts(known, num_classes), arity)
+        elif isinstance(tree, str):
+            tree = Tree.load(tree)
         super().__init__(in_features, num_classes, tree, tree.arity, **common)
 
     def _bias_of_shares(self, mass: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class TwoLevelSoftmax(OutputLayer):
                 break
             cluster = clusters[token, position]
             inside = self._member_scores(hidden[token], cluster).log_softmax(1)
-            inside = inside + reached[token, position, None]
+            inside = (inside + reached[token, position, None]).to(best.dtype)
             ranks = cluster.unsqueeze(1) * self.block + torch.arange(self.block, device=rank.device)
             merged, place = torch.cat([best[token], inside], 1).topk(k)
             best[token] = merged

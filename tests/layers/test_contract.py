@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from softmax_bench.layers import create_layer, layer_names, parse_spec
 from softmax_bench.layers.torch_adaptive import TorchAdaptiveSoftmax
@@ -54,6 +57,45 @@ def test_normalised_at_any_size(spec: str, size: int, seed: int) -> None:
     layer = create_layer(spec, 3, size, torch.randint(0, 9, (size,)), dtype=torch.float64)
     total = layer.log_prob(2 * torch.randn(2, 3, dtype=torch.float64)).exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+COUNTS: dict[str, Callable[[int], Tensor | None]] = {
+    "none": lambda size: None,
+    "equal": lambda size: torch.full((size,), 7),
+    "zeros": torch.zeros,
+    "some zeros": lambda size: torch.arange(size) % 2,
+    "one of all": lambda size: torch.eye(size)[size - 1] * 1e9,
+}
+
+
+@pytest.mark.parametrize("spec", layer_names())
+@given(
+    size=st.integers(1, 4),
+    tokens=st.integers(0, 2),
+    counts=st.sampled_from(list(COUNTS)),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    scale=st.sampled_from([0.0, 1.0, 100.0]),
+    seed=st.integers(0, 1000),
+)
+def test_degenerate_sizes_counts_and_types(
+    spec: str, size: int, tokens: int, counts: str, dtype: torch.dtype, scale: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = create_layer(spec, 3, size, COUNTS[counts](size), dtype=dtype)
+    hidden = (scale * torch.randn(tokens, 3)).to(dtype).requires_grad_()
+    target = torch.randint(size, (tokens,))
+    loss = layer(hidden, target)
+    loss.backward()
+    assert loss.isfinite()
+    gradients = [p.grad.to_dense() for p in (hidden, *layer.parameters()) if p.grad is not None]
+    assert gradients
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    log_prob = layer.target_log_prob(hidden, target)
+    assert bool((log_prob <= (1.0 if dtype == torch.bfloat16 else 1e-4)).all())  # rounded scores
+    assert bool(log_prob.isfinite().all())
+    _, best = layer.topk(hidden, size)
+    assert best.sort(-1).values.tolist() == [list(range(size))] * tokens
+    assert bool((layer.sample(hidden) < size).all())
 
 
 @pytest.mark.parametrize("spec", layer_names())
