@@ -110,13 +110,13 @@ def adaptive_chosen(inputs: Inputs) -> Step:
 
 @competes("two-level softmax", OURS)
 def two_level(inputs: Inputs) -> Step:
-    """``TwoLevelSoftmax``: some 2 sqrt(V) scores a token, from the rows of many clusters."""
+    """``TwoLevelSoftmax``: some 2.5 sqrt(V) scores a token, from the rows of many clusters."""
     return _layer_step("two_level", inputs, comparable=False)
 
 
 @competes("two-level softmax", "softmax-bench: sampled softmax, as many scores")
 def sampled_like_two_level(inputs: Inputs) -> Step:
-    """``SampledSoftmax``: 2 sqrt(V) scores a token, from the same rows for all."""
+    """``SampledSoftmax``: as many scores a token, from the same rows for all."""
     return sampled(inputs)
 
 

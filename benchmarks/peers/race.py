@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isqrt
+from math import ceil, isqrt
 
 import torch
 from torch import Tensor
@@ -74,6 +74,12 @@ class Race:
     competitors: list[Competitor] = field(default_factory=list)
 
 
+def scores_of_two_levels(vocab_size: int) -> int:
+    """A token's scores in two-level softmax: all 2 sqrt(V) clusters, and the classes of one."""
+    clusters = 2 * isqrt(vocab_size)
+    return clusters + ceil(vocab_size / clusters)
+
+
 TOKENS = (700, 4096)
 RACES = {
     race.name: race
@@ -89,8 +95,9 @@ RACES = {
              + [(4096, v, s) for s in (1024, 8192) for v in (10**5,)]),
         Race("NCE, noise per token", [(700, v, 25) for v in (10**4, 10**5, 10**6)]),
         Race("adaptive softmax", [(n, v, None) for n in TOKENS for v in (10**5, 10**6)]),
-        Race("two-level softmax", [(700, v, 2 * isqrt(v)) for v in (10**3, 10**4, 10**5)]
-             + [(4096, 10**5, 2 * isqrt(10**5))]),
+        Race("two-level softmax",
+             [(700, v, scores_of_two_levels(v)) for v in (10**3, 10**4, 10**5)]
+             + [(4096, 10**5, scores_of_two_levels(10**5))]),
     )
 }  # fmt: skip
 
