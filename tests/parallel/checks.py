@@ -1,4 +1,4 @@
-"""What two processes together must do as one does alone."""
+"""Layers divided over two processes, against the same in one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import NCE, FullSoftmax, OutputLayer, SampledSoftmax, create_layer
-from softmax_bench.lm import (
-    LanguageModel,
-    PairedOptimizer,
-    Streams,
-    clip_grad_norm,
-    evaluate,
-    make_optimizer,
-    make_streams,
-)
 from softmax_bench.measure import LayerStep
 from softmax_bench.ops import softmax_loss
 from softmax_bench.parallel import (
@@ -36,15 +27,12 @@ from softmax_bench.parallel import (
     ParallelSampledSoftmax,
     create_parallel_layer,
 )
-from softmax_bench.parallel.data import DataParallel
+from softmax_bench.parallel.exchange import side_by_side
 from softmax_bench.parallel.layer import all_processes
 from softmax_bench.parallel.plan import Device, Work, plan
 from softmax_bench.parallel.traffic import Traffic
-from softmax_bench.parallel.train import nats, own_windows, train_steps
 from softmax_bench.testing import check_output_layer
-from tests.parallel.processes import CHECKS, check
-
-__all__ = ["CHECKS"]
+from tests.parallel.processes import check
 
 H = 8
 PAIRS: list[tuple[type[OutputLayer], type[ParallelOutputLayer], dict[str, Any]]] = [
@@ -120,10 +108,9 @@ def drawn(layer: OutputLayer, hidden: Tensor, target: Tensor) -> Any:
 
 @check
 def losses_and_gradients_are_those_of_one_process() -> None:
-    kinds = [(torch.float64, "mean"), (torch.float64, "none"), (torch.float32, "mean")]
-    for (single, parallel, options), classes, (dtype, reduction) in itertools.product(
-        PAIRS, (1, 2, 5, 700), kinds
-    ):
+    sizes = [(1, torch.float64, "mean"), (2, torch.float64, "mean"), (5, torch.float64, "sum")]
+    sizes += [(700, torch.float64, "none"), (700, torch.float32, "mean")]
+    for (single, parallel, options), (classes, dtype, reduction) in itertools.product(PAIRS, sizes):
         torch.manual_seed(classes)
         alone, together = pair(single, parallel, options, classes, dtype, reduction=reduction)
         hidden, target = torch.randn(11, H, dtype=dtype), torch.randint(classes, (11,))
@@ -227,6 +214,33 @@ def states_go_both_ways_and_wrong_ones_are_refused() -> None:
 
 
 @check
+def draws_from_the_model_agree_whatever_the_generators() -> None:
+    layer = ParallelFullSoftmax(H, 40)
+    hidden = torch.randn(500, H)
+    torch.manual_seed(rank())
+    drawn_here = layer.sample(hidden)
+    of_both = side_by_side(drawn_here.unsqueeze(0), 0, layer.mesh)
+    assert torch.equal(of_both[0], of_both[1])
+    assert len(drawn_here.unique()) == 40
+
+
+@check
+def scores_too_large_for_exponentials_and_classes_that_cannot_be() -> None:
+    alone, together = pair(FullSoftmax, ParallelFullSoftmax, {}, 90, torch.float32)
+    hidden, target = 1e4 * torch.randn(30, H), 2 * torch.randint(45, (30,))
+    impossible = alone.state_dict()
+    impossible["bias"][1::2] = -torch.inf  # all classes of the second process
+    alone.load_state_dict(impossible)
+    together.load_whole_state(impossible)
+    wanted, found = step(alone, hidden, target), step(together, hidden, target)
+    torch.testing.assert_close(found[:2], wanted[:2])
+    torch.testing.assert_close(whole_gradients(together, found[2]), wanted[2])
+    torch.testing.assert_close(
+        together.target_log_prob(hidden, target), alone.target_log_prob(hidden, target)
+    )
+
+
+@check
 def fresh_rows_differ_between_processes_with_equal_generators() -> None:
     layer = ParallelFullSoftmax(H, 10)
     first, second = layer.whole_state()["weight"].view(5, 2, H).unbind(1)
@@ -273,117 +287,6 @@ def bytes_sent_are_those_of_the_cost_model() -> None:
             assert traffic.exchanges == expected.exchanges, (layer, traffic.sent, expected)
 
 
-def language_model(layer: OutputLayer) -> LanguageModel:
-    return LanguageModel(layer, encoder="gru", embedding_size=H)
-
-
-def text(classes: int) -> Streams:
-    tokens = torch.randint(classes, (6 * 40 - 3,)).numpy()  # the last stream has ignored places
-    return make_streams(tokens, 6, 0)
-
-
-@check
-def data_parallel_training_is_that_of_one_process_on_the_joint_batch() -> None:
-    classes, windows, mesh = 90, text(90), all_processes("cpu")
-    for layer, options in (
-        ("full", {}),
-        ("hierarchical", {}),
-        ("sampled", {"num_samples": 20}),
-        ("nce", {"num_samples": 20}),
-    ):
-        for clip_norm in (1e9, 0.05):
-            models = []
-            for number in range(2):
-                torch.manual_seed(0 if number == 0 else 1 + rank())
-                models.append(language_model(create_layer(layer, H, classes, **options)).double())
-            alone, copy = models
-            if rank() == 0:  # what the first process has is what all begin with
-                copy.load_state_dict(alone.state_dict())
-            together = DataParallel(copy, mesh)
-            optimizers = [
-                make_optimizer("adam", m.parameters(), m.row_sparse_parameters(), 0.01)
-                for m in models
-            ]
-            torch.manual_seed(3)
-            wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
-            torch.manual_seed(3)
-            found = train_steps(
-                together, optimizers[1], windows,
-                window=10, steps=6, clip_norm=clip_norm,
-            )  # fmt: skip
-            torch.testing.assert_close(found, wanted)
-            torch.testing.assert_close(copy.state_dict(), alone.state_dict())
-            for name, parameter in copy.named_parameters():
-                of_alone = alone.get_parameter(name).grad
-                assert parameter.grad is not None
-                assert of_alone is not None
-                assert parameter.grad.is_sparse == of_alone.is_sparse, name
-                if of_alone.is_sparse:
-                    assert parameter.grad.is_coalesced(), name
-                    assert torch.equal(parameter.grad.indices(), of_alone.coalesce().indices()), (
-                        name
-                    )
-            assert abs(nats(together, windows, 7) - nats_alone(alone, windows)) < 1e-9
-
-
-def plain_steps(
-    model: LanguageModel, optimizer: PairedOptimizer, windows: Streams, clip_norm: float
-) -> list[float]:
-    losses: list[float] = []
-    while len(losses) < 6:
-        state = None
-        for inputs, targets in windows.windows(10):
-            optimizer.zero_grad()
-            loss, state = model(inputs, targets, state)
-            loss.backward()
-            clip_grad_norm(model.parameters(), clip_norm)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            if len(losses) == 6:
-                break
-    return losses
-
-
-def nats_alone(model: LanguageModel, windows: Streams) -> float:
-    return evaluate(model, windows, 7).nats
-
-
-@check
-def an_encoder_of_copies_with_a_divided_layer_is_that_of_one_process() -> None:
-    classes, windows, mesh = 91, text(91), all_processes("cpu")
-    for single, parallel, options in PAIRS:
-        for clip_norm in (1e9, 0.05):
-            torch.manual_seed(0)
-            layer, divided = pair(single, parallel, options, classes, torch.float64)
-            divided.tokens = "divided"
-            alone, copy = language_model(layer).double(), language_model(divided).double()
-            state = {n: v for n, v in alone.state_dict().items() if not n.startswith("layer.")}
-            copy.load_state_dict(state, strict=False)
-            together = DataParallel(copy, mesh)
-            optimizers = [
-                make_optimizer("adagrad", m.parameters(), m.row_sparse_parameters(), 0.1)
-                for m in (alone, copy)
-            ]
-            torch.manual_seed(3)
-            wanted = plain_steps(alone, optimizers[0], windows, clip_norm)
-            torch.manual_seed(3)
-            found = train_steps(
-                together, optimizers[1], windows,
-                window=10, steps=6, clip_norm=clip_norm,
-            )  # fmt: skip
-            torch.testing.assert_close(found, wanted)
-            torch.testing.assert_close(divided.whole_state(), layer.state_dict())
-            for name in state:
-                torch.testing.assert_close(copy.state_dict()[name], alone.state_dict()[name])
-            assert abs(nats(together, windows, 7) - nats_alone(alone, windows)) < 1e-9
-
-
-@check
-def a_layer_that_wants_shared_tokens_is_refused_in_a_data_parallel_model() -> None:
-    with pytest.raises(SoftmaxBenchError, match="tokens='divided'"):
-        DataParallel(language_model(ParallelFullSoftmax(H, 5)))
-
-
 @check
 def products_in_a_lower_type_under_autocast() -> None:
     for single, parallel, options in PAIRS:
@@ -426,8 +329,5 @@ def what_cannot_be_divided_is_refused() -> None:
             create_parallel_layer(spec, H, 9)
     with pytest.raises(SoftmaxBenchError, match="tokens must be"):
         create_parallel_layer("full", H, 9, tokens="mine")
-    streams = make_streams(torch.zeros(1, dtype=torch.int64).numpy(), 1, 0)
-    with pytest.raises(SoftmaxBenchError, match="too few for 2 processes"):
-        next(own_windows(streams, 3, all_processes("cpu")))
     with pytest.raises(SoftmaxBenchError, match="do not know how many bytes"), Traffic():
         dist.gather(torch.ones(1), [torch.ones(1)] * 2 if rank() == 0 else None)

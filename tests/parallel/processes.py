@@ -50,7 +50,8 @@ def main(folder: Path, rank: int) -> None:
     import torch
     import torch.distributed as dist
 
-    import tests.parallel.checks as checks
+    import tests.parallel.checks
+    import tests.parallel.training
 
     dist.init_process_group(
         "gloo",
@@ -60,7 +61,7 @@ def main(folder: Path, rank: int) -> None:
         timeout=timedelta(seconds=60),
     )
     outcomes: dict[str, str] = {}
-    for name, function in checks.CHECKS.items():
+    for name, function in tests.parallel.processes.CHECKS.items():
         torch.manual_seed(0)
         try:
             function()

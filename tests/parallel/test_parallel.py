@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.parallel.checks import CHECKS
-from tests.parallel.processes import run_checks
+import tests.parallel.checks
+import tests.parallel.training  # noqa: F401 - both give their checks a name
+from tests.parallel.processes import CHECKS, run_checks
 
 
 @pytest.fixture(scope="session")
