@@ -15,6 +15,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; RESULTS/report by default.")
     ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Print it here, with small plots, and write no files.")
+    ] = False,
 ) -> None:
     """Draw plots, tables and one HTML page from stored results."""
-    show_report(results, make_console(), out)
+    if text:
+        from softmax_bench.report.terminal import print_report
+        from softmax_bench.study.frames import load_results
+
+        print_report(load_results(results), make_console())
+    else:
+        show_report(results, make_console(), out)

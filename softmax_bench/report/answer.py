@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.report.price import price_table
+from softmax_bench.report.style import number_text
 from softmax_bench.report.tables import summary_table
 from softmax_bench.study.frames import Results
 
@@ -135,4 +136,4 @@ def _listed(names: list[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 100 else f"{value:.4g}"
+    return number_text(value, 3 if value < 100 else 4)

@@ -51,6 +51,13 @@ def family(layer: str) -> str:
     return layer.split("(", 1)[0]
 
 
+def family_place(layer: str) -> int:
+    """The place of a layer's family among the families; strangers are last."""
+    members = [names for _, _, names in _FAMILIES.values()]
+    found = [place for place, names in enumerate(members) if family(layer) in names]
+    return found[0] if found else len(members) - 1
+
+
 def looks(layers: Iterable[str]) -> dict[str, Look]:
     """The look of each layer of a report.
 
@@ -70,10 +77,20 @@ def looks(layers: Iterable[str]) -> dict[str, Look]:
 
 
 def _place(layer: str) -> tuple[str, str, int]:
-    for colour, dark, members in _FAMILIES.values():
-        if family(layer) in members:
-            return colour, dark, members.index(family(layer))
-    return *_FAMILIES["other"][:2], 0
+    colour, dark, members = list(_FAMILIES.values())[family_place(layer)]
+    return colour, dark, members.index(family(layer)) if members else 0
+
+
+def number_text(value: float, digits: int = 3) -> str:
+    """A number for people: few digits, thousands parted, no powers of ten where there are none."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def printable(name: str) -> str:
+    """A name that cannot command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def short(name: str, longest: int = 44) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import t
 
 from softmax_bench.report.fidelity import fidelity_table
+from softmax_bench.report.style import printable
 from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
@@ -360,6 +361,6 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
     for row in text.to_numpy().tolist():
         if previous is not None and row[0] != previous:
             drawn.add_section()
-        drawn.add_row(*[Text(cell) for cell in row])
+        drawn.add_row(*[Text(printable(cell)) for cell in row])
         previous = row[0]
     console.print(drawn)

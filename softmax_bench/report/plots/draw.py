@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Rows, Series, Stack
-from softmax_bench.report.style import GREY, INK, PARTS, Look, short
+from softmax_bench.report.style import GREY, INK, PARTS, Look, number_text, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,14 +189,14 @@ def _draw_dots(axes: Axes, chart: Dots, panel: Rows, looks: Mapping[str, Look]) 
             markersize=7,
         )  # fmt: skip
         axes.annotate(
-            f"{value:,.4g}", (value, place), (9, 0), textcoords="offset points", va="center",
+            number_text(value, 4), (value, place), (9, 0), textcoords="offset points", va="center",
             fontsize=9, color=INK,
         )  # fmt: skip
     for name, value in panel.references:
         axes.axvline(value, color=GREY, linestyle=":", zorder=0)
         axes.annotate(
-            f"{short(name)} {value:,.4g}", (value, len(rows) - 0.45), fontsize=8, color=GREY,
-            ha="center", va="bottom", parse_math=False, annotation_clip=False,
+            f"{short(name)} {number_text(value, 4)}", (value, len(rows) - 0.45), fontsize=8,
+            color=GREY, ha="center", va="bottom", parse_math=False, annotation_clip=False,
         )  # fmt: skip
     _name_rows(axes, [short(row.layer) for row in rows])
     axes.margins(x=0.12)
@@ -221,7 +221,7 @@ def _draw_stack(axes: Axes, chart: Stack, panel: Rows) -> None:
             edgecolor="white", linewidth=0.8,
         )  # fmt: skip
         left += part
-    totals = [f"{short(row.layer)}  {sum(row.values):,.3g} {chart.unit}" for row in rows]
+    totals = [f"{short(row.layer)}  {number_text(sum(row.values))} {chart.unit}" for row in rows]
     _name_rows(axes, totals)
     axes.set_xlim(0, 100)
     axes.set_xlabel("share [%]")

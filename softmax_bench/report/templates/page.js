@@ -26,7 +26,7 @@ document.getElementById("theme").addEventListener("click", () => {
 
 // --- charts ---
 
-const drawn = [];
+const drawn = [], figures = document.querySelectorAll("figure");
 
 function build(figure) {
   const chart = data.charts.find((one) => one.name === figure.id);
@@ -86,15 +86,18 @@ function build(figure) {
     controls.append(button);
   };
   if (chart.panels.length > 1) {
-    const sizes = html("select", { "aria-label": "Vocabulary size", change: () => choosePanel(chart.panels[sizes.selectedIndex].size) },
+    const panels = html("select", { "aria-label": `What to show of: ${chart.title}`, change: () => showPanel(panels.selectedIndex, true) },
       ...chart.panels.map((panel, n) => html("option", { selected: n === state.panel }, panel.title)));
-    controls.append(sizes);
-    figure.addEventListener("panel", (event) => {
-      const found = chart.panels.findIndex((panel) => panel.size === event.detail);
-      if (found < 0) return;
-      state.panel = found;
-      sizes.selectedIndex = found;
+    controls.append(panels);
+    const showPanel = (number, everywhere) => {
+      state.panel = panels.selectedIndex = number;
       draw();
+      const size = chart.panels[number].size; // what all charts that have it go to
+      if (everywhere && size !== null) for (const other of figures) other.dispatchEvent(new CustomEvent("size", { detail: size }));
+    };
+    figure.addEventListener("size", (event) => {
+      const found = chart.panels.findIndex((panel) => panel.size === event.detail);
+      if (found >= 0 && found !== state.panel) showPanel(found, false);
     });
   }
   const positive = (key) => chart.panels.every((panel) => panel.series.every((one) => one[key].every((value) => value > 0)));
@@ -115,11 +118,6 @@ function build(figure) {
   new ResizeObserver(() => { if (plot.clientWidth !== width) draw(); }).observe(plot);
   draw();
   drawn.push(draw);
-}
-
-// One choice for all charts that have the size.
-function choosePanel(size) {
-  for (const figure of document.querySelectorAll("figure")) figure.dispatchEvent(new CustomEvent("panel", { detail: size }));
 }
 
 function dataTable({ columns, rows }) {
@@ -226,5 +224,5 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-for (const figure of document.querySelectorAll("figure")) build(figure);
+for (const figure of figures) build(figure);
 filterRows();
