@@ -111,6 +111,7 @@ def interleave(
     spent = dict.fromkeys(candidates, 0.0)
     running = list(candidates)
     stopped = dict.fromkeys(candidates, "repetitions")
+    look = min_repetitions
     order = random.Random(0)
     collecting = gc.isenabled()
     gc.collect()
@@ -133,9 +134,11 @@ def interleave(
             if sum(spent[name] for name in running) >= share * len(running):
                 stopped |= dict.fromkeys(running, "budget")
                 break
-            if all(_precise(samples[name], target_width) for name in running):
-                stopped |= dict.fromkeys(running, "precise")
-                break
+            if repetitions >= look:  # looks cost time, and each is one more chance to stop too soon
+                look = math.ceil(1.1 * repetitions) + 1
+                if all(_precise(samples[name], target_width) for name in running):
+                    stopped |= dict.fromkeys(running, "precise")
+                    break
     finally:
         if collecting:
             gc.enable()
