@@ -70,6 +70,7 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
                 expected_gradients=36 * size, expected_optimizer=36 * size,
             ),
             machine_flops=1e10, machine_bytes=1e10,
+            machine_products={"float32": 1e10, "bfloat16": 2e10},
             disturbance=Disturbance(
                 foreign=0.01, stolen=0.0, clock_change=0.0, switches_per_second=5.0
             ),

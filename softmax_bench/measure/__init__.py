@@ -12,7 +12,7 @@ from softmax_bench.measure.step import (
     zipf_counts,
     zipf_targets,
 )
-from softmax_bench.measure.timing import Interval, Phases, clock, interleave, summarise
+from softmax_bench.measure.timing import Interval, Phases, elapsed, interleave, moment, summarise
 
 __all__ = [
     "PHASES",
@@ -23,11 +23,12 @@ __all__ = [
     "Machine",
     "Memory",
     "Phases",
-    "clock",
     "describe_environment",
     "draw_targets",
+    "elapsed",
     "interleave",
     "measure_machine",
+    "moment",
     "peak_bytes",
     "summarise",
     "watch_machine",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from softmax_bench.layers import Cost
-from softmax_bench.measure.timing import clock
+from softmax_bench.measure.timing import elapsed, moment
 
 _PRODUCT_SIZE = 2048
 _COPIED_BYTES = 2**28
+_LONGEST = 2.0
+"""Seconds of repetitions after which there are no more."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,9 @@ class Machine:
     """Best rates seen."""
 
     flops: float
-    """Floating-point operations a second of a large matrix product."""
+    """Floating-point operations a second of a large matrix product, in the type that is used."""
+    products: dict[str, float]
+    """The same of the types that there are, ``"float32"`` and ``"bfloat16"``."""
     bytes: float
     """Bytes a second read and written by a copy far larger than the caches."""
 
@@ -41,21 +46,32 @@ def measure_machine(
         dtype: Type of the products' operands.
         repetitions: Of each.
     """
+    products = {
+        str(kind).removeprefix("torch."): _product_rate(device, kind, repetitions)
+        for kind in dict.fromkeys((torch.float32, torch.bfloat16, dtype))
+    }
+    source = torch.ones(_COPIED_BYTES // 4, device=device)
+    copy = torch.zeros_like(source)
+    seconds = _best(lambda: copy.copy_(source), device, repetitions)
+    return Machine(
+        flops=products[str(dtype).removeprefix("torch.")],
+        products=products,
+        bytes=2.0 * _COPIED_BYTES / seconds,
+    )
+
+
+def _product_rate(device: torch.device, dtype: torch.dtype, repetitions: int) -> float:
     size = _PRODUCT_SIZE
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(a)
-    source = torch.ones(_COPIED_BYTES // 4, device=device)
-    copy = torch.zeros_like(source)
+    return 2.0 * size**3 / _best(lambda: torch.mm(a, b, out=product), device, repetitions)
 
-    def best(work: str) -> float:
-        seconds = []
-        for _ in range(repetitions):
-            begin = clock(device)
-            if work == "product":
-                torch.mm(a, b, out=product)
-            else:
-                copy.copy_(source)
-            seconds.append(clock(device) - begin)
-        return min(seconds)
 
-    return Machine(flops=2.0 * size**3 / best("product"), bytes=2.0 * _COPIED_BYTES / best("copy"))
+def _best(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
+    """Least seconds of some runs; few where a processor has no instructions for the type."""
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < repetitions and sum(seconds) < _LONGEST):
+        begin = moment(device)
+        work()
+        seconds.append(elapsed(begin, moment(device)))
+    return min(seconds)

@@ -19,7 +19,7 @@ from softmax_bench.measure.memory import (
     peak_bytes,
     stored_bytes,
 )
-from softmax_bench.measure.timing import Phases, clock
+from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
 from softmax_bench.noise import Noise
 from softmax_bench.ops import release_workspace
 
@@ -120,24 +120,24 @@ class LayerStep:
     def __call__(self) -> Phases:
         """One step; seconds of its phases."""
         self.zero_grad()
-        self._drawing.seconds = 0.0
-        begin = clock(self.device)
+        self._drawing.restart()
+        begin = moment(self.device)
         loss = self.forward()
-        after_forward = clock(self.device)
+        after_forward = moment(self.device)
         loss.backward()
-        after_backward = clock(self.device)
+        after_backward = moment(self.device)
         self.clip()
-        after_clip = clock(self.device)
+        after_clip = moment(self.device)
         self.optimizer.step()
-        end = clock(self.device)
-        drawing = self._drawing.seconds
+        end = moment(self.device)
+        whole, drawing = elapsed(begin, end), self._drawing.seconds()
         return {
             "draw": drawing,
-            "forward": after_forward - begin - drawing,
-            "backward": after_backward - after_forward,
-            "clip": after_clip - after_backward,
-            "optimizer": end - after_clip,
-            "step": end - begin,
+            "forward": elapsed(begin, after_forward) - drawing,
+            "backward": elapsed(after_forward, after_backward),
+            "clip": elapsed(after_backward, after_clip),
+            "optimizer": elapsed(after_clip, end),
+            "step": whole,
         }
 
     def memory(self) -> Memory:
@@ -176,15 +176,15 @@ class LayerInference:
         hidden = step.hidden.detach()
         some, best = hidden[:DECODED], min(10, step.layer.num_classes)
         with torch.no_grad():
-            begin = clock(step.device)
+            begin = moment(step.device)
             step.layer.target_log_prob(hidden, step.target)
-            after_evaluation = clock(step.device)
+            after_evaluation = moment(step.device)
             step.layer.topk(some, best)
-            end = clock(step.device)
+            end = moment(step.device)
         return {
-            "evaluation": after_evaluation - begin,
-            "decoding": end - after_evaluation,
-            "step": end - begin,
+            "step": elapsed(begin, end),
+            "evaluation": elapsed(begin, after_evaluation),
+            "decoding": elapsed(after_evaluation, end),
         }
 
 
@@ -192,9 +192,17 @@ class _Stopwatch:
     """Sums the seconds that chosen methods of a layer take; one inside another counts once."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds = 0.0
         self._device = device
         self._running = False
+        self._spans: list[tuple[Moment, Moment]] = []
+
+    def restart(self) -> None:
+        """Begin at 0."""
+        self._spans.clear()
+
+    def seconds(self) -> float:
+        """The sum since."""
+        return sum((elapsed(begin, end) for begin, end in self._spans), 0.0)
 
     def wrap(self, module: nn.Module, method: str) -> None:
         """Time every call of a method from now on."""
@@ -204,11 +212,11 @@ class _Stopwatch:
             if self._running:
                 return run(*args)
             self._running = True
-            begin = clock(self._device)
+            begin = moment(self._device)
             try:
                 return run(*args)
             finally:
-                self.seconds += clock(self._device) - begin
+                self._spans.append((begin, moment(self._device)))
                 self._running = False
 
         setattr(module, method, timed)

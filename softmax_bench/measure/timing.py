@@ -50,11 +50,27 @@ class Interval:
         return (self.high - self.low) / self.median if self.median else 0.0
 
 
-def clock(device: torch.device) -> float:
-    """Seconds of a running clock, when all that was asked of ``device`` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+Moment = float | torch.cuda.Event
+"""Of a running clock, or of a device's own."""
+
+
+def moment(device: torch.device) -> Moment:
+    """Now; on CUDA an event in the device's queue, so that nobody waits for anybody."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def elapsed(begin: Moment, end: Moment) -> float:
+    """Seconds between two moments; waits until the device has reached the second."""
+    if isinstance(begin, float) or isinstance(end, float):
+        assert isinstance(begin, float)
+        assert isinstance(end, float)
+        return end - begin
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
 
 
 def summarise(

@@ -48,6 +48,7 @@ COLUMNS = {
     "memory_mb": "memory MB",
     "parameters": "parameters",
     "gflops": "GFLOP/s",
+    "gbytes": "GB/s",
     "of_possible": "of possible",
     "bound": "bound",
     "divergence": "KL to full",
@@ -228,6 +229,7 @@ def _speed(results: Results) -> pd.DataFrame:
             "parameters": step["parameters"],
             "rows_touched": step["rows_touched"],
             "gflops": step["flops"] / step["seconds"] / 1e9,
+            "gbytes": step["bytes"] / step["seconds"] / 1e9,
         }
     )
     for phase in PHASES:

@@ -120,6 +120,10 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
             found.append(f"the host withheld {self.stolen:.0%} of the processor")
         if self.clock_change > 0.1:
             found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
+        if self.switches_per_second > 200:
+            found.append(
+                f"it was made to leave a core {self.switches_per_second:.0f} times a second"
+            )
         return found
 
 
@@ -142,6 +146,8 @@ class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
     """Floating-point operations a second of a large matrix product, measured just before."""
     machine_bytes: float | None = None
     """Bytes a second that a large copy reads and writes, measured just before."""
+    machine_products: dict[str, float] | None = None
+    """The same rate as ``machine_flops``, by type: ``float32`` and ``bfloat16``."""
     disturbance: Disturbance | None = None
 
 

@@ -337,6 +337,7 @@ def _speed_result(
         ),
         machine_flops=machine.flops,
         machine_bytes=machine.bytes,
+        machine_products=machine.products,
         disturbance=disturbance,
     )
 

@@ -183,16 +183,29 @@ def roofline(results: Results) -> Chart | None:
     edge = sorted({low, high, *([flops / width] if low < flops / width < high else [])})
     roof = [min(flops, at * width) / 1e9 for at in edge]
     series.append(Series(name="the machine", x=edge, y=roof, markers=False))
+    half = _bfloat16_rate(steps)
+    if half:
+        series.append(
+            Series(name="bfloat16 products", x=[low, high], y=[half / 1e9] * 2, markers=False)
+        )
     return Lines(
         name="roofline",
         title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
         caption="Draw, forward and backward against what the machine can do at most: a large "
         "matrix product's rate, or a large copy's, both measured just before. A line goes from "
-        "the smallest V to the largest.",
+        "the smallest V to the largest. What products in bfloat16 could do is shown beside it.",
         x=Axis("floating-point operations a byte that must move", log=True),
         y=Axis("achieved [GFLOP/s]", log=True),
         panels=[Panel("", series)],
     )
+
+
+def _bfloat16_rate(steps: pd.DataFrame) -> float:
+    """Operations a second of large products in half precision; 0 where it is not known."""
+    if "machine_products" not in steps:
+        return 0.0
+    rates = [rates["bfloat16"] for rates in steps["machine_products"].dropna()]
+    return float(np.median(rates)) if rates else 0.0
 
 
 def profile(results: Results) -> Chart | None:
