@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.corpora.text import content_hash, find_files, pieces
 from softmax_bench.corpora.tokens import read_tokens
+from softmax_bench.corpora.whole_folder import whole_folder
 from softmax_bench.errors import SoftmaxBenchError
 
 SPLITS = ("train", "valid", "test")
@@ -192,6 +193,28 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(SoftmaxBenchError, match=r"cannot write .*SOFTMAX_BENCH_CACHE"):
         load_corpus(str(written(tmp_path / "text")), cache_dir=tmp_path / "cache")
+
+
+def test_of_two_that_make_the_same_the_first_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    with whole_folder(folder) as slow:
+        (slow / "x").write_text("slow")
+        assert not folder.exists()
+        with whole_folder(folder) as fast:
+            (fast / "x").write_text("fast")
+    assert (folder / "x").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with whole_folder(tmp_path / "kept") as made:
+            (made / "x").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_of_shards(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ class Site:
         return Download(f"{self.url}/{name}", hashlib.sha256(content).hexdigest(), len(content))
 
 
+@pytest.fixture(autouse=True)
+def _no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOFTMAX_BENCH_DATA", raising=False)
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     offered = Site()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -203,3 +204,14 @@ def test_published_token_counts(
     corpus = load_corpus(str(corpora_folder / name))
     assert corpus.vocab_size == size
     assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == tokens
+
+
+def test_records_in_this_repository_are_of_this_text(corpora_folder: Path) -> None:
+    corpus = load_corpus(str(corpora_folder / "ptb"), vocab_size=10_000)
+    results = Path(__file__).parents[2] / "results" / "ptb"
+    hashes = {
+        json.loads(path.read_text())["trial"]["corpus_sha256"]
+        for path in results.rglob("*.json")
+        if "corpus_sha256" in path.read_text()
+    }
+    assert hashes == {corpus.sha256}
