@@ -167,9 +167,26 @@ def _scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
             "" if pd.isna(row.slope_low) else f"{row.slope_low:.2f} to {row.slope_high:.2f}",
             f"{row.first_slope:.2f}",
             f"{row.last_slope:.2f}",
+            _bend_text(row),
+            _faster_text(row.faster_from),
         ]
         for row in shown.itertuples()
     ]
+
+
+def _bend_text(row: Any) -> str:
+    """``V = 10,000: 0.05 (-0.02 to 0.11), then 0.98 (0.92 to 1.04)``."""
+    if pd.isna(row.bend):
+        return ""
+    before = f"{row.slope_before:.2f} ({row.slope_before_low:.2f} to {row.slope_before_high:.2f})"
+    after = f"{row.slope_after:.2f} ({row.slope_after_low:.2f} to {row.slope_after_high:.2f})"
+    return f"V = {row.bend:,.0f}: {before}, then {after}"
+
+
+def _faster_text(size: float) -> str:
+    if pd.isna(size):
+        return ""
+    return "everywhere" if size == 0 else f"V = {float(f'{size:.2g}'):,.0f}"
 
 
 def _price_rows(prices: pd.DataFrame) -> list[list[str]]:
@@ -183,6 +200,11 @@ def _price_rows(prices: pd.DataFrame) -> list[list[str]]:
             ""
             if pd.isna(row.perplexity_at_equal_seconds)
             else f"{row.perplexity_at_equal_seconds:.4g}",
+            f"{row.perplexity_at_equal_tokens:.4g}",
+            "" if pd.isna(row.last_gain) else f"{row.last_gain:.1%}",
+            ""
+            if pd.isna(row.perplexity_at_convergence)
+            else f"{row.perplexity_at_convergence:.4g}",
         ]
         for row in prices.itertuples()
     ]

@@ -8,14 +8,20 @@ import pandas as pd
 from softmax_bench.report.tables import best_trials
 from softmax_bench.study.frames import Results
 
+CONVERGED = 0.01
+"""A model whose validation perplexity would fall by less with twice the tokens has converged."""
+
 
 def price_table(results: Results) -> pd.DataFrame:
     """One row a layer and vocabulary size, means over seeds, by validation perplexity.
 
     ``target`` is the best perplexity that every layer of this V reaches, ``seconds_to_target``
     how long training took to reach it; ``equal_seconds`` the training time of the layer that was
-    done first, ``perplexity_at_equal_seconds`` where each was by then. Between two evaluations
-    perplexity is interpolated, both axes logarithmic; missing where a curve begins later.
+    done first, ``perplexity_at_equal_seconds`` where each was by then, and the same with
+    ``equal_tokens``. Between two evaluations perplexity is interpolated, both axes logarithmic;
+    missing where a curve begins later. ``last_gain`` is the share by which the perplexity still
+    fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest of
+    a curve that fell by less than :data:`CONVERGED`, missing where training ended too soon.
     """
     best = best_trials(results)
     if best.empty:
@@ -24,15 +30,19 @@ def price_table(results: Results) -> pd.DataFrame:
     for size, trials in best.groupby("vocab_size"):
         curves = results.curves[results.curves["id"].isin(trials["id"])]
         ends = curves.groupby("id").agg(
-            lowest=("valid_perplexity", "min"), seconds=("seconds", "max")
+            lowest=("valid_perplexity", "min"), seconds=("seconds", "max"), tokens=("tokens", "max")
         )
         target, equal = float(ends["lowest"].max()), float(ends["seconds"].min())
+        tokens = float(ends["tokens"].min())
         for trial in trials.itertuples():
             curve = curves[curves["id"] == trial.id].sort_values("seconds")
             rows.append(
                 {"vocab_size": size, "layer": trial.layer, "target": target, "equal_seconds": equal}
                 | {"seconds_to_target": _seconds_to(target, curve)}
-                | {"perplexity_at_equal_seconds": _perplexity_at(equal, curve)}
+                | {"perplexity_at_equal_seconds": _perplexity_at(equal, curve, "seconds")}
+                | {"equal_tokens": tokens}
+                | {"perplexity_at_equal_tokens": _perplexity_at(tokens, curve, "tokens")}
+                | _convergence(curve)
             )
     return pd.DataFrame(rows).groupby(["vocab_size", "layer"], as_index=False).mean()
 
@@ -50,9 +60,22 @@ def _seconds_to(target: float, curve: pd.DataFrame) -> float:
     return float(np.exp(place))
 
 
-def _perplexity_at(seconds: float, curve: pd.DataFrame) -> float:
-    known = np.log(curve["seconds"].to_numpy(dtype=float))
-    if np.log(seconds) < known[0]:
+def _perplexity_at(spent: float, curve: pd.DataFrame, of: str) -> float:
+    known = np.log(curve[of].to_numpy(dtype=float))
+    if np.log(spent) < known[0]:
         return np.nan
     perplexity = np.log(curve["valid_perplexity"].to_numpy(dtype=float))
-    return float(np.exp(np.interp(np.log(seconds), known, perplexity)))
+    return float(np.exp(np.interp(np.log(spent), known, perplexity)))
+
+
+def _convergence(curve: pd.DataFrame) -> dict[str, float]:
+    """Whether there was still something to be had from more tokens, by the last two evaluations."""
+    if len(curve) < 2:
+        return {"last_gain": np.nan, "perplexity_at_convergence": np.nan}
+    (before, after), tokens = curve["valid_perplexity"].iloc[-2:], curve["tokens"].iloc[-2:]
+    gain = 1 - (after / before) ** (1 / np.log2(tokens.iloc[1] / tokens.iloc[0]))
+    lowest = float(curve["valid_perplexity"].min())
+    return {
+        "last_gain": float(gain),
+        "perplexity_at_convergence": lowest if gain < CONVERGED else np.nan,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from softmax_bench.intervals import Floats
 from softmax_bench.report.tables import latest_speed
 from softmax_bench.study.frames import Results
 
@@ -14,8 +15,10 @@ def scaling_table(results: Results) -> pd.DataFrame:
 
     ``slope`` is that of a line through all sizes, with its 95 % interval ``slope_low``,
     ``slope_high`` (missing for two sizes); ``first_slope`` and ``last_slope`` are those between
-    the two smallest and the two largest sizes: where they differ the line bends. 0 means that V
-    costs nothing, 1 that time is proportional to it. ``faster_from`` is the V from which on the
+    the two smallest and the two largest sizes. 0 means that V costs nothing, 1 that time is
+    proportional to it. Where one line is no fit, two that meet at one of the sizes are: ``bend`` is
+    that size, ``slope_before`` and ``slope_after`` are theirs, with intervals from those of the
+    times. ``faster_from`` is the V from which on the
     layer is faster than full softmax, interpolated; 0 where it is at every size measured, missing
     where it is not even at the largest.
     """
@@ -26,9 +29,10 @@ def scaling_table(results: Results) -> pd.DataFrame:
     full = steps[steps["layer"] == "full"].set_index("vocab_size")["seconds"]
     rows = []
     for layer, group in steps.groupby("layer"):
-        seconds = group.set_index("vocab_size")["seconds"]
+        times = group.set_index("vocab_size")
+        seconds = times["seconds"]
         rows.append(
-            {"layer": layer, "sizes": len(seconds), **_slopes(seconds)}
+            {"layer": layer, "sizes": len(seconds), **_slopes(seconds), **_pieces(times)}
             | {"faster_from": np.nan if layer == "full" else _crossing(seconds, full)}
         )
     return pd.DataFrame(rows)
@@ -52,6 +56,43 @@ def _slopes(seconds: pd.Series[float]) -> dict[str, float]:
         "first_slope": float(local[0]),
         "last_slope": float(local[-1]),
     }
+
+
+_LEAST_ERROR = 0.02
+"""Of a time, relative: intervals know nothing of where data happen to lie in memory."""
+
+
+def _pieces(times: pd.DataFrame) -> dict[str, float]:
+    """Slopes of the two lines that fit best, if they fit so much better than one (chi-squared)."""
+    from scipy.stats import chi2
+
+    names = ("slope_before", "slope_after")
+    nothing = {f"{name}{end}": np.nan for name in names for end in ("", "_low", "_high")}
+    nothing["bend"] = np.nan
+    if len(times) < 4:
+        return nothing
+    x, y = np.log(times.index.to_numpy(dtype=float)), np.log(times["seconds"].to_numpy(dtype=float))
+    error = np.log(times["high"] / times["low"]).to_numpy(dtype=float) / (2 * 1.96)
+    error = np.maximum(error, _LEAST_ERROR)
+
+    def fit(*slopes: Floats) -> tuple[Floats, Floats, float]:
+        """Coefficients, their covariance, and the weighted sum of squares that remains."""
+        design = np.stack([np.ones_like(x), *slopes], 1) / error[:, None]
+        found = np.linalg.lstsq(design, y / error)[0]
+        rest = float(((design @ found - y / error) ** 2).sum())
+        return found, np.linalg.inv(design.T @ design), rest
+
+    knots = [fit(np.minimum(x, knot), np.maximum(x - knot, 0)) for knot in x[1:-1]]
+    best = int(np.argmin([rest for _, _, rest in knots]))
+    found, covariance, rest = knots[best]
+    if fit(x)[2] - rest < chi2.ppf(0.99, 2):  # a slope more, and a place
+        return nothing
+    pieces = {"bend": float(times.index[best + 1])}
+    for place, name in enumerate(names, 1):
+        half = 1.96 * float(np.sqrt(covariance[place, place]))
+        slope = float(found[place])
+        pieces |= {name: slope, f"{name}_low": slope - half, f"{name}_high": slope + half}
+    return pieces
 
 
 def _crossing(seconds: pd.Series[float], full: pd.Series[float]) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from softmax_bench.report.price import price_table
@@ -57,3 +58,34 @@ def test_the_crossing_is_between_two_sizes() -> None:
     table = scaling_table(frames(records)).set_index("layer")
     assert table.loc["flat", "faster_from"] == pytest.approx(1000)
     assert "from about V = 1,000 on" in crossing_sentences(table.reset_index(), 100)[0]
+
+
+def test_a_line_that_bends_has_two_slopes() -> None:
+    records: list[Record] = []
+    for size in (1000, 4000, 16_000, 64_000, 256_000):
+        records.append(speed_record("flat then linear", size, max(1.0, size / 16_000)))
+        records.append(speed_record("straight", size, size**0.7))
+    table = scaling_table(frames(records)).set_index("layer")
+    bent = table.loc["flat then linear"]
+    assert bent["bend"] == 16_000
+    assert bent["slope_before_low"] < 0 < bent["slope_before_high"]
+    assert bent["slope_after"] == pytest.approx(1.0)
+    assert bent["slope_after_low"] < 1 < bent["slope_after_high"]
+    assert 0.03 < bent["slope_after_high"] - bent["slope_after_low"] < 0.1
+    assert math.isnan(table.loc["straight", "bend"])
+
+
+def test_convergence_is_what_twice_the_tokens_would_gain() -> None:
+    """The curves of :func:`train_record` halve from half of the tokens to all of them."""
+    record = train_record("full", 10, 100.0)
+    curve = [msgspec.structs.replace(record.result.curve[0], valid_perplexity=100.5),
+             record.result.curve[1]]  # fmt: skip
+    done = msgspec.structs.replace(
+        record, id="done", trial=msgspec.structs.replace(record.trial, layer="done"),
+        result=msgspec.structs.replace(record.result, curve=curve),
+    )  # fmt: skip
+    table = price_table(frames([record, done])).set_index("layer")
+    assert table["last_gain"].to_dict() == pytest.approx({"full": 0.5, "done": 1 - 100 / 100.5})
+    assert math.isnan(table.loc["full", "perplexity_at_convergence"])
+    assert table.loc["done", "perplexity_at_convergence"] == 100
+    assert table["perplexity_at_equal_tokens"].tolist() == pytest.approx([100, 100])
