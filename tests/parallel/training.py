@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
@@ -17,8 +18,12 @@ from softmax_bench.lm import (
     make_optimizer,
     make_streams,
 )
+from softmax_bench.ops import row_sparse
 from softmax_bench.parallel import DataParallel, ParallelFullSoftmax
+from softmax_bench.parallel.data import sum_dense, sum_rows
+from softmax_bench.parallel.exchange import side_by_side
 from softmax_bench.parallel.layer import all_processes
+from softmax_bench.parallel.traffic import Traffic
 from softmax_bench.parallel.train import nats, own_windows, train_steps
 from tests.parallel.checks import PAIRS, H, pair
 from tests.parallel.processes import check
@@ -91,6 +96,43 @@ def copies_learn_as_one_does_from_the_joint_batch() -> None:
             if grad.is_sparse:
                 assert grad.is_coalesced(), name
                 assert torch.equal(grad.indices(), wanted.coalesce().indices()), name
+
+
+@check
+def copies_stay_equal_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    model = language_model(create_layer("hierarchical", H, 90)).float()
+    together = DataParallel(model)
+    rule = make_optimizer("adam", model.parameters(), model.row_sparse_parameters(), 0.01)
+    train_steps(together, rule, text(90), window=WINDOW, steps=STEPS, clip_norm=CLIP_NORM)
+    for value in model.parameters():
+        first, second = side_by_side(value.detach().unsqueeze(0), 0, together.mesh)
+        assert torch.equal(first, second)
+
+
+@check
+def gradients_send_what_they_weigh() -> None:
+    mesh = all_processes("cpu")
+    dense = [nn.Parameter(torch.zeros(5, 3)), nn.Parameter(torch.zeros(7))]
+    for parameter in dense:
+        parameter.grad = torch.ones_like(parameter)
+    rows = nn.Parameter(torch.zeros(50, 4))
+    touched = torch.arange(2 + 3 * dist.get_rank())  # two and five rows: five are sent by both
+    rows.grad = row_sparse(touched, torch.ones(len(touched), 4), 50)
+    nothing = nn.Parameter(torch.zeros(9))
+    with Traffic() as traffic:
+        sum_dense(dense, mesh)
+        sum_rows([rows, nothing], mesh)
+    # An all-reduce of 22 numbers; of rows, their counts, ids and values.
+    assert traffic.bytes == 22 * 4 + 2 * 8 + 5 * (8 + 4 * 4)
+    for parameter in dense:
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 2.0))
+    assert rows.grad.is_coalesced()
+    assert rows.grad.indices().tolist() == [[0, 1, 2, 3, 4]]
+    assert rows.grad.values()[:, 0].tolist() == [2, 2, 1, 1, 1]
+    assert nothing.grad is not None
+    assert nothing.grad.is_sparse
 
 
 @check
