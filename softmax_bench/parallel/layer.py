@@ -247,7 +247,10 @@ class ParallelOutputLayer(OutputLayer):
         (of_all,) = self._spread(hidden)
         log_z = log_sum_exp(of_all, self.weight, self.bias)
         chosen = first_ones(draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh)
-        drawn = torch.cat([draw(scores.float()) for scores in self._scores_by_chunks(of_all)])
+        # As wide on all processes: generators that are alike must stay so, or dropout would differ.
+        missing = self.vocabulary.most_rows - self.vocabulary.num_rows
+        wide = (F.pad(s, (0, missing), value=-math.inf) for s in self._scores_by_chunks(of_all))
+        drawn = torch.cat([draw(scores.float()) for scores in wide])
         classes = self.vocabulary.classes(drawn) * (chosen == self.vocabulary.rank)
         dist.all_reduce(classes, group=self.mesh.get_group())
         return self._own(classes, hidden.shape[0])

@@ -225,6 +225,21 @@ def draws_from_the_model_agree_whatever_the_generators() -> None:
 
 
 @check
+def generators_that_are_alike_stay_alike() -> None:
+    hidden, target = (
+        torch.randn(6, H),
+        torch.randint(9, (6,)),
+    )  # five classes here, four there
+    for _, parallel, options in PAIRS:
+        layer = parallel(H, 9, **options)
+        torch.manual_seed(8)
+        layer(hidden, target)
+        layer.sample(hidden)
+        first, second = side_by_side(torch.rand(1, 3), 0, layer.mesh)
+        assert torch.equal(first, second), layer
+
+
+@check
 def scores_too_large_for_exponentials_and_classes_that_cannot_be() -> None:
     alone, together = pair(FullSoftmax, ParallelFullSoftmax, {}, 90, torch.float32)
     hidden, target = 1e4 * torch.randn(30, H), 2 * torch.randint(45, (30,))
