@@ -98,7 +98,7 @@ def test_advice(
     assert call(monkeypatch, "advise", "--counts", str(counts), *small) == 0
     printed = capsys.readouterr().out
     assert "V = 40 classes by your counts" in printed
-    assert "the median error" in printed.replace("\n", " ")
+    assert "at sizes held out the median error was" in printed.replace("\n", " ")
     assert "create_layer('" in printed
     assert len(list((tmp_path / "calibration").iterdir())) == 1
     assert call(monkeypatch, "advise", "--vocab", "30", *small, "--measure") == 0

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -20,8 +21,10 @@ from softmax_bench.measure import (
     describe_environment,
     draw_targets,
     interleave,
+    watch_machine,
     zipf_counts,
 )
+from softmax_bench.study.result import Disturbance
 
 SIZES = (
     (500, 64, 2000), (500, 512, 64), (1000, 192, 400), (2000, 64, 64), (2000, 512, 2000),
@@ -72,6 +75,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     layers: list[str]
     """Those that were tried; one that is slow everywhere has no cells."""
     cells: list[Cell]
+    disturbed: str = ""
+    """What else the machine did when layers were last timed, in words; empty where it did not."""
 
 
 def this_setting(*, threads: int, device: str, dtype: str, optimizer: str) -> Setting:
@@ -147,16 +152,20 @@ def calibrated(
         return known
     done = itertools.count(1)
     total = len(missing) * len(SIZES)
-    cells = measure(
-        missing,
-        setting,
-        sizes=SIZES,
-        seconds=SECONDS_A_CELL,
-        on_cell=lambda: on_share(next(done) / total),
-    )
+    with watch_machine() as seen:
+        cells = measure(
+            missing,
+            setting,
+            sizes=SIZES,
+            seconds=SECONDS_A_CELL,
+            on_cell=lambda: on_share(next(done) / total),
+        )
     kept = [cell for cell in known.cells if cell.workload.layer not in missing]
     complete = Calibration(
-        setting=setting, layers=sorted({*known.layers, *missing}), cells=kept + cells
+        setting=setting,
+        layers=sorted({*known.layers, *missing}),
+        cells=kept + cells,
+        disturbed=", ".join(Disturbance(**asdict(seen[0])).reasons),
     )
     save(folder, complete)
     return complete

@@ -33,6 +33,7 @@ TIME_TERMS: Terms = {
     "step": lambda work: 1.0,
     "token": lambda work: work.num_tokens,
     "operation": lambda work: work.flops,
+    "byte moved": lambda work: work.bytes,
     "score": _scores,
     "byte of gradient": lambda work: work.gradient_bytes,
 }

@@ -91,13 +91,7 @@ def advise(
             how = "Measured just now."
         else:
             folder = calibrations or cache_folder() / "calibration"
-            known, model = steps.predicted(
-                loads, here, folder, anew=recalibrate, on_share=show_share
-            )
-            how = (
-                "Predicted from steps at small sizes; where such a size was held out, the median "
-                f"error of the prediction was {model.median_error:.0%}."
-            )
+            known, how = steps.predicted(loads, here, folder, anew=recalibrate, on_share=show_share)
     timed = [work for work in loads if work.layer in known]
     ranked = advice.advise(timed, known, limits, optimizer)
     print_advice(question, ranked, how, console)

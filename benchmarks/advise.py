@@ -1,0 +1,163 @@
+"""What ``softmax-bench advise`` foretells against measurement: ``python -m benchmarks.advise``.
+
+Every layer is timed at the small sizes that the cost model is fitted to, and then at sizes that it
+never saw, larger ones among them. Beside the model's errors stand those of the plain roofline.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import Progress
+
+from softmax_bench.advise import calibration
+from softmax_bench.advise.calibration import Calibration, Cell, Setting, calibrated, measure
+from softmax_bench.advise.model import CostModel, Prediction
+from softmax_bench.layers import Cost, layer_names, split_specs
+from softmax_bench.measure import Machine, measure_machine
+from softmax_bench.report.style import looks
+
+SIZES = tuple(
+    (classes, width, tokens)
+    for classes in (1500, 12_000, 100_000)
+    for width in (96, 320)
+    for tokens in (150, 900)
+)
+MAX_FLOPS = 1e11
+MAX_SECONDS = 5.0
+
+
+def check(cells: list[Cell], model: CostModel, machine: Machine) -> pd.DataFrame:
+    """A row a measured step: ``measured``, ``predicted`` and ``roofline`` seconds, and memory."""
+    rows = []
+    for cell in cells:
+        work = cell.workload
+        if work.layer not in model.layers:
+            continue
+        foretold: Prediction = model.predict(work)
+        cost = Cost(flops=work.flops, bytes=work.bytes, parameters=0, rows_touched=0)
+        rows.append(
+            {
+                "layer": work.layer, "V": work.vocab_size, "H": work.hidden_size,
+                "N": work.num_tokens, "measured": cell.seconds, "predicted": foretold.seconds,
+                "low": foretold.low, "high": foretold.high,
+                "roofline": machine.least_seconds(cost),
+                "measured_peak": cell.peak_bytes, "predicted_peak": foretold.peak_bytes,
+                "kept": 2 * work.parameter_bytes + work.table_bytes,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, model: CostModel) -> str:
+    """The errors in Markdown: over all, and a row a layer."""
+    error, roofline = (_error(table, name) for name in ("predicted", "roofline"))
+    inside = ((table["low"] <= table["measured"]) & (table["measured"] <= table["high"])).mean()
+    peak = table["predicted_peak"] + table["kept"]
+    memory = (peak / (table["measured_peak"] + table["kept"]) - 1).abs()
+    lines = [
+        f"* {len(table)} steps of {table['layer'].nunique()} layers, at "
+        f"{len(table.drop_duplicates(['V', 'H', 'N']))} sizes that the model never saw",
+        f"* time: median error {error.median():.1%}, nine in ten below {error.quantile(0.9):.1%}",
+        f"* the plain roofline: median error {roofline.median():.1%}",
+        f"* held out in the calibration itself: median error {model.median_error:.1%}",
+        f"* intervals hold {inside:.0%} of the steps; they are meant to hold 90%",
+        f"* memory, parameters and optimiser included: median error {memory.median():.1%}, "
+        f"nine in ten below {memory.quantile(0.9):.1%}",
+        "",
+        "| layer | steps | median error | greatest | roofline's median | memory's median |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for layer, rows in table.groupby("layer"):
+        own = error[rows.index]
+        lines.append(
+            f"| `{layer}` | {len(rows)} | {own.median():.1%} | {own.max():.0%} | "
+            f"{roofline[rows.index].median():.0%} | {memory[rows.index].median():.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _error(table: pd.DataFrame, name: str) -> pd.Series[float]:
+    return (table[name] / table["measured"] - 1).abs()
+
+
+def draw(table: pd.DataFrame, out: Path) -> None:
+    """Predicted against measured seconds, and the roofline beside it, as PNG and SVG."""
+    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    ends = np.array([table["measured"].min() / 2, table["measured"].max() * 2]) * 1e3
+    for axes, name, title in zip(
+        panels, ("predicted", "roofline"), ("the cost model", "the plain roofline"), strict=True
+    ):
+        axes.fill_between(ends, ends / 1.2, ends * 1.2, color="#dddddd", label="within 20 %")
+        for layer, look in looks(table["layer"]).items():
+            rows = table[table["layer"] == layer]
+            axes.plot(
+                1e3 * rows["measured"], 1e3 * rows[name], look.marker, color=look.colour,
+                markersize=4, alpha=0.8, label=layer,
+            )  # fmt: skip
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.set(xscale="log", yscale="log", xlim=ends, xlabel="measured step, ms")
+        axes.set_title(f"{title}: median error {_error(table, name).median():.0%}", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("foretold, ms")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    for kind in ("png", "svg"):
+        figure.savefig(out / f"check.{kind}")
+
+
+def run(
+    specs: list[str], setting: Setting, folder: Path, seconds: float
+) -> tuple[Calibration, list[Cell]]:
+    """Calibrate where that has not been done, and measure the steps to be foretold."""
+    with Progress(transient=True) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        known = calibrated(
+            specs, setting, folder, on_share=lambda share: progress.update(task, completed=share)
+        )
+        task = progress.add_task("measuring", total=len(specs) * len(SIZES))
+        cells = measure(
+            specs, setting, sizes=SIZES, seconds=seconds, max_flops=MAX_FLOPS,
+            max_seconds=MAX_SECONDS, on_cell=lambda: progress.advance(task),
+        )  # fmt: skip
+    return known, cells
+
+
+def main() -> None:
+    """Measure, compare, print and store."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.advise", description=__doc__)
+    parser.add_argument("--layers", default="all", help="separated by commas")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=0.5, help="for a layer at a size")
+    parser.add_argument("--out", type=Path, default=Path("results/advise"))
+    options = parser.parse_args()
+    specs = layer_names() if options.layers == "all" else split_specs(options.layers)
+    setting = calibration.this_setting(
+        threads=options.threads, device="cpu", dtype="float32", optimizer="adagrad"
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    known, cells = run(specs, setting, options.out / "calibration", options.seconds)
+    machine = measure_machine(torch.device("cpu"))
+    model = CostModel(known.cells)
+    table = check(cells, model, machine)
+    text = summary(table, model)
+    (options.out / "table.md").write_text(text)
+    table.to_csv(options.out / "check.csv", index=False, float_format="%.6g")
+    record = {"setting": setting, "disturbed": known.disturbed, "machine": machine, "cells": cells}
+    (options.out / "check.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    )
+    draw(table, options.out)
+    Console().print(text, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
