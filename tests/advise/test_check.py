@@ -11,11 +11,13 @@ from softmax_bench.advise.model import CostModel
 from softmax_bench.measure import Machine
 from tests.advise.test_model import GRID, synthetic
 
+MACHINE = Machine(flops=5e10, products={}, bytes=1e10)
+
 
 def test_errors_and_their_table(tmp_path: Path) -> None:
     model = CostModel([synthetic("full", size) for size in GRID])
     right, wrong = synthetic("full", (500, 16, 50)), synthetic("full", (600, 16, 50), noise=2.0)
-    table = check([right, wrong, synthetic("nce", (9, 9, 9))], model, Machine(5e10, 1e10))
+    table = check([right, wrong, synthetic("nce", (9, 9, 9))], model, MACHINE)
     assert table["predicted"].tolist() == pytest.approx([right.seconds, wrong.seconds / 2])
     assert (table["roofline"] < table["measured"]).all()
     peaks = table["measured_peak"].tolist()
