@@ -91,6 +91,8 @@ def _show_failures(outcome: Outcome, store: Path, console: Console) -> None:
     ]
     if outcome.hopeless:
         lines.append(f"{outcome.hopeless} more were not run: no learning rate went well")
+    if outcome.waiting:
+        lines.append(f"{outcome.waiting} more wait for what was killed: give the command again")
     lines.append(
         f"What each of them printed is in {store / 'jobs'}; --retry-failed runs them again"
     )

@@ -162,7 +162,13 @@ def train_trial(
 
 
 def _train_step(title: str, study: Study, text: KnownText, trial: TrainTrial, state: State) -> Step:
-    return Step(title, TrainJob(trial=trial, text=text.source, limits=_limits(study)), state)
+    job = TrainJob(
+        trial=trial,
+        text=text.source,
+        limits=_limits(study),
+        checkpoint_seconds=study.checkpoint_seconds,
+    )
+    return Step(title, job, state)
 
 
 def _timing_steps(

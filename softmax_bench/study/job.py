@@ -45,6 +45,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     limits: Limits = Limits()
+    again: bool = False
+    """Whether to run although all records are stored."""
 
 
 class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
@@ -52,6 +54,8 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
 
     trial: TrainTrial
     text: Text
+    checkpoint_seconds: float = 30.0
+    """Between two checkpoints."""
 
 
 class NgramJob(_Job, frozen=True, kw_only=True, tag="ngram"):

@@ -3,8 +3,8 @@
 The process gets its job through its standard input, which stays open: when this end is closed,
 because whoever started it is gone, it ends itself. What it tells comes through a file and not
 through a pipe: so nobody is woken in the middle of a timing, and it can be read after the process
-was killed. A lock that the process holds as long as it lives keeps a second study from starting
-the same job; the kernel gives it back however the process ends.
+was killed. A lock that both ends hold keeps a second study from starting the same job; the kernel
+gives it back however they end. Whoever gets the lock looks whether the work was done meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import msgspec
 import psutil
@@ -34,6 +34,7 @@ from softmax_bench.study.job import (
     trials_of,
 )
 from softmax_bench.study.record import Cause
+from softmax_bench.study.store import record_path
 from softmax_bench.study.trial import trial_id
 
 WORKER = "softmax_bench.study.worker"
@@ -73,10 +74,17 @@ class JobProcess:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._paths = {part: folder / f"{self.id}.{part}" for part in ("lock", "log", "events")}
         self._child: subprocess.Popen[bytes] | None = None
-        lock = _private(self._paths["lock"], "ab")
+        self._lock = _private(self._paths["lock"], "ab")
+        self._instead: Literal["finished", "elsewhere"] | None = None
+        if not _acquire(self._lock):
+            self._instead = "elsewhere"
+        elif not job.again and _is_stored(job, store):
+            self._instead = "finished"
+            self._paths["lock"].unlink(missing_ok=True)
+        if self._instead is not None:
+            self._lock.close()
+            return
         try:
-            if not _acquire(lock):
-                return
             with (
                 _private(self._paths["log"], "wb") as log,
                 _private(self._paths["events"], "wb") as events,
@@ -87,7 +95,7 @@ class JobProcess:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is for the study, which ends its jobs itself
-                    pass_fds=[lock.fileno(), events.fileno()],
+                    pass_fds=[self._lock.fileno(), events.fileno()],
                     env=os.environ
                     | {
                         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -96,8 +104,9 @@ class JobProcess:
                 )
             # A file of its own: one that both ends share would share the position in it too.
             self._events = self._paths["events"].open("rb")
-        finally:
-            lock.close()
+        except BaseException:
+            self._lock.close()
+            raise
         self._write_job()
 
     def _write_job(self) -> None:
@@ -109,8 +118,9 @@ class JobProcess:
 
     def poll(self) -> list[Report | Ended]:
         """What the process has told since the last call, and whether it has ended."""
-        if self._child is None:
-            return [Ended(self.id, "elsewhere")]
+        if self._instead is not None:
+            return [Ended(self.id, self._instead)]
+        assert self._child is not None
         status = self._child.poll()
         told: list[Report | Ended] = [Report(self.id, event) for event in self._read_events()]
         if status is None:
@@ -168,7 +178,11 @@ class JobProcess:
         seconds = time.monotonic() - self._began
         log = self._log_end()
         self._kill_all()  # what it may have left behind
+        ended = self._how(status, seconds, log)
         self._close()
+        return ended
+
+    def _how(self, status: int, seconds: float, log: str) -> Ended:
         if status == 0:
             for part in ("events", "lock", *(() if log else ("log",))):
                 self._paths[part].unlink(missing_ok=True)
@@ -210,6 +224,7 @@ class JobProcess:
         self._events.close()
         with suppress(BrokenPipeError):  # it ended without reading its job
             self._child.stdin.close()
+        self._lock.close()
 
 
 def _private(path: Path, mode: str) -> IO[bytes]:
@@ -219,6 +234,10 @@ def _private(path: Path, mode: str) -> IO[bytes]:
         return os.open(name, flags, 0o600)
 
     return open(path, mode, buffering=0, opener=opener)
+
+
+def _is_stored(job: Job, store: Path) -> bool:
+    return all(record_path(store, trial_id(trial)).exists() for trial in trials_of(job))
 
 
 def _acquire(lock: IO[bytes]) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from softmax_bench.study.executor import Executor
 from softmax_bench.study.job import Ended, Failure, Report, job_id, needs_quiet, trials_of
 from softmax_bench.study.plan import Plan, State, Step, ids_of
-from softmax_bench.study.record import FROM_OUTSIDE, FailureRecord, Record
+from softmax_bench.study.record import FROM_OUTSIDE, FailureRecord, Record, Stored
 from softmax_bench.study.store import (
     DamagedRecordError,
     DiskFullError,
@@ -28,6 +30,8 @@ from softmax_bench.study.store import (
 )
 from softmax_bench.study.trial import trial_id, trial_kind
 from softmax_bench.study.watcher import Watcher
+
+S = TypeVar("S", bound=Stored)
 
 _WAIT_SECONDS = 0.25
 _QUIET_WAIT_SECONDS = 1.0
@@ -46,11 +50,13 @@ class Outcome:
     """Trials that have none, by identity."""
     hopeless: int
     """Trials that were not run because no learning rate went well."""
+    waiting: int = 0
+    """Trials that were not run because others were ended from outside."""
 
     @property
     def complete(self) -> bool:
         """Whether every trial of the study has a result."""
-        return not self.failures and not self.hopeless
+        return not (self.failures or self.hopeless or self.waiting)
 
 
 def run(
@@ -90,8 +96,13 @@ class _Session:
     ) -> None:
         self._plan, self._store, self._executor = plan, store, executor
         self._watchers = watchers
+        self._again = False
+        self._before: dict[str, Stored] = {}
+        """What the store held at the beginning."""
         self._done: dict[str, Record] = {}
         self._failed: dict[str, FailureRecord] = {}
+        self._stopped: dict[str, FailureRecord] = {}
+        """Ended from outside in this session; what builds on them waits for the next."""
         self._running: dict[str, Step] = {}
         self._elsewhere: dict[str, float] = {}
         """Jobs in work by another study, and when to look at them again."""
@@ -100,6 +111,8 @@ class _Session:
         contents = read_store(self._store)
         for path in set_aside(contents.damaged):
             self._note(f"a damaged record was set aside as {path}; its trial is run again")
+        self._again = again
+        self._before = {**contents.records, **contents.failures}
         if again:
             return
         self._done = contents.records
@@ -132,7 +145,11 @@ class _Session:
                 steps = self._planned()
 
     def _planned(self) -> Sequence[Step]:
-        steps = self._plan(self._done, self._failed)
+        stopped = self._stopped.keys()
+        steps = [
+            step if stopped.isdisjoint(ids_of(step)) else replace(step, state=State.FAILED)
+            for step in self._plan(self._done, self._failed)
+        ]
         for watcher in self._watchers:
             watcher.planned(steps)
         return steps
@@ -155,7 +172,7 @@ class _Session:
             yield due[0]
 
     def _start(self, step: Step) -> None:
-        self._executor.submit(step.job)
+        self._executor.submit(msgspec.structs.replace(step.job, again=self._again))
         self._running[job_id(step.job)] = step
         for watcher in self._watchers:
             watcher.started(step)
@@ -220,7 +237,8 @@ class _Session:
         ]
         for record in failures:
             write_record(self._store, record)
-            self._failed[record.id] = record
+            failed = self._stopped if record.cause in FROM_OUTSIDE else self._failed
+            failed[record.id] = record
         for watcher in self._watchers:
             watcher.failed(step, failures)
 
@@ -232,17 +250,31 @@ class _Session:
             changed = True
         if changed:
             contents = read_store(self._store)
-            self._done = contents.records | self._done
-            self._failed = contents.failures | self._failed
+            self._done = self._new(contents.records) | self._done
+            self._failed |= {
+                identity: failure
+                for identity, failure in self._new(contents.failures).items()
+                if failure.cause not in FROM_OUTSIDE
+            }
         return changed
+
+    def _new(self, stored: dict[str, S]) -> dict[str, S]:
+        """What came into the store since the beginning."""
+        return {
+            identity: record
+            for identity, record in stored.items()
+            if self._before.get(identity) != record
+        }
 
     def _outcome(self, steps: Sequence[Step]) -> Outcome:
         mine = [identity for step in steps for identity in ids_of(step)]
-        hopeless = [step for step in steps if step.state is State.HOPELESS]
+        failed = self._failed | self._stopped
+        states = Counter(step.state for step in steps)
         return Outcome(
             done=len(set(mine) & set(self._done)),
-            failures={i: self._failed[i] for i in dict.fromkeys(mine) if i in self._failed},
-            hopeless=len(hopeless),
+            failures={i: failed[i] for i in dict.fromkeys(mine) if i in failed},
+            hopeless=states[State.HOPELESS],
+            waiting=states[State.WAITING],
         )
 
     def _note(self, text: str) -> None:

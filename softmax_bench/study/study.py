@@ -56,6 +56,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Of each trial; 0 shares all cores of this machine among the workers."""
     workers: Count = 1
     """Trials that are trained at once. Timing is done alone in any case."""
+    checkpoint_seconds: Above0 = 30.0
+    """Between two checkpoints of a model in training: what a kill can cost."""
     time_limit: Above0 | None = None
     """Seconds that a trial may take."""
     memory_limit: Above0 | None = None

@@ -116,7 +116,12 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
 
     checkpoint = checkpoint_path(store, trial_id(trial))
     record = train_trial(
-        trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=checkpoint
+        trial,
+        corpus,
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        checkpoint=checkpoint,
+        checkpoint_seconds=job.checkpoint_seconds,
     )
     write_record(store, record)
     checkpoint.unlink(missing_ok=True)

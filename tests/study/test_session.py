@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from softmax_bench.study.grid import plan_study, sources
-from softmax_bench.study.job import Job, Limits, SpeedJob, Text, TrainJob, job_id
+from softmax_bench.study.job import (
+    Ended,
+    Failure,
+    Job,
+    Limits,
+    Report,
+    SpeedJob,
+    Text,
+    TrainJob,
+    job_id,
+)
 from softmax_bench.study.local import LocalExecutor
 from softmax_bench.study.plan import Plan, State, Step, ids_of, plan_timing
 from softmax_bench.study.process import JobProcess
@@ -200,6 +210,58 @@ def test_what_was_killed_from_outside_is_tried_by_the_next_command(tmp_path: Pat
         outcome, protocol = go(tmp_path, plan)
         assert [one.cause for one in outcome.failures.values()] == ["killed"]
         assert len(protocol.started_jobs) == 1
+
+
+class KillsRate(LocalExecutor):
+    """An executor under which the jobs of one learning rate are killed."""
+
+    def __init__(self, store: Path, rate: float) -> None:
+        super().__init__(store, 1, WORKER)
+        self.rate = rate
+        self.killed: list[Report | Ended] = []
+
+    def submit(self, job: Job) -> None:
+        if isinstance(job, TrainJob) and job.trial.learning_rate == self.rate:
+            failure = Failure("killed", "killed from outside by SIGKILL", 1.0, "")
+            self.killed.append(Ended(job_id(job), "failed", failure))
+        else:
+            super().submit(job)
+
+    def wait(self, seconds: float) -> list[Report | Ended]:
+        if not self.killed:
+            return super().wait(seconds)
+        told, self.killed = self.killed, []
+        return told
+
+
+def test_no_learning_rate_is_chosen_while_one_is_still_to_be_tried(tmp_path: Path) -> None:
+    """Else a study with a trial that was killed would train what an undisturbed one does not."""
+    study = study_of(learning_rates=[0.1, 0.2], tune_tokens=7, layers=["full"], time_budget=0)
+    plan = without_ngrams(plan_study(study, [TEXT]))
+    with KillsRate(tmp_path, rate=0.2) as executor:
+        outcome = run(plan, tmp_path, executor)
+    assert (outcome.done, len(outcome.failures), outcome.waiting) == (1, 1, 1)
+    assert not outcome.complete
+    outcome, protocol = go(tmp_path, plan)
+    assert outcome == Outcome(done=3, failures={}, hopeless=0)
+    assert [
+        (job.trial.learning_rate, job.trial.max_tokens)
+        for job in protocol.started_jobs
+        if isinstance(job, TrainJob)
+    ] == [(0.2, 7), (0.2, 100_000)]
+
+
+def test_what_another_study_has_finished_meanwhile_is_not_run_again(tmp_path: Path) -> None:
+    plan = without_ngrams(plan_study(study_of(layers=["hangs"], time_budget=0), [TEXT]))
+    (step,) = plan({}, ())
+
+    class FinishesBefore(Watcher):
+        def planned(self, steps: Sequence[Step]) -> None:
+            if not record_path(tmp_path, ids_of(step)[0]).exists():
+                write_record(tmp_path, trained(step))
+
+    with LocalExecutor(tmp_path, 1, WORKER) as executor:
+        assert run(plan, tmp_path, executor, [FinishesBefore()]).complete
 
 
 def test_the_others_are_timed_without_the_one_that_crashes(tmp_path: Path) -> None:
