@@ -36,8 +36,12 @@ def run_checks(folder: Path) -> dict[str, str]:
         )
         for rank in range(PROCESSES)
     ]
-    for process in started:
-        process.wait(timeout=300)
+    try:
+        for process in started:
+            process.wait(timeout=300)
+    finally:
+        for process in started:
+            process.kill()
     outcomes: dict[str, str] = {}
     for file in sorted(folder.glob("*.json")):
         for name, wrong in json.loads(file.read_text()).items():
