@@ -16,6 +16,7 @@ from softmax_bench.cli.compare import compare
 from softmax_bench.cli.env import env
 from softmax_bench.cli.fidelity import fidelity
 from softmax_bench.cli.layers import list_layers
+from softmax_bench.cli.plan import plan
 from softmax_bench.cli.report import report
 from softmax_bench.cli.run import run
 from softmax_bench.cli.time_layers import time_layers
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Compare softmax approximations: speed, memory and perplexity as the vocabulary grows.",
 )
 app.command()(run)
+app.command()(plan)
 app.command("time")(time_layers)
 app.command()(fidelity)
 app.command()(report)

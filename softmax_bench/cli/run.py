@@ -18,6 +18,7 @@ from softmax_bench.cli.study_options import (
     TokensOption,
     VocabSizesOption,
     read_study,
+    read_texts,
     store_of,
 )
 
@@ -54,30 +55,10 @@ def run(
         max_tokens=max_tokens,
         settings=settings,
     )
-    from softmax_bench.study.grid import NGRAM_MOST_TOKENS, plan_study, sources
-    from softmax_bench.study.texts import know_text
+    from softmax_bench.study.grid import plan_study
 
     console, store = make_console(), store_of(study, out)
-    texts = []
-    for source in sources(chosen, data_dir):
-        text = know_text(source)
-        texts.append(text)
-        console.print(
-            f"{text.name}: V={text.vocab_size:,}; predicted tokens: train {text.train_tokens:,}, "
-            f"valid {text.valid_tokens:,}, test {text.test_tokens:,} "
-            f"({text.unknown_share:.1%} <unk>)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        if text.train_tokens > NGRAM_MOST_TOKENS:
-            console.print(
-                f"{text.name}: without an n-gram model, which would need too much memory for more "
-                f"than {NGRAM_MOST_TOKENS:,} training tokens",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+    texts = read_texts(chosen, data_dir, console)
     run_plan(
         plan_study(chosen, texts),
         store,

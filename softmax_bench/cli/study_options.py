@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from softmax_bench.study.study import Study
+    from softmax_bench.study.texts import KnownText
 
 StudyName = Annotated[
     str,
@@ -83,6 +86,38 @@ def read_study(
         Change(option, key, text) for (option, key), text in typed.items() if text is not None
     ]
     return load_study(name, [*changes, *map(parse_change, settings or [])])
+
+
+def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[KnownText]:
+    """Look into the texts of a study and print what they are.
+
+    Raises:
+        SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
+    """
+    from softmax_bench.study.grid import NGRAM_MOST_TOKENS, sources
+    from softmax_bench.study.texts import know_text
+
+    texts = []
+    for source in sources(study, data_dir):
+        text = know_text(source)
+        texts.append(text)
+        console.print(
+            f"{text.name}: V={text.vocab_size:,}; predicted tokens: train {text.train_tokens:,}, "
+            f"valid {text.valid_tokens:,}, test {text.test_tokens:,} "
+            f"({text.unknown_share:.1%} <unk>)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        if text.train_tokens > NGRAM_MOST_TOKENS:
+            console.print(
+                f"{text.name}: without an n-gram model, which would need too much memory for more "
+                f"than {NGRAM_MOST_TOKENS:,} training tokens",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+    return texts
 
 
 def store_of(name: str, out: Path | None) -> Path:

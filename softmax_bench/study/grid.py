@@ -155,7 +155,7 @@ def train_trial(
         bptt=study.bptt,
         max_tokens=tokens,
         seed=seed,
-        threads=_threads(study),
+        threads=threads_of(study),
         device=study.device,
         dtype="float32",
     )
@@ -200,7 +200,8 @@ def _place(study: Study, text: KnownText) -> str:
     return f"{name}V={text.vocab_size:,}"
 
 
-def _threads(study: Study) -> int:
+def threads_of(study: Study) -> int:
+    """Of a trial in training."""
     return study.threads or max(1, usable_cores() // study.workers)
 
 

@@ -103,7 +103,8 @@ def needs_quiet(job: Job) -> bool:
 class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running", tag_field="event"):
     """From here on the process does the work of this trial: it is to blame if that goes wrong."""
 
-    trial: str
+    trial: str | None
+    """Its identity; None for work that is no trial's own."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", tag_field="event"):

@@ -26,6 +26,8 @@ from softmax_bench.study.record import (
 from softmax_bench.study.time_left import RunningStep, TimeLeft
 from softmax_bench.study.watcher import Watcher
 
+_FACTS_WIDTH = 66
+"""Columns of the live table beside the titles."""
 _LINE_SECONDS = 30.0
 """Between two lines about what runs, where there is no terminal."""
 
@@ -140,15 +142,19 @@ class ProgressDisplay(Watcher):
 
     def _table(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        title_width = max(16, self._console.width - _FACTS_WIDTH)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=title_width)
+        for _ in range(4):
+            table.add_column(no_wrap=True, justify="right")
         for run in self._running.values():
-            bar = ProgressBar(total=run.total or None, completed=run.done, width=24)
-            facts = [*_facts(run), _clock(run.seconds)]
-            table.add_row(Text(run.step.title), bar, _percent(run), Text(", ".join(facts)))
+            bar = ProgressBar(total=run.total or None, completed=run.done, width=12)
+            facts = "  ".join(_facts(run))
+            table.add_row(Text(run.step.title), bar, _percent(run), facts, _clock(run.seconds))
         return Group(table, Text(self._standing(), style="bold"))
 
 
 def _percent(run: RunningStep) -> str:
-    return f"{run.done / run.total:4.0%}" if run.total else "starting"
+    return f"{run.done / run.total:.0%}" if run.total else "starts"
 
 
 def _facts(run: RunningStep) -> Iterator[str]:
@@ -156,7 +162,7 @@ def _facts(run: RunningStep) -> Iterator[str]:
         if run.rate is not None:
             yield f"{run.rate:,.0f} tokens/s"
         if run.perplexity is not None:
-            yield f"valid perplexity {run.perplexity:.1f}"
+            yield f"ppl {run.perplexity:.1f}"
 
 
 def _result(records: Sequence[Record], seconds: float) -> str:

@@ -19,7 +19,7 @@ class RunningStep:
     """A step that runs, and how far it is."""
 
     step: Step
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     done: float = 0.0
     total: float = 0.0
     perplexity: float | None = None

@@ -143,6 +143,7 @@ def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
         on_round=lambda share: tell(Progress(done=share, total=1.0)),
         on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
     )
+    tell(Running(trial=None))
     for record in records:
         write_record(store, record)
 
@@ -158,6 +159,7 @@ def _compare(job: FidelityJob, store: Path, tell: Callable[[Event], None]) -> No
         on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
     )
     for record in records:
+        tell(Running(trial=None))
         write_record(store, record)
 
 

@@ -1,0 +1,59 @@
+"""``softmax-bench plan``."""
+
+from __future__ import annotations
+
+from softmax_bench.cli.output import make_console
+from softmax_bench.cli.study_options import (
+    CorpusOption,
+    DataDir,
+    LayersOption,
+    RatesOption,
+    SetOption,
+    StudyName,
+    StudyOut,
+    TokensOption,
+    VocabSizesOption,
+    read_study,
+    read_texts,
+    store_of,
+)
+
+
+def plan(
+    study: StudyName = "quick",
+    corpus: CorpusOption = None,
+    vocab_sizes: VocabSizesOption = None,
+    layers: LayersOption = None,
+    learning_rates: RatesOption = None,
+    max_tokens: TokensOption = None,
+    settings: SetOption = None,
+    data_dir: DataDir = None,
+    out: StudyOut = None,
+) -> None:
+    """Print the trials of a study, what is done, and what time and memory the rest will take."""
+    chosen = read_study(
+        study,
+        corpus=corpus,
+        vocab_sizes=vocab_sizes,
+        layers=layers,
+        learning_rates=learning_rates,
+        max_tokens=max_tokens,
+        settings=settings,
+    )
+    import torch
+
+    from softmax_bench.measure import measure_machine
+    from softmax_bench.study.estimate import Estimator
+    from softmax_bench.study.grid import plan_study, threads_of
+    from softmax_bench.study.plan_table import print_plan
+    from softmax_bench.study.store import read_store
+
+    console = make_console()
+    texts = read_texts(chosen, data_dir, console)
+    contents = read_store(store_of(study, out))
+    steps = plan_study(chosen, texts)(contents.records, contents.failures)
+    torch.set_num_threads(threads_of(chosen))
+    estimator = Estimator(
+        measure_machine(torch.device(chosen.device)), texts, steps, contents.records
+    )
+    print_plan(steps, estimator, chosen, console)

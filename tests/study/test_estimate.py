@@ -1,0 +1,103 @@
+"""What steps are said to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.measure import Machine, zipf_counts
+from softmax_bench.study.estimate import USUAL_SLOWDOWN, Estimator, _describe
+from softmax_bench.study.grid import plan_study
+from softmax_bench.study.job import Text, TrainJob
+from softmax_bench.study.plan import State, Step
+from softmax_bench.study.plan_table import print_plan
+from softmax_bench.study.study import Study
+from softmax_bench.study.texts import KnownText
+from softmax_bench.study.trial import trial_id
+from tests.records import train_record
+
+MACHINE = Machine(flops=1e11, bytes=1e10)
+TEXT = KnownText(
+    source=Text(spec="none", vocab_size=1000, seed=0), name="none", sha256="0", vocab_size=1000,
+    train_tokens=10**6, valid_tokens=1000, test_tokens=1000, unknown_share=0.0,
+)  # fmt: skip
+
+
+def planned(text: KnownText = TEXT, **changes: object) -> tuple[Study, list[Step]]:
+    study = msgspec.convert(
+        {"layers": ["full", "sampled"], "vocab_sizes": [1000], "threads": 1} | changes, Study
+    )
+    return study, list(plan_study(study, [text])({}, ()))
+
+
+def training(steps: list[Step], layer: str) -> Step:
+    (found,) = (s for s in steps if isinstance(s.job, TrainJob) and s.job.trial.layer == layer)
+    return found
+
+
+@pytest.mark.parametrize("layer", layer_names())
+def test_a_layer_is_described_as_it_is(layer: str) -> None:
+    """Made without values where that can be: shapes and costs are those of the layer itself."""
+    real = create_layer(layer, 16, 500, zipf_counts(500))
+    described = _describe(layer, 16, 500, 40)
+    assert described.cost == real.cost(40)
+    held = sum(parameter.nbytes for parameter in real.parameters())
+    assert described.dense_bytes + described.sparse_bytes == held
+
+
+def test_training_takes_what_its_products_take() -> None:
+    _, steps = planned(max_tokens=[10**6], encoders=["rnn"], hidden_size=100, embedding_size=50)
+    estimate = Estimator(MACHINE, [TEXT], steps, {}).estimate(training(steps, "full"))
+    layer = 6 * 1000 * 100 * 10**6
+    encoder = 6 * (100 * (50 + 100) + 2 * 100) * 10**6
+    at_full_rate = (layer + encoder) / 1e11
+    assert USUAL_SLOWDOWN * at_full_rate < estimate.seconds < 2 * USUAL_SLOWDOWN * at_full_rate
+    parameters = 4 * (1000 * 50 + 1000 * 101)
+    assert estimate.bytes > 3.5e8 + 4e6 + 2 * parameters  # Adagrad's state is as large again
+
+
+def test_a_sample_costs_less_than_all_classes_and_more_tokens_more() -> None:
+    large = replace(TEXT, vocab_size=100_000)
+    _, steps = planned(large)
+    _, longer = planned(large, max_tokens=[10**6])
+    estimator = Estimator(MACHINE, [TEXT], steps, {})
+    full, sampled = (estimator.estimate(training(steps, name)) for name in ("full", "sampled"))
+    assert full.seconds > sampled.seconds
+    more = estimator.estimate(training(longer, "full"))
+    assert more.seconds > 5 * full.seconds
+
+
+def test_what_is_done_says_how_long_the_rest_takes() -> None:
+    _, steps = planned()
+    first = Estimator(MACHINE, [TEXT], steps, {})
+    job = training(steps, "full").job
+    assert isinstance(job, TrainJob)
+    record = train_record("full", 1000, 100.0)  # which took 9 seconds
+    done = {trial_id(job.trial): msgspec.structs.replace(record, trial=job.trial)}
+    second = Estimator(MACHINE, [TEXT], steps, done)
+    assert (first.learned_from, second.learned_from) == (0, 1)
+    step = training(steps, "sampled")
+    at_full_rate = first.estimate(step).seconds
+    assert second.slowdown > first.slowdown
+    assert second.estimate(step).seconds > at_full_rate
+
+
+def test_the_table() -> None:
+    study, steps = planned(learning_rates=[0.1, 0.2], memory_limit=0.1)
+    console = Console(file=StringIO(), width=100)
+    print_plan(steps, Estimator(MACHINE, [TEXT], steps, {}), study, console)
+    assert isinstance(console.file, StringIO)
+    printed = console.file.getvalue()
+    assert "tuning full V=1,000 lr=0.2" in printed
+    assert "full V=1,000 lr=best of 2" in printed
+    assert "9 trials: 7 due, 2 waiting" in printed
+    assert "Rough: often off by a factor of two" in " ".join(printed.split())
+    assert "more than memory_limit = 0.1" in printed
+    done = [Step(step.title, step.job, State.DONE) for step in steps]
+    print_plan(done, Estimator(MACHINE, [TEXT], steps, {}), study, console)
+    assert console.file.getvalue().endswith("9 trials: 9 done\n")

@@ -1,0 +1,104 @@
+"""What a running study shows, in a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import time
+from io import StringIO
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from softmax_bench.study.job import Evaluated, Progress, trials_of
+from softmax_bench.study.plan import State, Step
+from softmax_bench.study.progress import ProgressDisplay
+from softmax_bench.study.record import FailureRecord
+from softmax_bench.study.time_left import RunningStep, TimeLeft
+from softmax_bench.study.trial import trial_id
+from tests.records import train_record
+from tests.study.jobs import speed_job, train_job
+
+FULL = Step("full V=1,000", train_job("full"), State.DUE)
+NCE = Step("nce[/] V=1,000", train_job("nce"), State.DUE)
+TIMING = Step("timing 2 layers", speed_job("full", "nce"), State.DUE)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of day in its first place, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def shown(display: ProgressDisplay) -> str:
+    file = display._console.file
+    assert isinstance(file, StringIO)
+    return file.getvalue()
+
+
+def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
+    display = ProgressDisplay(Console(file=StringIO(), width=50))
+    with display:
+        display.planned([FULL, NCE, TIMING])
+        display.started(FULL)
+        for now, done in ((1.0, 100), (11.0, 600)):
+            clock[0] = now
+            display.told(FULL, Progress(done=done, total=1000))
+        display.told(FULL, Evaluated(tokens=600, train_loss=1.0, valid_perplexity=99.0))
+        display.tick()
+        clock[0] = 31.0
+        display.tick()
+        display.finished(FULL, [train_record("full", 1000, 100.0)])
+    assert shown(display).splitlines() == [
+        "4 trials",
+        "full V=1,000: 60%, 50 tokens/s, ppl 99.0",
+        "0 of 4 trials done, 1 running, 0 failed, about 0:30 left",
+        "full V=1,000: test perplexity 101.00, trained in 9.0 s",
+    ]
+
+
+def test_a_live_table_in_a_terminal(clock: list[float]) -> None:
+    console = Console(file=StringIO(), width=100, force_terminal=True, color_system=None)
+    display = ProgressDisplay(console, slots=2)
+    with display:
+        display.planned([FULL, NCE])
+        display.started(FULL)
+        display.started(NCE)
+        display.tick()
+        clock[0] = 5.0
+        display.told(NCE, Progress(done=500, total=1000))
+        display.tick()
+    assert "nce[/] V=1,000" in shown(display)
+    assert "starts" in shown(display)
+    assert "50%" in shown(display)
+    assert "0 of 2 trials done, 2 running" in shown(display)
+
+
+def test_each_failure_is_a_line() -> None:
+    display = ProgressDisplay(Console(file=StringIO(), width=80))
+    trial = trials_of(TIMING.job)[1]
+    failure = FailureRecord(
+        id=trial_id(trial), started="", of="speed", configuration=msgspec.to_builtins(trial),
+        cause="crash", reason="crashed [bold] with SIGSEGV", seconds=1.0, log="",
+    )  # fmt: skip
+    display.planned([TIMING])
+    display.started(TIMING)
+    display.failed(TIMING, [failure])
+    assert "timing 2 layers (nce) failed: crashed [bold] with SIGSEGV" in shown(display)
+
+
+def test_time_left(clock: list[float]) -> None:
+    left = TimeLeft()
+    assert left.estimate([FULL, NCE, TIMING], [], 1) is None
+    run = RunningStep(FULL)
+    clock[0] = 10.0  # for 1,000 tokens
+    left.learn(run)
+    assert left.estimate([NCE], [], 1) == pytest.approx(10)
+    assert left.estimate([NCE, TIMING], [], 2) == pytest.approx(5 + 1.5)
+    assert left.estimate([Step("", FULL.job, State.DONE)], [], 1) == 0
+    going = RunningStep(NCE)
+    going.hear(Progress(done=100, total=1000))
+    clock[0] = 12.0
+    going.hear(Progress(done=300, total=1000))
+    assert left.estimate([NCE], [going], 1) == pytest.approx(7)
