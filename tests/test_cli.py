@@ -77,6 +77,25 @@ def test_the_main_job_and_resuming(
     assert call(monkeypatch, "compare", str(out), str(out), "--fail-if", "perplexity > 1.1") == 0
 
 
+def test_a_plan_says_what_is_done_and_a_failure_ends_with_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    corpus, out, study = text_folder(tmp_path / "corpus"), tmp_path / "out", tmp_path / "my.toml"
+    study.write_text(STUDY)
+    what = [str(study), "--corpus", str(corpus), "--out", str(out)]
+    what += ["--layers", "full", "--set", "time_budget=0", "--set", "optimizer=sgd"]
+    what += ["--learning-rates", "1e38"]
+    assert call(monkeypatch, "plan", *what) == 0
+    assert "2 trials: 2 due" in capsys.readouterr().out
+    assert call(monkeypatch, "run", *what) == 1
+    printed = capsys.readouterr().out
+    assert "1 of the trials failed:\n  full V=9 lr=1e+38" in printed
+    assert "training diverged after" in printed
+    assert call(monkeypatch, "plan", *what) == 0
+    assert "2 trials: 1 done, 1 failed" in capsys.readouterr().out
+
+
 def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--num-tokens", "10", "--hidden-size", "4", "--time-budget", "0.1"]
     sizes = ["--vocab-sizes", "10", "--layers", "sampled(num_samples=3, power=1),full"]

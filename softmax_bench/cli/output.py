@@ -28,6 +28,9 @@ def show_report(results: Path, console: Console, out: Path | None = None) -> Non
     from softmax_bench.study.frames import load_results
 
     loaded = load_results(results)
+    if loaded.train.empty and loaded.speed.empty and loaded.divergences.empty:
+        console.print("No layer has a result yet, so there is no report.")
+        return
     print_table(summary_table(loaded), console)
     page = write_report(results, out)
     console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)

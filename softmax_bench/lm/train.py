@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -56,7 +57,7 @@ def train(
         checkpoint: Where to go on from, and to save to; the time that saving takes is not counted.
 
     Raises:
-        DivergedError: The loss or the hidden states are not finite any more.
+        DivergedError: The loss, the hidden states or a perplexity are not finite any more.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     model.train()
@@ -82,6 +83,11 @@ def train(
             train_loss = float(torch.stack(state.losses).mean())
             state.seconds += time.perf_counter() - started
             quality = evaluate(model, valid, valid_window)
+            if not math.isfinite(quality.perplexity):
+                raise DivergedError(
+                    f"training diverged after {state.tokens} tokens: the validation perplexity is "
+                    "infinite; try a lower learning rate"
+                )
             state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
             on_evaluation(state.history[-1])
             state.losses.clear()

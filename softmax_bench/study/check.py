@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import parse_spec
+from softmax_bench.layers import create_layer, parse_spec
 from softmax_bench.layers.origin import nearest
 from softmax_bench.lm import ENCODERS, check_optimizer, make_encoder
+from softmax_bench.measure import zipf_counts
 from softmax_bench.study.study import Study
 
 
@@ -31,6 +32,7 @@ def mistakes(study: Study) -> Iterator[Mistake]:
     for key in ("corpora", "vocab_sizes", "encoders", "seeds", "max_tokens", "learning_rates"):
         yield from _list_mistakes(key, getattr(study, key))
     yield from common_mistakes(study.layers, study.optimizer, study.device)
+    yield from _option_mistakes(study)
     yield from _encoder_mistakes(study)
     embedding_size = study.embedding_size or study.hidden_size
     if study.tied and embedding_size != study.hidden_size:
@@ -65,6 +67,24 @@ def _list_mistakes(key: str, values: Sequence[Any]) -> Iterator[Mistake]:
     for number, value in enumerate(values):
         if value in values[:number]:
             yield Mistake(key, f"{value!r}: none may be named twice", value)
+
+
+def _option_mistakes(study: Study) -> Iterator[Mistake]:
+    """Values of options that a layer does not take, at the largest vocabulary."""
+    sizes = [size for size in study.vocab_sizes if size != "all"]
+    for spec in study.layers if sizes else ():
+        try:
+            parse_spec(spec)
+        except SoftmaxBenchError:
+            continue  # is told already
+        try:
+            create_layer(
+                spec, study.hidden_size, max(sizes), zipf_counts(max(sizes)), device="meta"
+            )
+        except SoftmaxBenchError as error:
+            yield Mistake("layers", f"{spec}: {error}", spec)
+        except (NotImplementedError, RuntimeError):
+            continue  # a layer of somebody else that cannot be made of shapes alone
 
 
 def _encoder_mistakes(study: Study) -> Iterator[Mistake]:

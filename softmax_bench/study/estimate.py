@@ -152,7 +152,7 @@ def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> 
         # Nothing is made but shapes: a layer of any size costs nothing.
         layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta")
         cost = layer.cost(num_tokens)
-    except (NotImplementedError, RuntimeError):  # its tables are made from the counts as tensors
+    except (NotImplementedError, RuntimeError):  # a layer of somebody else that looks into tables
         layer = create_layer(spec, hidden_size, vocab_size, counts)
         cost = layer.cost(num_tokens)
     return _described(layer, cost, num_tokens)

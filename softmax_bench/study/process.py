@@ -140,7 +140,10 @@ class JobProcess:
         *lines, self._unread = (self._unread + self._events.read()).split(b"\n")
         events = []
         for line in lines:
-            event = msgspec.json.decode(line, type=Event)
+            try:
+                event = msgspec.json.decode(line, type=Event)
+            except msgspec.DecodeError:  # nothing that a job writes may stop the study
+                continue
             if isinstance(event, Running):
                 self._to_blame = event.trial
             elif isinstance(event, Failed):

@@ -71,8 +71,16 @@ def write_record(folder: Path, record: Stored) -> Path:
 
     Raises:
         DiskFullError: There is no room for it. Nothing that was written before is touched.
+        SoftmaxBenchError: It has a number that JSON has not.
     """
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    try:
+        msgspec.json.decode(text, type=Stored)
+    except msgspec.ValidationError as error:
+        raise SoftmaxBenchError(
+            f"the record {record.id} could not be read again and is not written: {error}; a number "
+            "in it is infinite or none at all"
+        ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(record, FailureRecord):

@@ -99,6 +99,7 @@ def behave(layer: str) -> None:
     elif layer == "forgets":
         sys.exit(0)
     elif layer == "tells":
+        tell("nonsense")
         tell(Progress(done=1, total=2))
         tell(Evaluated(tokens=1, train_loss=2.0, valid_perplexity=3.0))
 

@@ -21,7 +21,7 @@ from softmax_bench.study.texts import KnownText
 from softmax_bench.study.trial import trial_id
 from tests.records import train_record
 
-MACHINE = Machine(flops=1e11, bytes=1e10)
+MACHINE = Machine(flops=1e11, products={}, bytes=1e10)
 TEXT = KnownText(
     source=Text(spec="none", vocab_size=1000, seed=0), name="none", sha256="0", vocab_size=1000,
     train_tokens=10**6, valid_tokens=1000, test_tokens=1000, unknown_share=0.0,

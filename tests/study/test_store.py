@@ -18,7 +18,7 @@ from softmax_bench.study.store import (
     write_record,
 )
 from softmax_bench.study.trial import SpeedTrial, trial_id
-from tests.records import speed_record
+from tests.records import speed_record, train_record
 
 TRIAL = SpeedTrial(
     layer="full", vocab_size=10, hidden_size=2, num_tokens=3, optimizer="sgd", seed=0, threads=1,
@@ -162,3 +162,9 @@ def test_a_trial_counts_once_whatever_its_files_are_called(tmp_path: Path) -> No
     write_record(tmp_path, read_record(stored(tmp_path)))
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert len(load_results(tmp_path).speed) == 1
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"perplexity.*infinite"):
+        write_record(tmp_path, train_record("full", 10, float("inf")))
+    assert list(tmp_path.iterdir()) == []

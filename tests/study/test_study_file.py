@@ -66,6 +66,7 @@ def test_changes() -> None:
         ("vocab_sizes = [\n 10,\n 0,\n]", "line 3: vocab_sizes 0: expected int >= 1"),
         ('layers = [\n  "full",\n  "samplde",\n]', "line 3: unknown layer 'samplde': did you mean"),
         ("layers = ['nce(sampels=3)']", "line 1: layer 'nce' has no option 'sampels'"),
+        ('layers = ["full",\n"nce(num_samples=0)"]', "line 2: nce(num_samples=0): num_samples"),
         ('layers = [\n"full",\n"full"]', "'full': none may be named twice"),
         ("layers = []", "line 1: name at least one of layers"),
         ('encoders = ["lsmt"]', "line 1: unknown encoder 'lsmt': did you mean 'lstm'"),
