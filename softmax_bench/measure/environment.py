@@ -71,7 +71,15 @@ def _driver() -> str | None:
     if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability()
-    return f"CUDA {torch.version.cuda}, compute capability {major}.{minor}"
+    return f"{_nvidia()}CUDA {torch.version.cuda}, compute capability {major}.{minor}"
+
+
+def _nvidia(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """Version of the kernel's driver, empty where it does not tell."""
+    if not file.is_file():
+        return ""
+    found = re.search(r"Kernel Module.*?  (\d[\d.]+)", file.read_text())
+    return f"driver {found[1]}, " if found else ""
 
 
 def _without_folders(value: str) -> str:

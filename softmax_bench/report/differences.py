@@ -11,7 +11,7 @@ from softmax_bench.study.frames import Results
 
 _VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "seed"}
 """What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""
-_MACHINE = ("processor", "cores", "accelerator", "blas")
+_MACHINE = ("processor", "cores", "accelerator", "driver", "blas", "variables")
 
 
 def differences(a: Results, b: Results) -> list[str]:

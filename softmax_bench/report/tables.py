@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KEY = ["vocab_size", "layer"]
+_WIDE = 0.05
+"""Half an interval of a step time, relative, beyond which a reader is told."""
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
+_MEMORY = (
+    "activations", "gradients", "expected_gradients", "optimizer", "expected_optimizer"
+)  # fmt: skip
 _VARIED = {
     "train": {*KEY, "corpus_sha256", "learning_rate", "max_tokens", "seed"},
     "speed": {*KEY, "seed"},
@@ -46,7 +51,14 @@ COLUMNS = {
     "evaluation_ms": "evaluation ms",
     "decoding_ms": "decoding ms",
     "memory_mb": "memory MB",
+    "activations_mb": "activations MB",
+    "gradients_mb": "gradients MB",
+    "expected_gradients_mb": "of at most MB",
+    "optimizer_mb": "optimiser's state MB",
+    "expected_optimizer_mb": "expected MB",
     "parameters": "parameters",
+    "repetitions": "repetitions",
+    "stopped": "stopped: precise, or by",
     "gflops": "GFLOP/s",
     "gbytes": "GB/s",
     "of_possible": "of possible",
@@ -228,10 +240,15 @@ def _speed(results: Results) -> pd.DataFrame:
             "memory_mb": step["peak_bytes"] / 1e6,
             "parameters": step["parameters"],
             "rows_touched": step["rows_touched"],
+            "repetitions": step["repetitions"],
+            "stopped": step["stopped"],
             "gflops": step["flops"] / step["seconds"] / 1e9,
             "gbytes": step["bytes"] / step["seconds"] / 1e9,
         }
     )
+    for part in _MEMORY:
+        if f"memory_{part}" in step:
+            table[f"{part}_mb"] = step[f"memory_{part}"].astype(float) / 1e6
     for phase in PHASES:
         table[f"{phase}_ms"] = speed[speed["phase"] == phase].set_index(KEY)["seconds"] * 1e3
     if "machine_flops" in step:
@@ -263,6 +280,7 @@ def warnings(results: Results) -> list[str]:
                 "one seed: a few per cent of perplexity may be chance; --set seeds=0,1,2 shows how "
                 "much"
             )
+    found += _imprecise(results)
     found += _disturbances(results)
     found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
     machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
@@ -271,6 +289,24 @@ def warnings(results: Results) -> list[str]:
     commits = results.environments["git_commit"].dropna().unique()
     if len(commits) > 1:
         found.append(f"the records come from {len(commits)} versions of the code")
+    return found
+
+
+def _imprecise(results: Results) -> list[str]:
+    """Step times of which the budget bought too few, a sentence a vocabulary size."""
+    speed = latest_speed(results)
+    if speed.empty:
+        return []
+    steps = speed[speed["phase"] == "step"]
+    half = (steps["high"] - steps["low"]) / 2 / steps["seconds"]
+    found = []
+    for size, rows in steps[half > _WIDE].groupby("vocab_size"):
+        known = ", ".join(
+            f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
+            for place, row in zip(rows.index, rows.itertuples(), strict=True)
+        )
+        found.append(f"step times at V = {size:,} are known only roughly, {known}: a larger "
+                     "--time-budget makes them sharper")  # fmt: skip
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from softmax_bench.measure import (
     zipf_counts,
     zipf_targets,
 )
+from softmax_bench.measure.environment import _nvidia
 
 CPU = torch.device("cpu")
 
@@ -135,3 +137,10 @@ def test_environment_names_no_one() -> None:
     assert environment.versions["torch"] == torch.__version__
     assert environment.cores >= 1
     assert set(describe_environment()) == set(environment.__struct_fields__)
+
+
+def test_the_driver_says_its_version(tmp_path: Path) -> None:
+    file = tmp_path / "version"
+    assert _nvidia(file) == ""
+    file.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
+    assert _nvidia(file) == "driver 550.54.15, "

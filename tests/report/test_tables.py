@@ -103,3 +103,17 @@ def test_what_failed_is_a_warning(store: Path) -> None:
     assert (
         "nce V=1,000 lr=0.1 seed=0 1,000 tokens of ptb failed: used 3 GB, its limit is 2 GB"
     ) in warnings(load_results(store))
+
+
+def test_times_known_only_roughly_are_told() -> None:
+    record = speed_record("full", 1000, 1.0)
+    step = msgspec.structs.replace(record.result.phases["step"], low=0.9, high=1.1, repetitions=5)
+    rough = msgspec.structs.replace(
+        record, result=msgspec.structs.replace(record.result, phases={"step": step})
+    )
+    assert any(
+        "V = 1,000 are known only roughly, full to 10% (5 repetitions)" in text
+        for text in warnings(frames([rough]))
+    )
+    assert not any("roughly" in text for text in warnings(frames([record])))
+    assert summary_table(frames([record]))["stopped"].tolist() == ["precise"]

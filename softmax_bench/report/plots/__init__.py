@@ -13,6 +13,7 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     quality.price,
     speed.step_time,
     quality.excess_perplexity,
+    quality.adjusted_perplexity,
     quality.perplexity,
     quality.learning_curves,
     quality.frequency,

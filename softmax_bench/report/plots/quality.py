@@ -17,26 +17,37 @@ def perplexity(results: Results) -> Chart | None:
     table = summary_table(results)
     if "test_perplexity" not in table:
         return None
-    known = table["true_perplexity"].notna().any()
     several = table.dropna(subset="test_perplexity")["vocab_size"].nunique() > 1
     return against_vocabulary(
         table,
         "test_perplexity",
         name="perplexity",
-        title="Test perplexity at equal training tokens",
+        title="Test perplexity at equal training tokens"
+        + (" (each V is another task: compare at one V only)" if several else ""),
         caption="Exact and normalised over the whole vocabulary for every layer, whatever it was "
         "trained with. "
-        + (
-            "Each V is another task: compare layers at one V only. "
-            if several and not known
-            else ""
-        )
         + "Bars, where there are several seeds, are 95 % intervals. The n-gram model "
         "(interpolated Kneser-Ney) counts the whole training text, however little of it the "
         "layers were trained on.",
         y=Axis("test perplexity", log=True),
         bounds=("test_low", "test_high"),
         beside=references(results),
+    )
+
+
+def adjusted_perplexity(results: Results) -> Chart | None:
+    """Test perplexity that charges for unknown words: comparable across V."""
+    table = summary_table(results)
+    if "adjusted_perplexity" not in table or table["adjusted_perplexity"].isna().all():
+        return None
+    return against_vocabulary(
+        table,
+        "adjusted_perplexity",
+        name="adjusted-perplexity",
+        title="Test perplexity with unknown words charged: one scale for all V",
+        caption="Each unknown word also pays for saying which of the words outside the vocabulary "
+        "it is, all alike (Ueberla 1994), so that all vocabularies predict the same text.",
+        y=Axis("test perplexity, unknown words charged", log=True),
     )
 
 
