@@ -1,0 +1,44 @@
+"""What the documentation shows works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+_BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+def _cases() -> list[ParameterSet]:
+    cases = []
+    for page in PAGES:
+        blocks = _BLOCK.findall(page.read_text(encoding="utf-8"))
+        commands = any(language == "sh" for language, _ in blocks)
+        marks = [pytest.mark.slow] if commands else []
+        name = str(page.relative_to(ROOT / "docs"))
+        if blocks:
+            cases.append(pytest.param(blocks, id=name, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize("blocks", _cases())
+def test_snippets_and_commands_run_in_order(
+    blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "SOFTMAX_BENCH": str(ROOT),  # the checkout
+    }
+    for language, text in blocks:
+        if language == "python":
+            exec(compile(text, "page", "exec"), names)  # noqa: S102
+        else:
+            subprocess.run(["bash", "-euc", text], check=True, env=environment)
