@@ -8,6 +8,7 @@ In a test, ``check_output_layer(MyLayer)`` is all; with options of its own, it i
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -75,6 +76,8 @@ def _check_description(layer: OutputLayer) -> None:
             assert said, (
                 f"the class attribute {name} must be set ({kind.__name__}): see OutputLayer"
             )
+    for knob in layer.knobs:
+        assert knob in inspect.signature(type(layer)).parameters, f"knob {knob!r} is no option"
     ways = ("by construction", "by training", "no")
     assert layer.normalised in ways, f"normalised must be one of {', '.join(ways)}"
     claim = layer.unnormalized_target_log_prob(_hidden(layer, 1), torch.zeros(1, dtype=torch.int64))

@@ -20,6 +20,7 @@ from softmax_bench.cli.plan import plan
 from softmax_bench.cli.report import report
 from softmax_bench.cli.run import run
 from softmax_bench.cli.time_layers import time_layers
+from softmax_bench.cli.tune import tune
 from softmax_bench.errors import SoftmaxBenchError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(plan)
+app.command()(tune)
 app.command("time")(time_layers)
 app.command()(fidelity)
 app.command()(report)

@@ -6,11 +6,17 @@ installed package with an entry point (see :mod:`softmax_bench.layers.origin`): 
 command line and reports pick it up by themselves.
 """
 
-from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.base import CommonOptions, Cost, Knob, OutputLayer
 from softmax_bench.layers.full import FullSoftmax
 from softmax_bench.layers.hierarchical import HierarchicalSoftmax
 from softmax_bench.layers.nce import NCE
-from softmax_bench.layers.registry import create_layer, layer_names, parse_spec, split_specs
+from softmax_bench.layers.registry import (
+    add_options,
+    create_layer,
+    layer_names,
+    parse_spec,
+    split_specs,
+)
 from softmax_bench.layers.sampled import SampledSoftmax
 
 __all__ = [
@@ -19,8 +25,10 @@ __all__ = [
     "Cost",
     "FullSoftmax",
     "HierarchicalSoftmax",
+    "Knob",
     "OutputLayer",
     "SampledSoftmax",
+    "add_options",
     "create_layer",
     "layer_names",
     "parse_spec",

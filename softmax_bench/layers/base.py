@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
 
 import numpy as np
@@ -63,6 +64,16 @@ class Cost:
     """Rows of the parameters that the step reads and updates."""
 
 
+@dataclass(frozen=True)
+class Knob:
+    """The range in which to tune an option that changes how well a layer learns, not its cost."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether ratios matter rather than differences."""
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -112,6 +123,8 @@ class OutputLayer(nn.Module, ABC):
     """Whether the training objective is the likelihood of the model itself, not an estimate."""
     normalised: ClassVar[Normalised]
     """What makes the probability of a class known without a sum over all classes."""
+    knobs: ClassVar[Mapping[str, Knob]] = MappingProxyType({})
+    """Options of the layer that ``softmax-bench tune`` looks for, beside the learning rate."""
     needs_sorted_ids: ClassVar[bool] = False
     """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
     traceable: ClassVar[bool] = False

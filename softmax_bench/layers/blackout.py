@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.sampled import SampledSoftmax
 from softmax_bench.ops import subset_scores
 
@@ -33,6 +34,7 @@ class BlackOut(SampledSoftmax):
     scores = "N x k, one sample for all tokens"
     source = "Ji et al. 2016"
     good_for = "large V; the negatives push harder than in sampled softmax"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     def __init__(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.proposals import BlockSums, ProposalSoftmax
 
 
@@ -34,6 +35,7 @@ class KernelSampledSoftmax(ProposalSoftmax):
     source = "Blanc & Rendle 2018"
     good_for = "few samples where classes far from frequent ones matter; drawing is slow"
     step_flops = "6 N (k + 1) H + 2 N (sqrt(V) D^2 + k sqrt(V) D)"
+    knobs = MappingProxyType({"alpha": Knob(1.0, 1000.0, log=True)})
 
     projection: Tensor
     _sums: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import ClassVar, Unpack
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, Normalised, log_unigram
+from softmax_bench.layers.base import CommonOptions, Cost, Knob, Normalised, log_unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import Sample, SharedSampler
 from softmax_bench.noise import make_noise
@@ -47,6 +48,7 @@ class NCE(LinearOutputLayer):
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
     good_for = "large V, where scores without a normaliser are wanted afterwards"
     step_flops = "6 N (num_samples + 1) H"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
     exact = False
     normalised: ClassVar[Normalised] = "by training"
     touches_all_rows = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.nce import NCE
 
 
@@ -30,6 +31,7 @@ class NegativeSampling(NCE):
     scores = "N x k, one sample for all tokens or one each"
     source = "Mikolov et al. 2013"
     good_for = "word vectors, not probabilities"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
     normalised = "no"
 
     def __init__(

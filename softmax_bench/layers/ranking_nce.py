@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.sampled import SampledSoftmax
 from softmax_bench.ops import subset_cross_entropy, subset_scores
 
@@ -30,6 +31,7 @@ class RankingNCE(SampledSoftmax):
     scores = "N x k, one sample for all tokens"
     source = "Jozefowicz et al. 2016; van den Oord et al. 2018; Ma & Collins 2018"
     good_for = "large V; consistent at any number of samples"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     def __init__(
         self,

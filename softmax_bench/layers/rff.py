@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.proposals import BlockSums, ProposalSoftmax
 
 _LEAST = 1e-4
@@ -37,6 +38,7 @@ class RandomFourierSoftmax(ProposalSoftmax):
     source = "Rawat et al. 2019"
     good_for = "rows and hidden states of even length; drawing is slow"
     step_flops = "6 N (k + 1) H + 4 N D (H + sqrt(V) (1 + k))"
+    knobs = MappingProxyType({"nu": Knob(0.5, 8.0, log=True)})
 
     frequencies: Tensor
     _sums: Tensor

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Unpack
 
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.base import CommonOptions, Cost, Knob
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.ops import linear_cross_entropy, linear_nll
 
@@ -29,6 +30,7 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
     source = "Devlin et al. 2014; Andreas & Klein 2015"
     good_for = "scores that are used without a normaliser afterwards"
     step_flops = "6 N V H"
+    knobs = MappingProxyType({"penalty": Knob(1e-3, 1.0, log=True)})
     exact = False
     normalised = "by training"
     touches_all_rows = True

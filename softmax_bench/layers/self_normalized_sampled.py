@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Unpack
 
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.sampled import SampledSoftmax
 from softmax_bench.layers.self_normalized import check_penalty
 
@@ -26,6 +27,7 @@ class SelfNormalizedSampledSoftmax(SampledSoftmax):
     scores = "N x S, one sample for all tokens"
     source = "Andreas & Klein 2015, with the sample of Bengio & Senecal 2003"
     good_for = "the same at large V"
+    knobs = MappingProxyType({"penalty": Knob(1e-3, 1.0, log=True)})
     normalised = "by training"
 
     def __init__(

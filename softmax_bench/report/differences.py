@@ -9,7 +9,7 @@ import pandas as pd
 from softmax_bench.report.tables import best_trials, configuration_fields, latest_speed
 from softmax_bench.study.frames import Results
 
-_VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "seed"}
+_VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "tuned", "seed"}
 """What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""
 _MACHINE = ("processor", "cores", "accelerator", "driver", "blas", "variables")
 

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 KEY = ["vocab_size", "layer"]
 _WIDE = 0.05
 """Half an interval of a step time, relative, beyond which a reader is told."""
+TUNED = ["learning_rate", "tuned"]
+"""What each layer may have of its own, found by tuning."""
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
 _MEMORY = (
     "activations", "gradients", "expected_gradients", "optimizer", "expected_optimizer"
 )  # fmt: skip
 _VARIED = {
-    "train": {*KEY, "corpus_sha256", "learning_rate", "max_tokens", "seed"},
+    "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed"},
     "speed": {*KEY, "seed"},
 }
 """What may differ between rows that are set side by side."""
@@ -40,6 +42,7 @@ COLUMNS = {
     "log_z_mean": "mean log Z",
     "log_z_sd": "sd log Z",
     "learning_rate": "learning rate",
+    "tuned": "tuned",
     "train_seconds": "training s",
     "step_ms": "step ms",
     "speedup": "x full",
@@ -120,14 +123,12 @@ def best_trials(results: Results) -> pd.DataFrame:
     if train.empty:
         return train
     full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
-    rates = full.groupby([*KEY, "learning_rate"], as_index=False).agg(
+    rates = full.groupby([*KEY, *TUNED], as_index=False).agg(
         seeds=("seed", "nunique"), valid=("valid_perplexity", "mean")
     )
     rates = rates.sort_values(["seeds", "valid"], ascending=[False, True])
-    best = rates.drop_duplicates(KEY)[[*KEY, "learning_rate"]]
-    return full.merge(best, on=[*KEY, "learning_rate"]).sort_values(
-        [*KEY, "seed"], ignore_index=True
-    )
+    best = rates.drop_duplicates(KEY)[[*KEY, *TUNED]]
+    return full.merge(best, on=[*KEY, *TUNED]).sort_values([*KEY, "seed"], ignore_index=True)
 
 
 def references(results: Results) -> pd.DataFrame:
@@ -214,7 +215,9 @@ def _quality(results: Results) -> pd.DataFrame:
     groups = best.groupby(KEY)
     table = groups[list(measured.values())].mean()
     table.columns = pd.Index(list(measured))
-    table[["corpus", "learning_rate"]] = groups[["corpus", "learning_rate"]].first()
+    table[["corpus", *TUNED]] = groups[["corpus", *TUNED]].first()
+    if not table["tuned"].any():
+        table = table.drop(columns="tuned")
     table["seeds"] = groups.size()
     # Student's interval of the mean over seeds; one seed has none.
     spread = groups["test_perplexity"].sem()

@@ -12,6 +12,7 @@ from softmax_bench.study.record import TrainRecord
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText
 from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.tuning import search
 
 NGRAM_ORDER = 5
 """As in the literature."""
@@ -88,34 +89,30 @@ def _best_rate_steps(
     done: Done,
     failed: Failed,
 ) -> Iterator[Step]:
-    """Try the learning rates on a short budget; the best of them gets every budget and seed."""
-    rates = study.learning_rates
-    best, waiting, title = rates[0], None, f"{layer} {_place(study, text)}"
-    if len(study.encoders) > 1:
-        title += f" {encoder}"
-    if len(rates) > 1:
-        tuning = {
-            rate: train_trial(study, text, encoder, layer, rate, study.tune_tokens, study.seeds[0])
-            for rate in rates
-        }
-        for rate, trial in tuning.items():
-            state = state_of(trial_id(trial), done, failed)
-            yield _train_step(f"tuning {title} lr={rate:g}", study, text, trial, state)
-            if state is State.DUE:
+    """Tune the layer on a short budget; the best of what was tried gets every budget and seed."""
+    rate, tuned, waiting = study.learning_rates[0], "", None
+    title = _title(study, text, encoder, layer)
+    if is_tuned(study):
+        tried: list[TrainTrial] = []
+        for step, trial in _tuning_steps(study, text, encoder, layer, done, failed):
+            yield step
+            tried.append(trial)
+            if step.state is State.DUE:
                 waiting = State.WAITING
         found = {
-            rate: record.result.valid.perplexity
-            for rate, trial in tuning.items()
+            trial: record.result.valid.nats
+            for trial in tried
             if isinstance(record := done.get(trial_id(trial)), TrainRecord)
         }
         if found:
-            best = min(found, key=lambda rate: found[rate])
+            best = min(found, key=lambda trial: found[trial])
+            rate, tuned = best.learning_rate, best.tuned
         elif waiting is None:
             waiting = State.HOPELESS
     for tokens in study.max_tokens:
         for seed in study.seeds:
-            trial = train_trial(study, text, encoder, layer, best, tokens, seed)
-            rate_title = f"lr={best:g}" if waiting is None else f"lr=best of {len(rates)}"
+            trial = train_trial(study, text, encoder, layer, rate, tokens, seed, tuned)
+            rate_title = f"lr={rate:g}" if waiting is None else "lr=the best"
             seed_title = f" seed={seed}" if len(study.seeds) > 1 else ""
             size_title = f" {tokens:,} tokens" if len(study.max_tokens) > 1 else ""
             yield _train_step(
@@ -127,6 +124,47 @@ def _best_rate_steps(
             )
 
 
+def plan_tuning(study: Study, texts: Sequence[KnownText]) -> Plan:
+    """The steps of a study that find how each layer is best trained, and no others."""
+
+    def steps(done: Done, failed: Failed) -> list[Step]:
+        return [
+            step
+            for text in texts
+            for encoder in study.encoders
+            for layer in study.layers
+            for step, _ in _tuning_steps(study, text, encoder, layer, done, failed)
+        ]
+
+    return steps
+
+
+def is_tuned(study: Study) -> bool:
+    """Whether each layer looks for its own learning rate."""
+    return study.tuning_trials > 0 or len(study.learning_rates) > 1
+
+
+def _tuning_steps(
+    study: Study, text: KnownText, encoder: str, layer: str, done: Done, failed: Failed
+) -> Iterator[tuple[Step, TrainTrial]]:
+    """All of a grid of learning rates, or a search up to the next trial that it wants."""
+    title = f"tuning {_title(study, text, encoder, layer)}"
+
+    def make(rate: float, tuned: str = "") -> TrainTrial:
+        return train_trial(
+            study, text, encoder, layer, rate, study.tune_tokens, study.seeds[0], tuned
+        )
+
+    if study.tuning_trials:
+        trials = search(study, layer, make, done, failed)
+    else:
+        grid = [make(rate) for rate in study.learning_rates]
+        trials = ((trial, state_of(trial_id(trial), done, failed)) for trial in grid)
+    for trial, state in trials:
+        what = f"lr={trial.learning_rate:g}" + (f", {trial.tuned}" if trial.tuned else "")
+        yield _train_step(f"{title} {what}", study, text, trial, state), trial
+
+
 def train_trial(
     study: Study,
     text: KnownText,
@@ -135,6 +173,7 @@ def train_trial(
     rate: float,
     tokens: int,
     seed: int,
+    tuned: str = "",
 ) -> TrainTrial:
     """One model to train."""
     return TrainTrial(
@@ -150,6 +189,7 @@ def train_trial(
         tied=study.tied,
         optimizer=study.optimizer,
         learning_rate=rate,
+        tuned=tuned,
         clip_norm=study.clip_norm,
         batch_size=study.batch_size,
         bptt=study.bptt,
@@ -193,6 +233,11 @@ def _timing_steps(
             for layer in study.layers
         ]
         yield from time_steps(group, study.time_budget, _limits(study), done, failed)
+
+
+def _title(study: Study, text: KnownText, encoder: str, layer: str) -> str:
+    title = f"{layer} {_place(study, text)}"
+    return f"{title} {encoder}" if len(study.encoders) > 1 else title
 
 
 def _place(study: Study, text: KnownText) -> str:

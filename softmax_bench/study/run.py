@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.layers import create_layer, parse_spec
+from softmax_bench.layers import add_options, create_layer, parse_spec
 from softmax_bench.lm import (
     Checkpoint,
     LanguageModel,
@@ -140,7 +140,8 @@ def train_model(
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
-    layer = create_layer(trial.layer, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
+    spec = add_options(trial.layer, trial.tuned)
+    layer = create_layer(spec, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
     model = LanguageModel(
         layer,
         encoder=trial.encoder,

@@ -29,6 +29,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Of several, each layer gets the one that it does best with, on ``tune_tokens``, at each
     corpus, vocabulary size and encoder, with the first seed."""
     tune_tokens: Count = 100_000
+    tuning_trials: From0 = 0
+    """Above 0, ``learning_rates`` are the ends of a range (one rate: of a factor of ten around it)
+    in which Optuna looks, with so many trials of ``tune_tokens`` for each layer, for the rate and
+    for the layer's own knobs."""
 
     hidden_size: Count = 128
     embedding_size: Count | None = None

@@ -30,6 +30,8 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tied: bool
     optimizer: str
     learning_rate: float
+    tuned: str = ""
+    """Options of the layer that tuning found, as a specification has them: ``"power=0.4"``."""
     clip_norm: float
     batch_size: int
     bptt: int

@@ -1,0 +1,67 @@
+"""``softmax-bench tune``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from softmax_bench.cli.output import make_console, run_plan
+from softmax_bench.cli.study_options import (
+    CorpusOption,
+    DataDir,
+    LayersOption,
+    RatesOption,
+    SetOption,
+    StudyName,
+    StudyOut,
+    VocabSizesOption,
+    read_study,
+    read_texts,
+    store_of,
+)
+
+
+def tune(
+    study: StudyName = "quick",
+    trials: Annotated[int, typer.Option(min=1, help="For each layer.")] = 12,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Budget of each trial; the study's by default.")
+    ] = None,
+    corpus: CorpusOption = None,
+    vocab_sizes: VocabSizesOption = None,
+    layers: LayersOption = None,
+    learning_rates: RatesOption = None,
+    settings: SetOption = None,
+    data_dir: DataDir = None,
+    out: StudyOut = None,
+) -> None:
+    """Find each layer's learning rate and knobs with Optuna, under an equal budget for all.
+
+    Of several learning rates the ends are those of the range; of one, a factor of ten around it.
+    The trials are kept: 'run' with '--set tuning_trials=N' goes on with the best of them.
+    """
+    changes = [f"tuning_trials={trials}"]
+    if tokens is not None:
+        changes.append(f"tune_tokens={tokens}")
+    chosen = read_study(
+        study,
+        corpus=corpus,
+        vocab_sizes=vocab_sizes,
+        layers=layers,
+        learning_rates=learning_rates,
+        max_tokens=None,
+        settings=[*(settings or []), *changes],
+    )
+    from softmax_bench.report.tuning import print_tuning, tuning_table
+    from softmax_bench.study.frames import load_results
+    from softmax_bench.study.grid import plan_tuning
+
+    console, store = make_console(), store_of(study, out)
+    run_plan(
+        plan_tuning(chosen, read_texts(chosen, data_dir, console)),
+        store,
+        console,
+        workers=chosen.workers,
+        show=lambda: print_tuning(tuning_table(load_results(store)), console),
+    )
