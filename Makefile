@@ -4,8 +4,10 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN = .venv/bin
+# Workers of one thread each: the tests are small, and two of them are faster than one of two threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --benchmark-disable
 
-.PHONY: demo test benchmark clean
+.PHONY: demo test test-slow docs benchmark clean
 
 demo: .venv/installed
 	$(BIN)/softmax-bench run --out runs/demo
@@ -15,7 +17,15 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/installed
+	$(PYTEST) -m slow
+
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	PATH="$(BIN):$$PATH" $(BIN)/sphinx-build -q -W --keep-going docs build/site
+	@echo "Pages: build/site/index.html"
 
 benchmark: .venv/installed
 	$(BIN)/pytest --benchmark-only
