@@ -131,6 +131,8 @@ def test_advice(
     [
         (["run", "--layers", "ful"], "--layers: unknown layer 'ful': did you mean 'full'"),
         (["run", "--set", "hidden_size=0"], "--set hidden_size: hidden_size 0: expected int >= 1"),
+        (["run", "--hidden", "h.npy"], "--hidden and --targets go together"),
+        (["run", "--hidden", "h.npy", "--targets", "t.npy"], "cannot read"),
         (["advise"], "say how many classes there are"),
         (["advise", "--vocab", "9", "--need", "speed"], "unknown need 'speed'; there are"),
         (["advise", "--vocab", "9", "--max-memory", "much"], "write it as 4GB"),

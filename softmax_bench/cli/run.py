@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,16 @@ def run(
     learning_rates: RatesOption = None,
     max_tokens: TokensOption = None,
     settings: SetOption = None,
+    hidden: Annotated[
+        Path | None,
+        typer.Option(
+            help="Hidden states of a model of your own, an array (.npy) of shape (M, H), in place "
+            "of a text."
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="Their classes, an array (.npy) of shape (M,).")
+    ] = None,
     data_dir: DataDir = None,
     out: StudyOut = None,
     again: Annotated[bool, typer.Option("--again", help="Run also what is done already.")] = False,
@@ -55,10 +66,31 @@ def run(
         max_tokens=max_tokens,
         settings=settings,
     )
-    from softmax_bench.study.grid import plan_study
+    from softmax_bench.study.grid import plan_given, plan_study
+    from softmax_bench.study.texts import know_given
 
-    console, store = make_console(), store_of(study, out)
-    texts = read_texts(chosen, data_dir, console)
+    console = make_console()
+    if hidden is not None or targets is not None:
+        sizes = None if vocab_sizes is None else chosen.vocab_sizes
+        chosen, given = know_given(chosen, hidden, targets, sizes)
+        console.print(
+            f"{given.name}: V={given.vocab_size:,}, H={chosen.hidden_size}; examples: train "
+            f"{given.train_tokens:,}, valid {given.valid_tokens:,}, test {given.test_tokens:,}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        run_plan(
+            plan_given(chosen, given),
+            Path("runs/given") if out is None else out,
+            console,
+            workers=chosen.workers,
+            again=again,
+            retry_failed=retry_failed,
+            tensorboard=tensorboard,
+        )
+        return
+    store, texts = store_of(study, out), read_texts(chosen, data_dir, console)
     run_plan(
         plan_study(chosen, texts),
         store,

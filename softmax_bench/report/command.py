@@ -10,6 +10,7 @@ import pandas as pd
 from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
 from softmax_bench.study.study import Study
+from softmax_bench.study.trial import GIVEN
 
 _TRAINING = (
     "hidden_size", "embedding_size", "num_layers", "dropout", "tied", "optimizer", "clip_norm",
@@ -38,18 +39,25 @@ def commands(results: Results) -> list[str]:
 def _run(results: Results, train: pd.DataFrame) -> str:
     """The study "quick" with everything set that is otherwise here."""
     first = best_trials(results).iloc[0]
-    words = ["softmax-bench", "run", "--corpus", str(first["corpus"]), *_what(train)]
+    words = ["softmax-bench", "run"]
+    given = first["encoder"] == GIVEN
+    if given:
+        hidden, targets = str(first["corpus"]).split(",", 1)
+        words += ["--hidden", hidden, "--targets", targets]
+    else:
+        words += ["--corpus", str(first["corpus"])]
+    words += _what(train)
     words += ["--learning-rates", _listed(train["learning_rate"])]
     budgets = sorted(train["max_tokens"].unique())
     words += ["--max-tokens", str(budgets[-1])]
-    settings = {
-        "encoders": first["encoder"],
-        "seeds": _listed(train["seed"]),
-        "threads": first["threads"],
-    }
+    settings = {"seeds": _listed(train["seed"]), "threads": first["threads"]}
+    if given:
+        first = first.drop(["hidden_size", "embedding_size"])
+    else:
+        settings = {"encoders": first["encoder"], **settings}
     if len(budgets) > 1:
         settings["tune_tokens"] = budgets[0]
-    if first["embedding_size"] == first["hidden_size"]:
+    if not given and first["embedding_size"] == first["hidden_size"]:
         first = first.drop("embedding_size")
     usual = Study()
     settings |= {

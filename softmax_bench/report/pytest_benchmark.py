@@ -93,6 +93,7 @@ def _row(path: Path, started: str, benchmark: _Benchmark) -> dict[str, Any]:
     return {
         "id": benchmark.fullname,
         "started": started,
+        "corpus_sha256": None,
         **info,
         "seconds": benchmark.stats.median,
         "low": np.nan,

@@ -38,6 +38,8 @@ COLUMNS = {
     "test_high": "to",
     "adjusted_perplexity": "ppl, unknown charged",
     "excess": "ppl / true ppl",
+    "top1": "top 1",
+    "top10": "top 10",
     "unnormalized_perplexity": "unnormalised ppl",
     "log_z_mean": "mean log Z",
     "log_z_sd": "sd log Z",
@@ -208,6 +210,8 @@ def _quality(results: Results) -> pd.DataFrame:
         "unnormalized_perplexity": "test_unnormalized_perplexity",
         "log_z_mean": "test_log_z_mean",
         "log_z_sd": "test_log_z_sd",
+        "top1": "test_top1",
+        "top10": "test_top10",
         "train_tokens": "train_tokens",
         "train_seconds": "train_seconds",
     }
@@ -355,6 +359,8 @@ def cell_text(column: str, value: Any) -> str:
         return f"{int(value):,}"
     if column == "learning_rate":
         return f"{value:g}"
+    if column in ("top1", "top10"):
+        return f"{value:.1%}"
     if column == "of_possible":
         return f"{value:.0%}"
     if column in ("excess", "log_z_mean", "log_z_sd"):
@@ -375,6 +381,7 @@ _NARROW = {
     "layer": "layer",
     "test_perplexity": "test ppl",
     "excess": "x true ppl",
+    "top1": "top 1",
     "train_seconds": "train s",
     "step_ms": "step ms",
     "speedup": "x full",

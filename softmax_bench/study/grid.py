@@ -57,6 +57,19 @@ def plan_study(study: Study, texts: Sequence[KnownText]) -> Plan:
     return steps
 
 
+def plan_given(study: Study, text: KnownText) -> Plan:
+    """The steps of a study of given hidden states: training, then timing with their counts."""
+
+    def steps(done: Done, failed: Failed) -> list[Step]:
+        timing = _speed_trials(study, text.vocab_size, text.sha256) if study.time_budget else []
+        return [
+            *_train_steps(study, [text], done, failed),
+            *time_steps(timing, study.time_budget, _limits(study), done, failed, text.source),
+        ]
+
+    return steps
+
+
 def _ngram_step(study: Study, text: KnownText, done: Done, failed: Failed) -> Step:
     """The reference that needs no training."""
     trial = NgramTrial(
@@ -217,22 +230,28 @@ def _timing_steps(
     if not study.time_budget:
         return
     for size in dict.fromkeys(text.vocab_size for text in texts):
-        group = [
-            SpeedTrial(
-                layer=layer,
-                vocab_size=size,
-                hidden_size=study.hidden_size,
-                num_tokens=study.batch_size * study.bptt,
-                optimizer=study.optimizer,
-                clip_norm=study.clip_norm,
-                seed=study.seeds[0],
-                threads=study.threads or usable_cores(),
-                device=study.device,
-                dtype="float32",
-            )
-            for layer in study.layers
-        ]
+        group = _speed_trials(study, size)
         yield from time_steps(group, study.time_budget, _limits(study), done, failed)
+
+
+def _speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> list[SpeedTrial]:
+    """The layers to time against each other at one vocabulary size."""
+    return [
+        SpeedTrial(
+            layer=layer,
+            vocab_size=vocab_size,
+            hidden_size=study.hidden_size,
+            num_tokens=study.batch_size * study.bptt,
+            optimizer=study.optimizer,
+            clip_norm=study.clip_norm,
+            seed=study.seeds[0],
+            threads=study.threads or usable_cores(),
+            device=study.device,
+            dtype="float32",
+            corpus_sha256=sha256,
+        )
+        for layer in study.layers
+    ]
 
 
 def _title(study: Study, text: KnownText, encoder: str, layer: str) -> str:

@@ -33,6 +33,8 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     """Of the synthetic language."""
     data_dir: str | None = None
     """Folder of corpora."""
+    targets: str | None = None
+    """File of the targets where ``spec`` is the file of given hidden states."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class SpeedJob(_Job, frozen=True, kw_only=True, tag="speed"):
 
     trials: tuple[SpeedTrial, ...]
     budget_seconds: float
+    text: Text | None = None
+    """Given examples, whose class counts the layers are made for."""
 
 
 class FidelityJob(_Job, frozen=True, kw_only=True, tag="fidelity"):

@@ -74,7 +74,12 @@ def plan_timing(
 
 
 def time_steps(
-    trials: Sequence[SpeedTrial], budget_seconds: float, limits: Limits, done: Done, failed: Failed
+    trials: Sequence[SpeedTrial],
+    budget_seconds: float,
+    limits: Limits,
+    done: Done,
+    failed: Failed,
+    text: Text | None = None,
 ) -> Iterator[Step]:
     """Time layers against each other, those apart that have failed.
 
@@ -86,7 +91,9 @@ def time_steps(
         what = trials[0].layer if len(trials) == 1 else f"{len(trials)} layers"
         return Step(
             title=f"timing {what} V={trials[0].vocab_size:,}",
-            job=SpeedJob(trials=tuple(trials), budget_seconds=budget_seconds, limits=limits),
+            job=SpeedJob(
+                trials=tuple(trials), budget_seconds=budget_seconds, limits=limits, text=text
+            ),
             state=state,
         )
 

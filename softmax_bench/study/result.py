@@ -33,6 +33,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Perplexity of the source itself, known for the synthetic language."""
     adjusted_perplexity: float | None = None
     """The same with ``<unk>`` charged for the types it stands for: comparable across V."""
+    top1: float | None = None
+    """Share of examples whose class is the most probable; known where hidden states are given."""
+    top10: float | None = None
+    """Share of those whose class is among the ten most probable."""
     bands: list[FrequencyBand] | None = None
     block_nats: list[float] | None = None
     """Sums over equal stretches of the text: two models are compared stretch by stretch."""

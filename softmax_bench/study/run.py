@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from softmax_bench.corpora import Corpus
@@ -36,6 +37,7 @@ from softmax_bench.measure import (
     Machine,
     Phases,
     describe_environment,
+    draw_targets,
     interleave,
     measure_machine,
     watch_machine,
@@ -222,6 +224,7 @@ def speed_trials(
     trials: Sequence[SpeedTrial],
     *,
     budget_seconds: float,
+    class_counts: npt.NDArray[np.int64] | None = None,
     on_round: Callable[[float], None] = lambda share: None,
     on_turn: Callable[[SpeedTrial], None] = lambda trial: None,
 ) -> list[SpeedRecord]:
@@ -230,6 +233,7 @@ def speed_trials(
     Args:
         trials: What to time together: one vocabulary size, as a rule.
         budget_seconds: For all together.
+        class_counts: That layers are made for and targets are drawn by; Zipf's law by default.
         on_round: Told after each round which share of the budget is spent.
         on_turn: Told, outside of what is timed, whose turn begins.
     """
@@ -239,7 +243,7 @@ def speed_trials(
     steps: dict[str, LayerStep] = {}
     for trial in trials:
         on_turn(trial)
-        steps[trial_id(trial)] = _layer_step(trial)
+        steps[trial_id(trial)] = _layer_step(trial, class_counts)
 
     def taking_turns(
         candidates: Sequence[Callable[[], Phases]],
@@ -282,13 +286,16 @@ def speed_trials(
     return records
 
 
-def _layer_step(trial: SpeedTrial) -> LayerStep:
+def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -> LayerStep:
     torch.manual_seed(trial.seed)
+    target = None
+    if class_counts is not None:
+        target = draw_targets(trial.num_tokens, class_counts, trial.seed)
     layer = create_layer(
         trial.layer,
         trial.hidden_size,
         trial.vocab_size,
-        zipf_counts(trial.vocab_size),
+        zipf_counts(trial.vocab_size) if class_counts is None else class_counts,
         device=trial.device,
         dtype=getattr(torch, trial.dtype),
     )
@@ -299,6 +306,7 @@ def _layer_step(trial: SpeedTrial) -> LayerStep:
         optimizer=trial.optimizer,
         clip_norm=trial.clip_norm,
         seed=trial.seed,
+        target=target,
     )
 
 

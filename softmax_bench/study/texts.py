@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from softmax_bench.corpora import Corpus, load_corpus
+from softmax_bench.corpora.states import States, load_states
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study.job import Text
+from softmax_bench.study.study import Study
+from softmax_bench.study.trial import GIVEN
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,78 @@ def know_text(source: Text) -> KnownText:
         valid_tokens=len(corpus.valid),
         test_tokens=len(corpus.test),
         unknown_share=corpus.unknown_tokens("test") / len(corpus.test),
+    )
+
+
+def know_given(
+    study: Study,
+    hidden: Path | None,
+    targets: Path | None,
+    vocab_sizes: Sequence[int | str] | None,
+) -> tuple[Study, KnownText]:
+    """Check given hidden states; what planning needs to know of them, and the study for them.
+
+    Args:
+        study: Its corpora, vocabulary sizes, encoders and hidden size give way.
+        hidden: File of the hidden states.
+        targets: File of their classes.
+        vocab_sizes: The number of classes, if it is not that of the greatest id.
+
+    Raises:
+        SoftmaxBenchError: An array is not there or does not fit, or the study asks for what given
+            states cannot have.
+    """
+    if hidden is None or targets is None:
+        raise SoftmaxBenchError("--hidden and --targets go together: states and their classes")
+    if study.tied:
+        raise SoftmaxBenchError("given hidden states have no embedding to tie: leave out tied")
+    if vocab_sizes is not None and (len(vocab_sizes) > 1 or isinstance(vocab_sizes[0], str)):
+        raise SoftmaxBenchError("given hidden states have one number of classes: name one")
+    source = Text(
+        spec=str(hidden.absolute()),
+        targets=str(targets.absolute()),
+        vocab_size=None if vocab_sizes is None else int(vocab_sizes[0]),
+        seed=0,
+    )
+    states = _map_states(source, check=True)
+    known = KnownText(
+        source=source,
+        name=states.name,
+        sha256=states.sha256,
+        vocab_size=states.vocab_size,
+        train_tokens=len(states.split("train")),
+        valid_tokens=len(states.split("valid")),
+        test_tokens=len(states.split("test")),
+        unknown_share=0.0,
+    )
+    changed = msgspec.structs.replace(
+        study,
+        corpora=(states.name,),
+        encoders=(GIVEN,),
+        hidden_size=states.hidden.shape[1],
+        embedding_size=None,
+    )
+    return changed, known
+
+
+def load_given(source: Text, sha256: str) -> States:
+    """Map the hidden states that a trial names.
+
+    Raises:
+        SoftmaxBenchError: They have changed since the trial was planned.
+    """
+    states = _map_states(source, check=False)
+    if states.sha256 != sha256:
+        raise SoftmaxBenchError(
+            f"{source.spec} is not what it was when the study began: leave arrays as they are "
+            "while a study runs, or give the command again to study the new one"
+        )
+    return states
+
+
+def _map_states(source: Text, *, check: bool) -> States:
+    return load_states(
+        Path(source.spec), Path(source.targets or ""), source.vocab_size, check=check
     )
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 
+GIVEN = "given"
+"""What a trial has for an encoder where the hidden states are somebody's own."""
+
 
 class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One language model to train: everything that decides the outcome, and nothing else."""
@@ -58,6 +61,9 @@ class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     threads: int
     device: str
     dtype: str
+    corpus_sha256: str | None = None
+    """Of the examples that targets are drawn by and class counts are of, where they are given;
+    None for Zipf's law."""
 
 
 class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -91,11 +91,11 @@ def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
 
 def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
     from softmax_bench.lm import Progress as Point
+    from softmax_bench.study.given import train_on_states
     from softmax_bench.study.run import train_trial
-    from softmax_bench.study.texts import load_text
+    from softmax_bench.study.texts import load_given, load_text
 
     trial = job.trial
-    corpus = load_text(job.text, trial.corpus_sha256)
     tokens, told = 0, 0.0
 
     def on_step(predicted: int) -> None:
@@ -114,6 +114,12 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
             )
         )
 
+    if job.text.targets is not None:
+        states = load_given(job.text, trial.corpus_sha256)
+        record = train_on_states(trial, states, on_step=on_step, on_evaluation=on_evaluation)
+        write_record(store, record)
+        return
+    corpus = load_text(job.text, trial.corpus_sha256)
     checkpoint = checkpoint_path(store, trial_id(trial))
     record = train_trial(
         trial,
@@ -136,9 +142,13 @@ def _count(job: NgramJob, store: Path) -> None:
 
 def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
     from softmax_bench.study.run import speed_trials
+    from softmax_bench.study.texts import load_given
 
+    sha256 = job.trials[0].corpus_sha256
+    given = None if job.text is None or sha256 is None else load_given(job.text, sha256)
     records = speed_trials(
         job.trials,
+        class_counts=None if given is None else given.class_counts,
         budget_seconds=job.budget_seconds,
         on_round=lambda share: tell(Progress(done=share, total=1.0)),
         on_turn=lambda trial: tell(Running(trial=trial_id(trial))),

@@ -1,0 +1,34 @@
+"""Stored results as pandas frames: ``python examples/read_results.py results/ptb``.
+
+Prints the best test perplexity of each layer, the learning rates that were tried for it, and how
+long a step takes, phase by phase.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from softmax_bench import load_results
+
+
+def main() -> None:
+    """Read a folder of results and print three tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", help="a folder that softmax-bench has written")
+    results = load_results(parser.parse_args().results)
+
+    if not results.train.empty:  # one row a trained model
+        full = results.train[results.train["max_tokens"] == results.train["max_tokens"].max()]
+        best = full.loc[full.groupby("layer")["valid_perplexity"].idxmin()]
+        print(best[["layer", "learning_rate", "test_perplexity", "train_seconds"]].to_string())
+        rates = results.train.pivot_table("valid_perplexity", "layer", "learning_rate", "min")
+        print(f"\nvalidation perplexity by learning rate\n{rates.round(1).to_string()}")
+
+    if not results.speed.empty:  # one row a timed phase
+        milliseconds = results.speed.assign(ms=1e3 * results.speed["seconds"])
+        table = milliseconds.pivot_table("ms", ["vocab_size", "layer"], "phase")
+        print(f"\nmilliseconds\n{table.round(2).to_string()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Put another output layer into a torch model that you have: ``python examples/swap_layer.py``.
+
+The model is a small classifier of sequences with ``nn.Linear`` and cross-entropy at its end. Three
+things change: the layer, the loss, and the optimiser of the layer's row-sparse gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench import OutputLayer, SampledSoftmax
+
+
+class Model(nn.Module):
+    """Yours: an encoder and a Linear over the classes."""
+
+    def __init__(self, num_classes: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_classes, hidden_size)
+        self.encoder = nn.GRU(hidden_size, hidden_size, batch_first=True)
+        self.output: nn.Module = nn.Linear(hidden_size, num_classes)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """States (batch, time, hidden)."""
+        states: Tensor = self.encoder(self.embedding(ids))[0]
+        return states
+
+
+def train(model: Model, batches: list[Tensor]) -> float:
+    """As before the swap, or after it; perplexity of the last batch, exact in both."""
+    layer = model.output
+    swapped = isinstance(layer, OutputLayer)
+    sparse = list(layer.row_sparse_parameters()) if isinstance(layer, OutputLayer) else []
+    dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=0.01)]
+    if sparse:
+        optimizers.append(torch.optim.SparseAdam(sparse, lr=0.01))
+    for ids in batches[:-1]:
+        hidden, target = model.hidden(ids[:, :-1]), ids[:, 1:]
+        if swapped:
+            loss = layer(hidden, target)  # the layer is the loss
+        else:
+            loss = F.cross_entropy(layer(hidden).flatten(0, 1), target.flatten())
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    with torch.no_grad():
+        hidden, target = model.hidden(batches[-1][:, :-1]), batches[-1][:, 1:]
+        if isinstance(layer, OutputLayer):
+            return math.exp(-float(layer.target_log_prob(hidden, target).mean()))
+        return math.exp(float(F.cross_entropy(layer(hidden).flatten(0, 1), target.flatten())))
+
+
+def main() -> None:
+    """Train the model as it was, then with sampled softmax."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--classes", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=60)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    # Each class is followed by its double: something to learn.
+    starts = torch.randint(options.classes, (options.steps + 1, 16, 1))
+    batches = list((starts * 2 ** torch.arange(12)) % options.classes)
+    counts = torch.cat(batches[:-1]).flatten().bincount(minlength=options.classes)
+
+    model = Model(options.classes, 64)
+    print(f"nn.Linear and cross-entropy: perplexity {train(model, batches):.1f}")
+
+    model = Model(options.classes, 64)
+    model.output = SampledSoftmax(64, options.classes, num_samples=512, class_counts=counts)
+    print(f"sampled softmax:             perplexity {train(model, batches):.1f}")
+
+
+if __name__ == "__main__":
+    main()

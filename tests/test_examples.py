@@ -1,0 +1,44 @@
+"""The examples run, at small size, and show what they are to show."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(
+    name: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_swapping_a_layer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = run("swap_layer.py", ["--classes", "99", "--steps", "60"], monkeypatch, capsys)
+    before, after = (float(found) for found in re.findall(r"perplexity ([\d.]+)", printed))
+    assert before < 50
+    assert after < 50
+
+
+def test_reading_results(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = run("read_results.py", [str(store)], monkeypatch, capsys)
+    assert "nce(num_samples=25)" in printed
+    assert "optimizer" in printed
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"swap_layer.py", "read_results.py"}
