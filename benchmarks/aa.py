@@ -35,8 +35,8 @@ from softmax_bench.measure import (
 from softmax_bench.measure.timing import Phases
 from softmax_bench.report.verdict import ratio_interval, verdict
 
-SHARE = 30.0 / 4
-"""Seconds for a layer: ``softmax-bench time`` has 30 for its four, at each vocabulary size."""
+SHARE = 60.0 / 4
+"""Seconds for a layer: ``softmax-bench time`` has 60 for its four, at each vocabulary size."""
 TRAINING = 0.75
 """Part of them that training steps get; the rest is for evaluation and decoding."""
 SLOWER = 0.05

@@ -23,7 +23,7 @@ def time_layers(
     clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
     time_budget: Annotated[
         float, typer.Option(help="Seconds for the layers of one vocabulary size together.")
-    ] = 30.0,
+    ] = 60.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -70,7 +70,7 @@ def _product_rate(device: torch.device, dtype: torch.dtype, repetitions: int) ->
 def _best(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
     """Least seconds of some runs; few where a processor has no instructions for the type."""
     seconds: list[float] = []
-    while len(seconds) < 2 or (len(seconds) < repetitions and sum(seconds) < _LONGEST):
+    while not seconds or (len(seconds) < repetitions and sum(seconds) < _LONGEST):
         begin = moment(device)
         work()
         seconds.append(elapsed(begin, moment(device)))

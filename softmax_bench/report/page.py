@@ -167,8 +167,8 @@ def _scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
             "" if pd.isna(row.slope_low) else f"{row.slope_low:.2f} to {row.slope_high:.2f}",
             f"{row.first_slope:.2f}",
             f"{row.last_slope:.2f}",
-            _bend_text(row),
             _faster_text(row.faster_from),
+            _bend_text(row),
         ]
         for row in shown.itertuples()
     ]
