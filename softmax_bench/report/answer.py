@@ -115,12 +115,15 @@ def headline(results: Results) -> str:
         if len(fast[size].layers) > 1:
             part += f", level with {fast[size].level}"
         parts.append(part)
-    if size in good:
+    if size in good and size in fast and fast[size].layers[0] in good[size].layers[1:]:
+        best = good[size].layers[0]
+        parts.append(f"no worse than {best}, whose test perplexity of {good[size].value} is lowest")
+    elif size in good:
         name = good[size].layers[0]
         part = f"{name} predicts best (test perplexity {good[size].value})"
         if len(good[size].layers) > 1:
             part += f", level with {good[size].level}"
-        if size in fast and fast[size].layers[0] not in good[size].layers:
+        if size in fast and fast[size].layers[0] != name:
             loss = at.loc[fast[size].layers[0], "test_perplexity"]
             if pd.notna(loss):
                 change = loss / at.loc[name, "test_perplexity"] - 1

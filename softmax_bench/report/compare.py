@@ -10,8 +10,9 @@ import pandas as pd
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.intervals import Floats
+from softmax_bench.report.caveats import warnings
 from softmax_bench.report.differences import differences
-from softmax_bench.report.tables import best_trials, latest_speed, summary_table, warnings
+from softmax_bench.report.tables import best_trials, latest_speed, summary_table
 from softmax_bench.report.verdict import perplexity_interval, ratio_interval, verdict
 from softmax_bench.study.frames import Results
 

@@ -12,7 +12,9 @@ import msgspec
 import pandas as pd
 
 from softmax_bench.report.answer import headline, winners
+from softmax_bench.report.caveats import warnings
 from softmax_bench.report.command import commands
+from softmax_bench.report.method import method
 from softmax_bench.report.plots import Chart, chart_frame
 from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import crossing_sentences, scaling_table
@@ -25,7 +27,6 @@ from softmax_bench.report.tables import (
     configuration_fields,
     latest_speed,
     summary_table,
-    warnings,
 )
 from softmax_bench.study.frames import Results
 
@@ -72,6 +73,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
         prices=_price_rows(price_table(results)),
         crossings=crossing_sentences(scaling, sizes[0]),
         scaling=_scaling_rows(scaling),
+        method=method(results),
         commands=commands(results),
         configurations=_configurations(results),
     )

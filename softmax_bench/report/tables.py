@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KEY = ["vocab_size", "layer"]
-_WIDE = 0.05
-"""Half an interval of a step time, relative, beyond which a reader is told."""
 TUNED = ["learning_rate", "tuned"]
 """What each layer may have of its own, found by tuning."""
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
@@ -269,75 +267,6 @@ def _speed(results: Results) -> pd.DataFrame:
     full = table.loc[table["layer"] == "full"].set_index("vocab_size")["step_ms"]
     table["speedup"] = table["vocab_size"].map(full) / table["step_ms"]
     return table
-
-
-def warnings(results: Results) -> list[str]:
-    """What a reader of the table must know before believing it."""
-    found = []
-    for kind, frame in (("train", results.train), ("speed", results.speed)):
-        found += one_configuration(frame, kind)[1]
-    if not results.train.empty:
-        if results.train["learning_rate"].nunique() == 1:
-            found.append(
-                "all layers were trained with one learning rate, which suits some better than "
-                "others; with several (--learning-rates) each finds its own"
-            )
-        if results.train["seed"].nunique() == 1:
-            found.append(
-                "one seed: a few per cent of perplexity may be chance; --set seeds=0,1,2 shows how "
-                "much"
-            )
-    found += _imprecise(results)
-    found += _disturbances(results)
-    found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
-    machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
-    if len(machines) > 1:
-        found.append(f"the records come from {len(machines)} different machines")
-    commits = results.environments["git_commit"].dropna().unique()
-    if len(commits) > 1:
-        found.append(f"the records come from {len(commits)} versions of the code")
-    return found
-
-
-def _imprecise(results: Results) -> list[str]:
-    """Step times of which the budget bought too few, a sentence a vocabulary size."""
-    speed = latest_speed(results)
-    if speed.empty:
-        return []
-    steps = speed[speed["phase"] == "step"]
-    half = (steps["high"] - steps["low"]) / 2 / steps["seconds"]
-    found = []
-    for size, rows in steps[half > _WIDE].groupby("vocab_size"):
-        known = ", ".join(
-            f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
-            for place, row in zip(rows.index, rows.itertuples(), strict=True)
-        )
-        found.append(f"step times at V = {size:,} are known only roughly, {known}: a larger "
-                     "--time-budget makes them sharper")  # fmt: skip
-    return found
-
-
-def _disturbances(results: Results) -> list[str]:
-    """What else the machine did while it was timed, a sentence a vocabulary size."""
-    from softmax_bench.study.result import Disturbance
-
-    speed = latest_speed(results)
-    columns = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
-    if speed.empty or not set(columns.values()) <= set(speed.columns):
-        return []
-    found = []
-    for size, rows in speed.dropna(subset=list(columns.values())).groupby("vocab_size"):
-        worst = Disturbance(**{name: rows[column].max() for name, column in columns.items()})
-        if worst.reasons:
-            found.append(f"timing at V = {size:,} was disturbed: {', '.join(worst.reasons)}")
-    return found
-
-
-def fit_slope(sizes: np.typing.ArrayLike, seconds: np.typing.ArrayLike) -> float:
-    """Slope of log time on log V: 0 is independent of V, 1 is proportional to it."""
-    from scipy.stats import linregress
-
-    return float(linregress(np.log(sizes), np.log(seconds)).slope)
 
 
 def format_table(table: pd.DataFrame) -> pd.DataFrame:

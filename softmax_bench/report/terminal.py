@@ -9,9 +9,10 @@ from rich.text import Text
 
 from softmax_bench.report import plots
 from softmax_bench.report.answer import headline
+from softmax_bench.report.caveats import warnings
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, Stack
 from softmax_bench.report.style import family_place, number_text, printable, short
-from softmax_bench.report.tables import print_table, summary_table, warnings
+from softmax_bench.report.tables import print_table, summary_table
 from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:

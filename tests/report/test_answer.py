@@ -36,3 +36,15 @@ def test_one_layer_wins_nothing() -> None:
 def test_timings_alone() -> None:
     results = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 2.0)])
     assert headline(results) == "At V = 10, full is the fastest (1,000 ms a training step)."
+
+
+def test_the_fastest_may_be_no_worse() -> None:
+    results = frames(
+        [
+            train_record("full", 10, 100.0),
+            train_record("nce", 10, 100.5),
+            speed_record("full", 10, 1.0),
+            speed_record("nce", 10, 0.1),
+        ]
+    )
+    assert "and no worse than full, whose test perplexity of 101 is lowest" in headline(results)

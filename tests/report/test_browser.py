@@ -25,7 +25,9 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-HOSTILE = "<img src=http://127.0.0.1:9/x onerror=alert(1)></script><script>alert(2)</script>"
+HOSTILE = (
+    "<img src=http://127.0.0.1:9/x onerror=alert(1)></script><script>alert(2)</script>" + 60 * "x"
+)
 
 
 class Session:

@@ -27,6 +27,7 @@ document.getElementById("theme").addEventListener("click", () => {
 // --- charts ---
 
 const drawn = [], figures = document.querySelectorAll("figure");
+let paper = null; // width of the plots in print, where it is not the window's
 
 function build(figure) {
   const chart = data.charts.find((one) => one.name === figure.id);
@@ -37,7 +38,7 @@ function build(figure) {
   let points = [], width = 0;
 
   function draw() {
-    width = plot.clientWidth || width;
+    width = paper || plot.clientWidth || width;
     if (!width) return;
     const made = DRAW[chart.kind](chart, chart.panels[state.panel], state, width);
     points = made.points;
@@ -115,7 +116,7 @@ function build(figure) {
   controls.append(open, ...["csv", "svg", "png"].map((kind) =>
     html("button", { type: "button", "aria-label": `Download ${chart.title} as ${kind.toUpperCase()}`, click: () => save(chart, plot, kind) }, kind.toUpperCase())));
   figure.append(table);
-  new ResizeObserver(() => { if (plot.clientWidth !== width) draw(); }).observe(plot);
+  new ResizeObserver(() => { if (!paper && plot.clientWidth !== width) draw(); }).observe(plot);
   draw();
   drawn.push(draw);
 }
@@ -225,4 +226,6 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 
 for (const figure of figures) build(figure);
+addEventListener("beforeprint", () => { paper = 640; for (const draw of drawn) draw(); });
+addEventListener("afterprint", () => { paper = null; for (const draw of drawn) draw(); });
 filterRows();

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from softmax_bench.report.caveats import warnings
+from softmax_bench.report.method import method
+from softmax_bench.study.frames import frames
+from tests.records import speed_record, train_record
+
+
+def test_only_what_was_done_is_told() -> None:
+    timing = " ".join(method(frames([speed_record("full", 10, 1.0)])))
+    assert "median of 7 repetitions" in timing
+    assert "10 GFLOP/s" in timing
+    assert "erplexity" not in timing
+    training = " ".join(method(frames([train_record("full", 10, 9.0)])))
+    assert "on the same 1,000 tokens" in training
+    assert "1 seed." in training
+    assert "learning rate" not in training
+    assert "repetition" not in training
+
+
+def test_rates_and_seeds_are_told() -> None:
+    records = [
+        train_record("full", 10, 9.0 + rate + seed / 9, rate=rate, seed=seed, max_tokens=tokens)
+        for tokens, rates, seeds in ((100, (0.1, 0.2, 0.4), (0,)), (1000, (0.1,), (0, 1)))
+        for rate in rates
+        for seed in seeds
+    ]
+    told = " ".join(method(frames(records)))
+    assert "the best of 3 by validation perplexity, after 100 tokens with each" in told
+    assert "2 seeds" in told
+    assert "two seeds" in " ".join(warnings(frames(records)))
+
+
+def test_gaps_are_told() -> None:
+    records = [
+        speed_record("full", 10, 1.0), speed_record("full", 100, 1.0),
+        speed_record("nce", 100, 1.0),
+    ]  # fmt: skip
+    assert "nce was not timed at V = 10, where others were" in warnings(frames(records))
