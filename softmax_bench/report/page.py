@@ -28,6 +28,7 @@ from softmax_bench.report.tables import (
     latest_speed,
     summary_table,
 )
+from softmax_bench.report.tuning import tuning_table
 from softmax_bench.study.frames import Results
 
 _LOWEST_IS_BEST = ("test_perplexity", "excess", "train_seconds", "step_ms", "memory_mb")
@@ -71,6 +72,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
         ],
         rows=_rows(table, shown),
         prices=_price_rows(price_table(results)),
+        tuning=_tuning_rows(tuning_table(results)),
         crossings=crossing_sentences(scaling, sizes[0]),
         scaling=_scaling_rows(scaling),
         method=method(results),
@@ -189,6 +191,22 @@ def _faster_text(size: float) -> str:
     if pd.isna(size):
         return ""
     return "everywhere" if size == 0 else f"V = {float(f'{size:.2g}'):,.0f}"
+
+
+def _tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
+    return [
+        [
+            f"{row.vocab_size:,}",
+            str(row.layer),
+            f"{row.trials:,}",
+            f"{row.tokens:,}",
+            f"{row.valid_perplexity:.4g}",
+            f"{row.learning_rate:g}" + (", at an end" if row.at_end else ""),
+            f"{row.near_low:g} to {row.near_high:g}",
+            str(row.tuned or ""),
+        ]
+        for row in tuning.itertuples()
+    ]
 
 
 def _price_rows(prices: pd.DataFrame) -> list[list[str]]:

@@ -175,7 +175,9 @@ def learning_rates(results: Results) -> Chart | None:
         tried = at_size[at_size["max_tokens"] == rates.idxmax()]
         series = []
         for layer, rows in tried.groupby("layer"):
-            by_rate = rows.groupby("learning_rate")["valid_perplexity"].mean()
+            # Mean over seeds, then the best of the layer's own knobs.
+            tried_so = rows.groupby(["learning_rate", "tuned"])["valid_perplexity"].mean()
+            by_rate = tried_so.groupby("learning_rate").min()
             series.append(
                 Series(
                     name=str(layer), layer=str(layer),
