@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 
 from softmax_bench.report import plots
+from softmax_bench.report.fidelity import fidelity_table
 from softmax_bench.report.page import render_page
 from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import scaling_table
@@ -44,6 +45,7 @@ def write_report(results_folder: Path, out: Path | None = None) -> Path:
     for name, derived in (
         ("scaling", scaling_table(results)),
         ("price-table", price_table(results)),
+        ("fidelity", fidelity_table(results)),
     ):
         if not derived.empty:
             _write(out / f"{name}.csv", derived.to_csv(index=False).encode())

@@ -72,6 +72,8 @@ COLUMNS = {
     "gradient_cosine": "gradient cosine",
     "effective_samples": "effective samples",
     "gradient_samples": "of samples",
+    "learned_log_z_mean": "mean log Z, learned",
+    "learned_log_z_sd": "sd log Z, learned",
 }
 """Columns of the printed tables and their headings."""
 
@@ -191,6 +193,8 @@ def _fidelity(results: Results) -> pd.DataFrame:
         "cosine": "gradient_cosine",
         "effective_samples": "effective_samples",
         "num_samples": "gradient_samples",
+        "learned_log_z_mean": "learned_log_z_mean",
+        "learned_log_z_sd": "learned_log_z_sd",
     }
     known = [name for name in names if name in table]
     return table[[*KEY, *known]].rename(columns=names) if known else table
@@ -292,7 +296,7 @@ def cell_text(column: str, value: Any) -> str:
         return f"{value:.1%}"
     if column == "of_possible":
         return f"{value:.0%}"
-    if column in ("excess", "log_z_mean", "log_z_sd"):
+    if column in ("excess", "log_z_mean", "log_z_sd", "learned_log_z_mean", "learned_log_z_sd"):
         return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 

@@ -37,6 +37,7 @@ def test_a_store_of_fidelity_alone_has_a_page(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text()
     assert "sampled ends nearest to the full model, 0.05 nats apart" in page
     assert (tmp_path / "report" / "gradient-bias.png").exists()
+    assert "learned_log_z_sd" in (tmp_path / "report" / "fidelity.csv").read_text()
 
 
 def test_layers_of_unlike_models_are_not_set_side_by_side() -> None:
