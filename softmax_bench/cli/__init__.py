@@ -22,6 +22,7 @@ from softmax_bench.cli.run import run
 from softmax_bench.cli.time_layers import time_layers
 from softmax_bench.cli.tune import tune
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.study.store import disk_full
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,11 @@ def main() -> None:
         app()
     except SoftmaxBenchError as error:
         print(f"softmax-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        print(f"softmax-bench: no space is left ({error}); results are kept", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nsoftmax-bench: stopped; finished trials are kept", file=sys.stderr)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ DISK_FULL = 74
 _GRACE_SECONDS = 5.0
 """A worker ends itself at its time limit, with a traceback; it is killed this much later."""
 _MEMORY_INTERVAL = 0.25
+_LEAST_ROOM = 2**16
 _LOG_BYTES = 8000
 """Of the end of a log, kept in the record of a failure."""
 
@@ -190,13 +192,20 @@ class JobProcess:
             for part in ("events", "lock", *(() if log else ("log",))):
                 self._paths[part].unlink(missing_ok=True)
             return Ended(self.id, "finished")
-        if status == DISK_FULL:
+        if status == DISK_FULL or (
+            status > 0 and self._said is None and self._room() < _LEAST_ROOM
+        ):  # one that could not say why had no room to
             return Ended(self.id, "disk full")
         cause, reason = self._why(status, seconds)
-        self._paths["events"].unlink(missing_ok=True)
+        for part in ("events", "lock"):
+            self._paths[part].unlink(missing_ok=True)
         only = trials_of(self._job)
         blamed = trial_id(only[0]) if len(only) == 1 else self._to_blame
         return Ended(self.id, "failed", Failure(cause, reason, seconds, log, blamed))
+
+    def _room(self) -> int:
+        """Bytes that are free where the records go."""
+        return shutil.disk_usage(self._paths["log"].parent).free
 
     def _why(self, status: int, seconds: float) -> tuple[Cause, str]:
         if self._killed is not None:

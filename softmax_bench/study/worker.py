@@ -49,14 +49,28 @@ def main() -> None:
     def tell(event: Event) -> None:
         os.write(events, msgspec.json.encode(event) + b"\n")
 
+    # Left at once in any case: what happens while Python shuts down is no part of the trial, and
+    # must not make a failure of one that is stored.
     try:
-        _run(job, Path(sys.argv[1]), tell)
+        os._exit(_outcome(job, Path(sys.argv[1]), tell))
+    except OSError as error:  # there is no room even to say what went wrong
+        os._exit(DISK_FULL if disk_full(error) else 1)
+
+
+def _outcome(job: Job, store: Path, tell: Callable[[Event], None]) -> int:
+    """Do the job; the status to exit with."""
+    try:
+        _run(job, store, tell)
+        status = 0
     except Exception as error:  # whatever a layer of somebody else may raise
-        traceback.print_exc()
         if disk_full(error):
-            sys.exit(DISK_FULL)
+            return DISK_FULL
+        traceback.print_exc()
         tell(_failed(error))
-        sys.exit(1)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
 
 
 def _end_with_the_study() -> None:
