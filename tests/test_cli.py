@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from softmax_bench import load_results
@@ -101,6 +102,24 @@ def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ["--vocab-sizes", "10", "--layers", "sampled(num_samples=3, power=1),full"]
     assert call(monkeypatch, "time", *sizes, *arguments, "--out", str(tmp_path)) == 0
     assert set(load_results(tmp_path).speed["layer"]) == {"full", "sampled(num_samples=3, power=1)"}
+
+
+def test_hidden_states_of_somebodys_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    np.save("states.npy", np.random.default_rng(0).standard_normal((200, 3)))
+    np.save("classes.npy", np.arange(200) % 9)
+    arguments = ["run", "--hidden", "states.npy", "--targets", "classes.npy", "--layers", "full"]
+    arguments += ["--max-tokens", "400", "--set", "time_budget=0.05", "--set", "threads=1"]
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "V=9, H=3; examples: train 160, valid 20, test 20" in printed
+    assert "top 1" in printed
+    results = load_results("runs/given")
+    assert results.train[["encoder", "hidden_size"]].to_numpy().tolist() == [["given", 3]]
+    assert set(results.speed["vocab_size"]) == {9}
 
 
 def test_advice(
