@@ -100,11 +100,12 @@ def make_study(values: Mapping[str, Any], place: Callable[[str, Any], str]) -> S
         SoftmaxBenchError: Something is wrong, as told for each mistake.
     """
     wrong = list(_type_mistakes(values))
+    # The rest is looked at as well: all mistakes are told at once.
+    right = {key: values[key] for key in values.keys() - {one.key for one in wrong}}
+    study = msgspec.convert(right, Study)
+    wrong += [one for one in mistakes(study) if one.key in right or not wrong]
     if not wrong:
-        study = msgspec.convert(values, Study)
-        wrong = list(mistakes(study))
-        if not wrong:
-            return study
+        return study
     told = [f"{place(one.key, one.value)}: {one.message}" for one in wrong]
     if len(told) > 1:
         told.insert(0, f"{len(told)} mistakes in the study:")

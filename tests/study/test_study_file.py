@@ -91,9 +91,11 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SoftmaxBenchError) as caught:
-        load_study(file_with(tmp_path, 'encoders = "x"\nlayers = "y"\noptimizer = "z"'))
-    assert str(caught.value).startswith("3 mistakes in the study:\n  ")
-    assert {f"line {n}" in str(caught.value) for n in (1, 2, 3)} == {True}
+        load_study(
+            file_with(tmp_path, 'encoders = "x"\nlayers = "y"\noptimizer = "z"\ndropout = 2\nx = 1')
+        )
+    assert str(caught.value).startswith("5 mistakes in the study:\n  ")
+    assert {f"line {n}" in str(caught.value) for n in (1, 2, 3, 4, 5)} == {True}
 
 
 @pytest.mark.parametrize(
