@@ -82,4 +82,4 @@ def print_fidelity(results: Results, console: Console) -> None:
 def _cell(value: float | str) -> str:
     if isinstance(value, str):
         return value
-    return "" if pd.isna(value) else f"{value:.3g}"
+    return "" if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
