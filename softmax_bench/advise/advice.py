@@ -108,11 +108,6 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
             "Its gradients are row-sparse: train it with SGD, Adagrad or SparseAdam of torch, or "
             "with softmax_bench.lm.make_optimizer."
         )
-    if choice.step.outside:
-        said.append(
-            f"The size is far from all that was measured here ({choice.step.outside}): --measure "
-            "says for sure."
-        )
     quicker = [
         one.layer
         for one in advice

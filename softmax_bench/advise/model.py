@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 
 from softmax_bench.advise.calibration import Cell
 from softmax_bench.advise.workload import Workload
+from softmax_bench.ops.softmax_loss import BLOCK_ELEMENTS
 
 Floats = npt.NDArray[np.float64]
 Terms = Mapping[str, Callable[[Workload], float]]
@@ -41,7 +42,8 @@ PEAK_TERMS: Terms = {
     "step": lambda work: 1.0,
     "token": lambda work: work.num_tokens,
     "number of a hidden state": lambda work: work.num_tokens * work.hidden_size,
-    "score": _scores,
+    # more are made and used up block by block, whatever V
+    "score held": lambda work: min(_scores(work), BLOCK_ELEMENTS),
     "row": lambda work: work.rows_touched,
     "number of a row": lambda work: work.rows_touched * work.hidden_size,
     "byte of gradient": lambda work: work.gradient_bytes,

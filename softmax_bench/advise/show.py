@@ -39,6 +39,12 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
         for line in code(choice).splitlines():
             console.out(f"    {line}", highlight=False)
     _print_table([one for one in advice if not one.objection], choice, console)
+    far = [one.layer for one in advice if one.step.outside]
+    if far:
+        say(
+            f"Far beyond all that was timed, with wider intervals therefore: {', '.join(far)}; "
+            "--measure says for sure."
+        )
     for objection, layers in _ruled_out(advice).items():
         say(f"Ruled out as it {objection}: {', '.join(layers)}.")
 

@@ -44,7 +44,9 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
 def ranked(limits: Limits | None = None, question: Question = QUESTION) -> list[Advice]:
     loads = question.workloads(list(SECONDS))
     steps = {
-        layer: Prediction(seconds=s, low=s / 2, high=2 * s, peak_bytes=10**6, outside="")
+        layer: Prediction(
+            seconds=s, low=s / 2, high=2 * s, peak_bytes=10**6, outside="far" if s == 1 else ""
+        )
         for layer, s in SECONDS.items()
     }
     return advise(loads, steps, limits or Limits(), "adagrad")
@@ -134,6 +136,7 @@ def test_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "Ruled out as it raised perplexity by more than 5% on ptb: hierarchical (10 ms)." in printed
     )
     assert "not known" in printed
+    assert "Far beyond all that was timed, with wider intervals therefore: full;" in printed
 
 
 def test_every_layer_has_a_workload() -> None:
