@@ -45,8 +45,9 @@ def _timing(results: Results) -> list[str]:
         return []
     steps = speed[speed["phase"] == "step"]
     first = steps.iloc[0]
+    clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # was no phase once
     told = [
-        "A step is drawing the noise, forward, backward, clipping and the optimiser "
+        f"A step is drawing the noise, forward, backward{clipping} and the optimiser "
         f"({first['optimizer']}) on {first['num_tokens']:,} random hidden states of size "
         f"{first['hidden_size']}, in {first['dtype']}, on {first['threads']} "
         f"thread{'s' if first['threads'] > 1 else ''}; targets follow Zipf's law.",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
 import pytest
 
-from softmax_bench.report import write_report
+from softmax_bench.report.page import render_page
+from softmax_bench.report.plots import chart_frame, charts
+from softmax_bench.report.style import looks
+from softmax_bench.study.frames import load_results
 from softmax_bench.study.store import write_record
 from tests.records import fill_store, speed_record, train_record
 from tests.report.test_style import contrast
@@ -65,7 +68,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_record(folder, train_record(HOSTILE, size, 150.0))
     for path in folder.glob("*.json"):
         path.write_text(path.read_text().replace('"ptb"', msgspec.json.encode(HOSTILE).decode()))
-    return write_report(folder)
+    results = load_results(folder)
+    drawn = charts(results)
+    page = folder / "index.html"
+    page.write_text(render_page(results, drawn, looks(results.speed["layer"])))
+    for chart in drawn:
+        chart_frame(chart).to_csv(folder / f"{chart.name}.csv", index=False)
+    return page
 
 
 @pytest.fixture(params=["desktop", "telephone"])
@@ -180,11 +189,8 @@ def test_downloads(opened: Session, kind: str, report: Path, tmp_path: Path) -> 
     got = tmp_path / "got"
     waiting.value.save_as(got)
     if kind == "csv":
-        stored, saved = (
-            [row[:2] for row in csv.reader(path.read_text().splitlines())]
-            for path in (report.parent / "step-time.csv", got)
-        )
-        assert [row[0] for row in saved] == [row[0] for row in stored]
+        stored, saved = (pd.read_csv(path) for path in (report.parent / "step-time.csv", got))
+        pd.testing.assert_frame_equal(stored, saved, check_dtype=False, rtol=1e-5)
     else:
         assert got.read_bytes().startswith(b"<svg" if kind == "svg" else b"\x89PNG")
 

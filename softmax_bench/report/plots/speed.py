@@ -29,6 +29,17 @@ def step_time(results: Results) -> Chart | None:
     )
     scaling = scaling_table(results)
     first = steps.iloc[0]
+    floor, rings = _floor(steps), _crossings(steps, scaling)
+    told = ["The output layer alone, optimiser included. Bars are 95 % intervals of the median."]
+    if steps["vocab_size"].nunique() > 1:
+        told.append("The exponent is the slope of the whole line: 1 grows as V does, 0 not at all.")
+    if not floor.empty:
+        told.append(
+            "The floor is what the matrix products of full softmax would take at the rate of a "
+            "large product on this machine."
+        )
+    if rings:
+        told.append("Rings: where a layer begins to be faster than full softmax.")
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
     return against_vocabulary(
         steps,
@@ -36,20 +47,16 @@ def step_time(results: Results) -> Chart | None:
         name="step-time",
         title=f"Time of a training step: N = {first['num_tokens']:,} targets, "
         f"H = {first['hidden_size']}, {threads}, {first['optimizer']}",
-        caption="Forward, backward, clipping and optimiser of the output layer alone. Bars are "
-        "95 % intervals of the median. The exponent is the slope of the whole line: 1 grows as V "
-        "does, 0 not at all. The floor is what the matrix products of full softmax would take at "
-        "the rate of a large product on this machine. Rings: where a layer begins to be faster "
-        "than full softmax.",
+        caption=" ".join(told),
         y=Axis("training step of the layer [ms]", log=True),
         bounds=("low_ms", "high_ms"),
-        beside=_floor(steps),
+        beside=floor,
         notes={
             str(row.layer): f"  ~V^{row.slope:.2f}"
             for row in scaling.itertuples()
             if not np.isnan(row.slope)
         },
-        rings=_crossings(steps, scaling),
+        rings=rings,
     )
 
 
@@ -228,8 +235,8 @@ def profile(results: Results) -> Chart | None:
             for _, rows in prices.groupby("vocab_size")
         ]
     problems = [seconds for seconds in problems if len(seconds) > 1]
-    if len(problems) < 2:
-        return None
+    if len(problems) < 3:
+        return None  # shares of one or two say nothing
     # A layer that was not measured, or failed, has not solved the problem.
     ratios = pd.DataFrame([seconds / seconds.min() for seconds in problems])
     end = float(np.nanmax(ratios.to_numpy())) * 1.1
