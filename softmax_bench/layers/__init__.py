@@ -11,7 +11,6 @@ from softmax_bench.layers.full import FullSoftmax
 from softmax_bench.layers.hierarchical import HierarchicalSoftmax
 from softmax_bench.layers.nce import NCE
 from softmax_bench.layers.registry import (
-    add_options,
     create_layer,
     layer_names,
     parse_spec,
@@ -28,7 +27,6 @@ __all__ = [
     "Knob",
     "OutputLayer",
     "SampledSoftmax",
-    "add_options",
     "create_layer",
     "layer_names",
     "parse_spec",

@@ -133,14 +133,6 @@ def _read_options(text: str) -> dict[str, Any] | None:
     return options if len(options) == len(call.keywords) else None
 
 
-def add_options(spec: str, options: str) -> str:
-    """A specification with further options, as in its parentheses: ``"power=0.4"``."""
-    if not options:
-        return spec
-    name, opened, rest = spec.strip().partition("(")
-    return f"{name}({options}, {rest}" if opened else f"{name}({options})"
-
-
 def layer_options(layer: type[OutputLayer]) -> list[str]:
     """Names of the options that a specification of this layer may set."""
     own = [

@@ -7,10 +7,10 @@ import shlex
 import numpy as np
 import pandas as pd
 
-from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
+from softmax_bench.report.tables import KEY, best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
 from softmax_bench.study.study import Study
-from softmax_bench.study.trial import GIVEN
+from softmax_bench.study.trial import GIVEN, tuned_spec
 
 _TRAINING = (
     "hidden_size", "embedding_size", "num_layers", "dropout", "tied", "optimizer", "clip_norm",
@@ -22,11 +22,15 @@ _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
 def commands(results: Results) -> list[str]:
     """One command for the trained models, or for the timings where there are none.
 
-    A run times what it trains; how long it may time is no part of a trial, and the default here.
+    Where rates were searched, each layer has its own: what was found is repeated, with a command
+    for each layer and vocabulary size. A run times what it trains; how long it may time is no part
+    of a trial, and the default here.
     """
     train, _ = one_configuration(results.train, "train")
     if not train.empty:
-        return [_run(results, train)]
+        if train.groupby("layer")["learning_rate"].agg(frozenset).nunique() == 1:
+            return [_run(results, train)]
+        return [_run(results, best) for _, best in best_trials(results).groupby(KEY)]
     speed = latest_speed(results)
     if speed.empty:
         return []
@@ -71,7 +75,9 @@ def _run(results: Results, train: pd.DataFrame) -> str:
 
 
 def _what(frame: pd.DataFrame) -> list[str]:
-    layers = ",".join(frame["layer"].unique())
+    tuned = frame["tuned"] if "tuned" in frame else [""] * len(frame)
+    specs = [tuned_spec(*pair) for pair in zip(frame["layer"], tuned, strict=True)]
+    layers = ",".join(dict.fromkeys(specs))
     return ["--layers", layers, "--vocab-sizes", _listed(frame["vocab_size"])]
 
 

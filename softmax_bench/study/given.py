@@ -13,13 +13,13 @@ from torch import Tensor
 
 from softmax_bench.corpora.states import Ids, States
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import OutputLayer, add_options, create_layer
+from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.lm import DivergedError, Progress, Quality, clip_grad_norm, make_optimizer
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.study.record import TrainRecord
 from softmax_bench.study.result import CurvePoint, Evaluation, FrequencyBand, TrainResult
 from softmax_bench.study.run import describe_machine, now
-from softmax_bench.study.trial import TrainTrial, trial_id
+from softmax_bench.study.trial import TrainTrial, trial_id, tuned_spec
 
 EVALUATIONS = 6
 _AT_ONCE = 1024
@@ -52,7 +52,7 @@ def train_on_states(
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     layer = create_layer(
-        add_options(trial.layer, trial.tuned), trial.hidden_size, states.vocab_size,
+        tuned_spec(trial.layer, trial.tuned), trial.hidden_size, states.vocab_size,
         states.class_counts,
         device=trial.device, dtype=getattr(torch, trial.dtype),
     )  # fmt: skip

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.layers import add_options, create_layer, parse_spec
+from softmax_bench.layers import create_layer, parse_spec
 from softmax_bench.lm import (
     Checkpoint,
     LanguageModel,
@@ -55,7 +55,7 @@ from softmax_bench.study.result import (
     Timing,
     TrainResult,
 )
-from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id, tuned_spec
 
 EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""
@@ -142,7 +142,7 @@ def train_model(
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
-    spec = add_options(trial.layer, trial.tuned)
+    spec = tuned_spec(trial.layer, trial.tuned)
     layer = create_layer(spec, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
     model = LanguageModel(
         layer,

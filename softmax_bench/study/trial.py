@@ -131,6 +131,14 @@ def trial_id(trial: Trial) -> str:
     return hashlib.sha256(canonical).hexdigest()[:16]
 
 
+def tuned_spec(layer: str, tuned: str) -> str:
+    """The specification of a layer with the options that tuning found."""
+    if not tuned:
+        return layer
+    name, opened, rest = layer.strip().partition("(")
+    return f"{name}({tuned}, {rest}" if opened else f"{name}({tuned})"
+
+
 def describe_trial(trial: Trial) -> str:
     """A title for people: what tells a trial from the others of its study, as a rule."""
     if isinstance(trial, NgramTrial):

@@ -11,6 +11,7 @@ import pytest
 from softmax_bench import load_results
 from softmax_bench.cli import main
 from softmax_bench.report.command import commands
+from softmax_bench.study.frames import frames
 from softmax_bench.study.job import trials_of
 from softmax_bench.study.plan import Plan
 from softmax_bench.study.store import write_record
@@ -81,3 +82,14 @@ def test_the_command_makes_the_same_trials(
     (again,) = commands(load_results("store"))
     steps = plan_of(again)({}, ())
     assert {trial_id(t) for step in steps for t in trials_of(step.job)} == set(trials)
+
+
+def test_what_a_search_found_is_repeated_layer_by_layer() -> None:
+    found = [
+        train_record("full", 1000, 100.0, 0.12),
+        train_record("nce(num_samples=9)", 1000, 90.0, 0.034, tuned="power=0.7"),
+    ]
+    full, nce = commands(frames(found))
+    assert "--layers full --vocab-sizes 1000 --learning-rates 0.12 " in full
+    assert "--layers 'nce(power=0.7, num_samples=9)'" in nce
+    assert "--learning-rates 0.034 " in nce
