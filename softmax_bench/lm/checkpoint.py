@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm.optimizers import PairedOptimizer
-from softmax_bench.lm.tensor_file import UselessFileError, read_file, write_file
+from softmax_bench.lm.tensor_file import (
+    UselessFileError,
+    read_file,
+    remove_unfinished,
+    write_file,
+)
 from softmax_bench.lm.training_state import Progress, TrainingState
 
 _log = logging.getLogger(__name__)
@@ -27,6 +32,8 @@ _SHARE = 0.05
 
 class Checkpoint:
     """The file of one training run, always whole: each checkpoint replaces the one before.
+
+    One process at a time may train with it.
 
     It holds parameters and buffers, the optimiser's state, torch's random generators, and the
     :class:`TrainingState`: everything that training remembers, provided that layers and encoders
@@ -86,6 +93,7 @@ class Checkpoint:
 
         A checkpoint that is damaged or another run's is set aside, and a message logged.
         """
+        remove_unfinished(self.path)
         try:
             content = read_file(self.path, self.identity)
         except FileNotFoundError:

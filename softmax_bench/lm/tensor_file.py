@@ -7,11 +7,9 @@ with ``weights_only=True``).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +20,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-_UNFINISHED = ".unfinished-"
-"""Start of the name of a folder with a file that is being written."""
-_ORPHANED_AFTER = 600.0
-"""Seconds after which such a folder has no writer any more."""
 
 
 class UselessFileError(Exception):
@@ -51,9 +44,8 @@ def write_file(path: Path, identity: Mapping[str, str], content: Any) -> None:
     header = {"identity": json.dumps(dict(identity)), "content": text}
     header["checksum"] = _checksum(text, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
     # A folder that nobody else can look into, and that is known for what it is if it stays.
-    with TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as own:
+    with TemporaryDirectory(dir=path.parent, prefix=_unfinished(path)) as own:
         unfinished = Path(own) / path.name
         try:
             save_file(tensors, unfinished, header)
@@ -89,12 +81,15 @@ def read_file(path: Path, identity: Mapping[str, str]) -> Any:
         raise UselessFileError(f"is damaged: {error}") from error
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left."""
-    for unfinished in folder.glob(f"{_UNFINISHED}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - unfinished.stat().st_mtime >= _ORPHANED_AFTER:
-                shutil.rmtree(unfinished, ignore_errors=True)
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote the file have left."""
+    for folder in path.parent.glob(f"{_unfinished(path)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unfinished(path: Path) -> str:
+    """Start of the name of a folder with a file that is being written."""
+    return f".{path.name}.unfinished-"
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

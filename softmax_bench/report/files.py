@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.report import plots
 from softmax_bench.report.fidelity import fidelity_table
 from softmax_bench.report.page import render_page
@@ -17,7 +18,8 @@ from softmax_bench.report.price import price_table
 from softmax_bench.report.scaling import scaling_table
 from softmax_bench.report.style import looks
 from softmax_bench.report.tables import markdown_table, summary_table
-from softmax_bench.study.frames import load_results
+from softmax_bench.study.frames import Results, load_results
+from softmax_bench.study.store import disk_full
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,10 +36,23 @@ def write_report(results_folder: Path, out: Path | None = None) -> Path:
         Path of the HTML page.
 
     Raises:
-        SoftmaxBenchError: There are no results, or one is damaged.
+        SoftmaxBenchError: There are no results, or the report cannot be written: a file of it is
+            there whole or not at all.
     """
     results = load_results(results_folder)
     out = results_folder / "report" if out is None else out
+    try:
+        return _write_files(results, out)
+    except OSError as error:
+        why = "no space is left" if disk_full(error) else f"it is not possible ({error})"
+        raise SoftmaxBenchError(
+            f"{why} to write the report into {out}; the results are kept: "
+            f"'softmax-bench report {results_folder}' draws it another time or, with --out, "
+            "elsewhere"
+        ) from error
+
+
+def _write_files(results: Results, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     table = summary_table(results)
     _write(out / "table.csv", table.to_csv(index=False).encode())

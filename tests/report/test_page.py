@@ -121,3 +121,15 @@ def test_no_results(tmp_path: Path) -> None:
         load_results(tmp_path)
     with pytest.raises(SoftmaxBenchError, match="no results at"):
         write_report(tmp_path / "nowhere")
+
+
+def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("softmax_bench.report.files._write", full_disk)
+    with pytest.raises(SoftmaxBenchError, match="no space is left to write the report"):
+        write_report(store)
+    (store.parent / "file").touch()
+    with pytest.raises(SoftmaxBenchError, match=r"it is not possible \(.*Not a directory"):
+        write_report(store, store.parent / "file" / "report")
