@@ -94,7 +94,7 @@ def test_the_table() -> None:
     assert isinstance(console.file, StringIO)
     printed = console.file.getvalue()
     assert "tuning full V=1,000 lr=0.2" in printed
-    assert "full V=1,000 lr=best of 2" in printed
+    assert "full V=1,000 lr=the best" in printed
     assert "9 trials: 7 due, 2 waiting" in printed
     assert "Rough: often off by a factor of two" in " ".join(printed.split())
     assert "more than memory_limit = 0.1" in printed

@@ -25,12 +25,6 @@ def test_the_presets() -> None:
     assert preset_names() == ["peers", "ptb", "quick", "vocabulary-sweep"]
 
 
-def test_the_study_in_the_readme(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    text = readme.partition("```toml\n")[2].partition("```")[0]
-    assert load_study(file_with(tmp_path, text)).memory_limit == 4
-
-
 def file_with(folder: Path, text: str) -> str:
     path = folder / "my.toml"
     path.write_text(text)
