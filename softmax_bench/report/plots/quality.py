@@ -18,20 +18,28 @@ def perplexity(results: Results) -> Chart | None:
     if "test_perplexity" not in table:
         return None
     several = table.dropna(subset="test_perplexity")["vocab_size"].nunique() > 1
+    beside = references(results)
+    told = [
+        "Exact and normalised over the whole vocabulary for every layer, whatever it was trained "
+        "with. Bars, where there are several seeds, are 95 % intervals."
+    ]
+    if several:
+        told.append("Each V is another task: compare layers at one V only.")
+    if beside["reference"].str.contains("gram").any():
+        told.append(
+            "The n-gram model (interpolated Kneser-Ney) counts the whole training text, however "
+            "little of it the layers were trained on."
+        )
     return against_vocabulary(
         table,
         "test_perplexity",
         name="perplexity",
         title="Test perplexity at equal training tokens"
-        + (" (each V is another task: compare at one V only)" if several else ""),
-        caption="Exact and normalised over the whole vocabulary for every layer, whatever it was "
-        "trained with. "
-        + "Bars, where there are several seeds, are 95 % intervals. The n-gram model "
-        "(interpolated Kneser-Ney) counts the whole training text, however little of it the "
-        "layers were trained on.",
+        + (" (compare at one V only)" if several else ""),
+        caption=" ".join(told),
         y=Axis("test perplexity", log=True),
         bounds=("test_low", "test_high"),
-        beside=references(results),
+        beside=beside,
     )
 
 
