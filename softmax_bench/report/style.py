@@ -93,6 +93,12 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table, whose cells are text: neither columns nor HTML."""
+    safe = (cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for cell in cells)
+    return "| " + " | ".join(" ".join(cell.split()) for cell in safe) + " |"
+
+
 def short(name: str, longest: int = 44) -> str:
     """A name that fits beside a line: the middle of a long one is left out."""
     if len(name) <= longest:

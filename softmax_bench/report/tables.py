@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import t
 
 from softmax_bench.report.fidelity import fidelity_table
-from softmax_bench.report.style import printable
+from softmax_bench.report.style import markdown_row, printable
 from softmax_bench.study.frames import Results
 
 if TYPE_CHECKING:
@@ -305,8 +305,7 @@ def markdown_table(table: pd.DataFrame) -> str:
     """The table in Markdown."""
     text = format_table(table)
     rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(markdown_row, rows)) + "\n"
 
 
 _NARROW = {
