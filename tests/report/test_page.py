@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,13 @@ def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     (store.parent / "file").touch()
     with pytest.raises(SoftmaxBenchError, match=r"it is not possible \(.*Not a directory"):
         write_report(store, store.parent / "file" / "report")
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    write_record(tmp_path, speed_record("full", 10, 1.0))
+    code = (
+        "import sys, pathlib, softmax_bench.report\n"
+        "softmax_bench.report.write_report(pathlib.Path(sys.argv[1]))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

@@ -100,6 +100,8 @@ def test_crossing_and_floor_are_marked() -> None:
     ((x, y, text),) = panel.rings  # type: ignore[union-attr]
     assert (x, y) == pytest.approx((1000, 10_000))
     assert text == "flat is faster than full from about V = 1,000 on"
+    figure = draw(chart, looks(["full", "flat"]))
+    assert "≈ 1,000" in [text.get_text() for text in figure.axes[0].texts]
     floor = next(one for one in panel.series if one.layer is None)  # type: ignore[union-attr]
     # 6 N V H operations at 1e10 a second.
     assert floor.y == pytest.approx([6 * 20 * 8 * size / 1e10 * 1e3 for size in (100, 10_000)])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Rows, Series, Stack
@@ -20,6 +21,8 @@ _LINE = 0.17
 """Inches that a label needs from the next."""
 _PANELS = 3
 """Side by side; of more, the first, the middle and the last are drawn."""
+_ROOM = 90
+"""Pixels between rings that leave room for a number."""
 _REFERENCE = Look(GREY, GREY, "_", (1.5, 1.5))
 _plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
@@ -81,7 +84,22 @@ def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look
         )
     _dress(axes, chart.x, "x")
     _dress(axes, chart.y, "y")
+    _name_rings(axes, panel)
     _label_lines(axes, panel.series, looks)
+
+
+def _name_rings(axes: Axes, panel: Panel) -> None:
+    """Where they are, beside those that have room for it."""
+    axes.autoscale_view()
+    places = axes.transData.transform([ring[:2] for ring in panel.rings] or np.empty((0, 2)))
+    for number, (x, y, _) in enumerate(panel.rings):
+        others = np.delete(places, number, axis=0)
+        if not len(others) or np.hypot(*(others - places[number]).T).min() > _ROOM:
+            axes.annotate(
+                f"≈ {float(f'{x:.2g}'):,.10g}", (x, y), (8, -5), textcoords="offset points",
+                va="top", fontsize=8, color=INK,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
 
 
 def _style(series: Series, looks: Mapping[str, Look]) -> dict[str, Any]:
