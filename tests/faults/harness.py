@@ -14,6 +14,9 @@ import psutil
 
 from softmax_bench.study.store import read_store
 
+AUDITED = Path(__file__).parent / "audited"
+"""Folder with the module that watches every process."""
+
 STUDY = """
 corpora = ["{text}"]
 vocab_sizes = ["all"]
@@ -44,6 +47,11 @@ def write_study(folder: Path) -> Path:
     return study
 
 
+def audit_of(store: Path) -> Path:
+    """Where the processes of a study note what could make code out of data."""
+    return store.parent / f"{store.name}.audit"
+
+
 class StudyProcess:
     """``softmax-bench run`` on a store."""
 
@@ -53,7 +61,11 @@ class StudyProcess:
             [sys.executable, "-m", "softmax_bench.cli", "run", str(study), "--out", str(store)],
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([str(AUDITED), *filter(None, sys.path)]),
+                "SOFTMAX_BENCH_AUDIT": str(audit_of(store)),
+            },
         )
 
     def workers(self) -> list[psutil.Process]:

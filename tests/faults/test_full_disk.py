@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softmax_bench.study.store import read_store
-from tests.faults.harness import StudyProcess, run_to_the_end, timeless
+from tests.faults.harness import StudyProcess, audit_of, run_to_the_end, timeless
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,8 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(
 ) -> None:
     store = small_disk / "store"
     log = small_disk / "store.log"
-    log.symlink_to(small_disk.parent / "store.log")  # what is printed goes elsewhere
+    for name in (log.name, audit_of(store).name):  # what is printed and noted goes elsewhere
+        (small_disk / name).symlink_to(small_disk.parent / name)
     kept: dict[str, bytes] = {}
     stops = 0
     # From no room at all to enough for all records, but not for the report.
