@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
+from softmax_bench.report.fidelity import latest_fidelity
 from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
 
 
 def method(results: Results) -> list[str]:
-    """Sentences on training, evaluation, timing and memory, as far as there are results of each."""
-    return [*_training(results), *_timing(results)]
+    """Sentences on training, evaluation, timing, memory and fidelity, as far as there are any."""
+    return [*_training(results), *_timing(results), *_fidelity(results)]
 
 
 def _training(results: Results) -> list[str]:
@@ -64,6 +65,19 @@ def _timing(results: Results) -> list[str]:
             f"copy moved {width / 1e9:,.0f} GB/s: what is possible is judged by these."
         )
     return told
+
+
+def _fidelity(results: Results) -> list[str]:
+    _, apart = latest_fidelity(results)
+    if apart.empty:
+        return []
+    first = apart.iloc[0]
+    return [
+        f"Fidelity is measured on a full model of {first['corpus']}: {first['num_draws']} draws "
+        f"of a layer's gradient at {first['num_states']:,} of its hidden states against the exact "
+        "gradient, and what a layer learns from its hidden states against the model itself, on "
+        f"{first['tokens']:,} tokens of the test text."
+    ]
 
 
 def _several(counts: pd.Series, what: str) -> str:

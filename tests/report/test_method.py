@@ -3,7 +3,7 @@ from __future__ import annotations
 from softmax_bench.report.caveats import warnings
 from softmax_bench.report.method import method
 from softmax_bench.study.frames import frames
-from tests.records import speed_record, train_record
+from tests.records import fidelity_record, speed_record, train_record
 
 
 def test_only_what_was_done_is_told() -> None:
@@ -16,6 +16,8 @@ def test_only_what_was_done_is_told() -> None:
     assert "1 seed." in training
     assert "learning rate" not in training
     assert "repetition" not in training
+    (fidelity,) = method(frames([fidelity_record("full", 10, 0.1)]))
+    assert "16 draws of a layer's gradient at 20 of its hidden states" in fidelity
 
 
 def test_rates_and_seeds_are_told() -> None:
