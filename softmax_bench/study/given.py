@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +16,20 @@ from torch import Tensor
 from softmax_bench.corpora.states import Ids, States
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
-from softmax_bench.lm import DivergedError, Progress, Quality, clip_grad_norm, make_optimizer
+from softmax_bench.lm import (
+    Checkpoint,
+    DivergedError,
+    Progress,
+    Quality,
+    TrainingState,
+    clip_grad_norm,
+    make_optimizer,
+)
+from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.study.record import TrainRecord
 from softmax_bench.study.result import CurvePoint, Evaluation, FrequencyBand, TrainResult
-from softmax_bench.study.run import describe_machine, now
+from softmax_bench.study.run import describe_machine, make_checkpoint, now
 from softmax_bench.study.trial import TrainTrial, trial_id, tuned_spec
 
 EVALUATIONS = 6
@@ -35,6 +46,8 @@ def train_on_states(
     *,
     on_step: Callable[[int], None] = lambda examples: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> TrainRecord:
     """Train a layer on the training examples, in an order drawn anew for each pass over them.
 
@@ -42,10 +55,14 @@ def train_on_states(
         trial: What to train; its ``encoder`` is ``"given"``, and a step takes ``batch_size``
             times ``bptt`` examples.
         states: The examples.
-        on_step: Called after each step with the number of its examples.
+        on_step: Called after each step with the number of its examples, and before the first with
+            those before the checkpoint.
         on_evaluation: Called after each evaluation on the validation examples.
+        checkpoint: As for :func:`softmax_bench.study.run.train_trial`.
+        checkpoint_seconds: Time between two checkpoints.
 
     Raises:
+        SoftmaxBenchError: The checkpoint cannot be written.
         DivergedError: Training went to NaN or infinity.
     """
     started = now()
@@ -56,7 +73,8 @@ def train_on_states(
         states.class_counts,
         device=trial.device, dtype=getattr(torch, trial.dtype),
     )  # fmt: skip
-    history = _train(layer, trial, states, on_step, on_evaluation)
+    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
+    history = _train(layer, trial, states, on_step, on_evaluation, saved)
     last = history[-1]
     valid = states.split("valid")
     return TrainRecord(
@@ -67,6 +85,7 @@ def train_on_states(
         result=TrainResult(
             train_tokens=last.tokens,
             train_seconds=last.seconds,
+            resumed=0 if saved is None else saved.resumed,
             parameters=sum(p.numel() for p in layer.parameters()),
             layer_parameters=sum(p.numel() for p in layer.parameters()),
             curve=[
@@ -90,48 +109,61 @@ def _train(
     states: States,
     on_step: Callable[[int], None],
     on_evaluation: Callable[[Progress], None],
+    checkpoint: Checkpoint | None,
 ) -> list[Progress]:
     optimizer = make_optimizer(
         trial.optimizer, layer.parameters(), layer.row_sparse_parameters(), trial.learning_rate
     )
     valid = states.split("valid")
-    history: list[Progress] = []
-    losses: list[Tensor] = []
-    examples, seconds, begin = 0, 0.0, time.perf_counter()
-    for places in _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed):
+    state = TrainingState() if checkpoint is None else checkpoint.load(layer, optimizer)
+    if state.tokens:
+        on_step(state.tokens)
+    batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)
+    batches = islice(batches, state.window, None)
+    begin = time.perf_counter()
+    while state.tokens < trial.max_tokens:
+        places = next(batches)
         optimizer.zero_grad()
         hidden, target = _examples(layer, states, places)
-        try:
-            loss = layer(hidden, target)
-        except SoftmaxBenchError as error:
-            raise DivergedError(f"training diverged after {examples} examples: {error}") from error
-        if not bool(loss.detach().isfinite()):
-            raise DivergedError(
-                f"training diverged after {examples} examples: the loss is not finite; try a lower "
-                "learning rate"
-            )
+        loss = _loss(layer, hidden, target, state.tokens)
         loss.backward()
         clip_grad_norm(layer.parameters(), trial.clip_norm)
         optimizer.step()
-        losses.append(loss.detach())
-        examples += len(places)
+        state.losses.append(loss.detach())
+        state.tokens += len(places)
+        state.window += 1
         on_step(len(places))
-        if examples * EVALUATIONS >= trial.max_tokens * (len(history) + 1):
-            train_loss = float(torch.stack(losses).mean())
-            seconds += time.perf_counter() - begin
+        if state.tokens * EVALUATIONS >= trial.max_tokens * (len(state.history) + 1):
+            train_loss = float(torch.stack(state.losses).mean())
+            state.seconds += time.perf_counter() - begin
             quality = _quality(layer, states, valid)
             if not math.isfinite(quality.perplexity):
                 raise DivergedError(
-                    f"training diverged after {examples} examples: the validation perplexity is "
-                    "infinite; try a lower learning rate"
+                    f"training diverged after {state.tokens} examples: the validation perplexity "
+                    "is infinite; try a lower learning rate"
                 )
-            history.append(Progress(examples, seconds, train_loss, quality))
-            on_evaluation(history[-1])
-            losses.clear()
+            state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
+            on_evaluation(state.history[-1])
+            state.losses.clear()
             begin = time.perf_counter()
-        if examples >= trial.max_tokens:
-            break
-    return history
+        if checkpoint is not None and checkpoint.due():
+            state.seconds += time.perf_counter() - begin
+            checkpoint.save(layer, optimizer, state)
+            begin = time.perf_counter()
+    return state.history
+
+
+def _loss(layer: OutputLayer, hidden: Tensor, target: Tensor, examples: int) -> Tensor:
+    try:
+        loss: Tensor = layer(hidden, target)
+    except SoftmaxBenchError as error:
+        raise DivergedError(f"training diverged after {examples} examples: {error}") from error
+    if not bool(loss.detach().isfinite()):
+        raise DivergedError(
+            f"training diverged after {examples} examples: the loss is not finite; try a lower "
+            "learning rate"
+        )
+    return loss
 
 
 def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:

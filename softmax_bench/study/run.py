@@ -90,7 +90,7 @@ def train_trial(
         DivergedError: Training went to NaN or infinity.
     """
     started = now()
-    saved = None if checkpoint is None else _checkpoint(trial, checkpoint, checkpoint_seconds)
+    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
     model, history = train_model(
         trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
     )
@@ -124,7 +124,8 @@ def train_trial(
     )
 
 
-def _checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
+def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
+    """The checkpoint of a trial: another trial's or another code's is not gone on from."""
     layer, _ = parse_spec(trial.layer)
     identity = {"trial": trial_id(trial), "version of the code": code_version(layer)}
     return Checkpoint(path, identity, every=seconds)

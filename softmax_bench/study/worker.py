@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -104,6 +105,7 @@ def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
 
 
 def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.lm import DivergedError
     from softmax_bench.lm import Progress as Point
     from softmax_bench.study.given import train_on_states
     from softmax_bench.study.run import train_trial
@@ -128,22 +130,22 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
             )
         )
 
-    if job.text.targets is not None:
-        states = load_given(job.text, trial.corpus_sha256)
-        record = train_on_states(trial, states, on_step=on_step, on_evaluation=on_evaluation)
-        write_record(store, record)
-        return
-    corpus = load_text(job.text, trial.corpus_sha256)
     checkpoint = checkpoint_path(store, trial_id(trial))
-    record = train_trial(
-        trial,
-        corpus,
-        on_step=on_step,
-        on_evaluation=on_evaluation,
-        checkpoint=checkpoint,
-        checkpoint_seconds=job.checkpoint_seconds,
-    )
-    write_record(store, record)
+    how: Any = {
+        "on_step": on_step,
+        "on_evaluation": on_evaluation,
+        "checkpoint": checkpoint,
+        "checkpoint_seconds": job.checkpoint_seconds,
+    }
+    try:
+        if job.text.targets is None:
+            record = train_trial(trial, load_text(job.text, trial.corpus_sha256), **how)
+        else:
+            record = train_on_states(trial, load_given(job.text, trial.corpus_sha256), **how)
+        write_record(store, record)
+    except DivergedError:  # it would again
+        checkpoint.unlink(missing_ok=True)
+        raise
     checkpoint.unlink(missing_ok=True)
 
 

@@ -85,7 +85,7 @@ class StudyProcess:
 
     def wait(self) -> int:
         """Its exit status, at its end."""
-        status = self.process.wait(timeout=280)
+        status = self.process.wait(timeout=600)
         self._output.close()
         return status
 

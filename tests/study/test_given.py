@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from softmax_bench.corpora.states import States, load_states
-from softmax_bench.lm import DivergedError
+from softmax_bench.lm import Checkpoint, DivergedError
 from softmax_bench.report.command import commands
 from softmax_bench.study.frames import frames
 from softmax_bench.study.given import train_on_states
@@ -70,6 +70,34 @@ def test_layers_reach_the_source_of_the_data(files: tuple[Path, Path], layer: st
     assert test.top10 is not None
     assert 0.3 < test.top1 < test.top10 <= 1
     assert len(record.result.curve) == 6
+
+
+def test_an_interrupted_trial_ends_like_one_that_was_not(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trial,) = trials(
+        files, layers=("midx(refresh=4)",), max_tokens=(9000,), batch_size=300, bptt=1,
+        optimizer="adam",
+    )  # fmt: skip
+    states = load_states(*files)
+    uninterrupted = train_on_states(trial, states).result
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+
+    def stop(examples: int) -> None:
+        if next(left) == 0:
+            raise KeyboardInterrupt
+
+    for steps in (16, 9):  # of thirty, in three passes
+        left = iter(range(steps, -1, -1))
+        with pytest.raises(KeyboardInterrupt):
+            train_on_states(trial, states, checkpoint=tmp_path / "c", on_step=stop)
+        torch.rand(3)
+    result = train_on_states(trial, states, checkpoint=tmp_path / "c").result
+    assert result.resumed == 2
+    assert (result.valid, result.test) == (uninterrupted.valid, uninterrupted.test)
+    assert [point.train_loss for point in result.curve] == [
+        point.train_loss for point in uninterrupted.curve
+    ]
 
 
 def test_the_same_trial_gives_the_same_result(files: tuple[Path, Path]) -> None:
