@@ -1,0 +1,38 @@
+"""A divided output layer under a copied encoder, in two processes.
+
+``torchrun --nproc-per-node 2 examples/train_parallel.py``
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+from softmax_bench.lm import LanguageModel, make_optimizer
+from softmax_bench.parallel import DataParallel, clip_grad_norm, create_parallel_layer
+
+CLASSES, HIDDEN, STEPS = 10_000, 64, 3
+
+
+def main() -> None:
+    """Train for some steps on random words."""
+    dist.init_process_group("gloo")
+    layer = create_parallel_layer("sampled", HIDDEN, CLASSES, tokens="divided")  # V / P of the rows
+    parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
+    model = parallel.model
+    optimizer = make_optimizer("sgd", model.parameters(), model.row_sparse_parameters(), lr=1.0)
+    words = torch.randint(CLASSES, (21, 8))  # time, batch: this process's own text
+    inputs, targets = words[:-1], words[1:]
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss, _ = model(inputs, targets, None)  # the mean over the targets of all processes
+        parallel.backward(loss, targets.numel())
+        clip_grad_norm(model, 5.0)  # by the norm of all gradients of all processes
+        optimizer.step()
+        if dist.get_rank() == 0:
+            print(f"step {step + 1}: {loss:.3f} nats")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
