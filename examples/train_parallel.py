@@ -20,7 +20,7 @@ def main() -> None:
     layer = create_parallel_layer("sampled", HIDDEN, CLASSES, tokens="divided")  # V / P of the rows
     parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
     model = parallel.model
-    optimizer = make_optimizer("sgd", model.parameters(), model.row_sparse_parameters(), lr=1.0)
+    optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)
     words = torch.randint(CLASSES, (21, 8))  # time, batch: this process's own text
     inputs, targets = words[:-1], words[1:]
     for step in range(STEPS):
