@@ -21,6 +21,7 @@ import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study.record import SCHEMA_VERSION, FailureRecord, Record, Stored
+from softmax_bench.study.trial import trial_id
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def read_record(path: Path) -> Stored:
     """
     content = path.read_bytes()
     try:
-        return msgspec.json.decode(content, type=Stored)
+        record = msgspec.json.decode(content, type=Stored)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         newer = _schema(content)
         if newer > SCHEMA_VERSION:
@@ -141,6 +142,9 @@ def read_record(path: Path) -> Stored:
                 f"{SCHEMA_VERSION}: install the version that wrote it"
             ) from None
         raise DamagedRecordError(f"{path} is not a result record: {error}") from error
+    if not isinstance(record, FailureRecord) and record.id != trial_id(record.trial):
+        raise DamagedRecordError(f"{path} was changed: its identity is not that of its trial")
+    return record
 
 
 def _schema(content: bytes) -> int:

@@ -12,14 +12,20 @@ from softmax_bench.study.local import LocalExecutor
 from softmax_bench.study.plan import Plan, Step, ids_of, state_of
 from softmax_bench.study.record import Record
 from softmax_bench.study.session import Outcome, run
+from softmax_bench.study.trial import TrainTrial
 from tests.records import train_record
 
 TRIALS = 30
 
 
+def all_trials() -> list[TrainTrial]:
+    """Of each study."""
+    return [train_record("full", 50, 100.0, rate=0.01 * (i + 1)).trial for i in range(TRIALS)]
+
+
 def plan_in_any_order(seed: int) -> Plan:
     """The same trials whatever the seed, in an order of its own."""
-    trials = [train_record("full", 50, 100.0, rate=0.01 * (i + 1)).trial for i in range(TRIALS)]
+    trials = all_trials()
     random.Random(seed).shuffle(trials)
     text = Text(spec="none", vocab_size=None, seed=0)
 

@@ -11,6 +11,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study.frames import load_results
 from softmax_bench.study.record import SCHEMA_VERSION, FailureRecord
 from softmax_bench.study.store import (
+    DamagedRecordError,
     DiskFullError,
     read_record,
     read_store,
@@ -168,3 +169,11 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(SoftmaxBenchError, match=r"perplexity.*infinite"):
         write_record(tmp_path, train_record("full", 10, float("inf")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_another_trial_than_it_says_is_damaged(tmp_path: Path) -> None:
+    changed = record()
+    changed["trial"] = changed["trial"] | {"seed": 1}  # type: ignore[operator]
+    (tmp_path / "one.json").write_bytes(msgspec.json.encode(changed))
+    with pytest.raises(DamagedRecordError, match="identity is not that of its trial"):
+        read_record(tmp_path / "one.json")
