@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_snippets_and_commands_run_in_order(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f"{tmp_path}:{ROOT}",
         "SOFTMAX_BENCH": str(ROOT),  # the checkout
     }
