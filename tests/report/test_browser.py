@@ -15,7 +15,9 @@ from softmax_bench.report.page import render_page
 from softmax_bench.report.plots import chart_frame, charts
 from softmax_bench.report.style import looks
 from softmax_bench.study.frames import load_results
+from softmax_bench.study.record import Record
 from softmax_bench.study.store import write_record
+from softmax_bench.study.trial import trial_id
 from tests.records import fill_store, speed_record, train_record
 from tests.report.test_style import contrast
 
@@ -67,7 +69,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_record(folder, speed_record(HOSTILE, size, 0.5))
         write_record(folder, train_record(HOSTILE, size, 150.0))
     for path in folder.glob("*.json"):
-        path.write_text(path.read_text().replace('"ptb"', msgspec.json.encode(HOSTILE).decode()))
+        text = path.read_text().replace('"ptb"', msgspec.json.encode(HOSTILE).decode())
+        record = msgspec.json.decode(text, type=Record)
+        path.unlink()
+        write_record(folder, msgspec.structs.replace(record, id=trial_id(record.trial)))
     results = load_results(folder)
     drawn = charts(results)
     page = folder / "index.html"
