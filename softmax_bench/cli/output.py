@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from softmax_bench.study.executor import Executor
     from softmax_bench.study.plan import Plan
     from softmax_bench.study.session import Outcome
 
@@ -42,6 +43,7 @@ def run_plan(
     console: Console,
     *,
     workers: int = 1,
+    executor: Executor | None = None,
     show: Callable[[], None] | None = None,
     again: bool = False,
     retry_failed: bool = False,
@@ -54,6 +56,8 @@ def run_plan(
         store: Folder of the results.
         console: Where to print.
         workers: How many jobs at once.
+        executor: Runs them, for this store, and is closed at the end; processes of this machine
+            by default.
         show: Prints the results in place of the report.
         again: Run also what is done.
         retry_failed: Run also what has failed before.
@@ -69,11 +73,11 @@ def run_plan(
 
     boards = [TensorBoard(store / "tensorboard")] if tensorboard else []
     with (
-        LocalExecutor(store, workers) as executor,
+        executor or LocalExecutor(store, workers) as running,
         ProgressDisplay(console, workers) as display,
     ):
         outcome = run(
-            plan, store, executor, [display, *boards], again=again, retry_failed=retry_failed
+            plan, store, running, [display, *boards], again=again, retry_failed=retry_failed
         )
     if outcome.done and show is not None:
         show()

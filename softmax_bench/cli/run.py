@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from softmax_bench.cli.executors import ExecutorName, make_executor
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.cli.study_options import (
     CorpusOption,
@@ -48,6 +49,14 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run also what has failed before.")
     ] = False,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option(help="Where trials run: processes of this machine, or a cluster."),
+    ] = ExecutorName.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster, or 'auto'; Ray on this machine alone by default."),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write learning curves for TensorBoard.")
     ] = False,
@@ -80,11 +89,13 @@ def run(
             markup=False,
             soft_wrap=True,
         )
+        folder = Path("runs/given") if out is None else out
         run_plan(
             plan_given(chosen, given),
-            Path("runs/given") if out is None else out,
+            folder,
             console,
             workers=chosen.workers,
+            executor=make_executor(executor, folder, chosen.workers, address),
             again=again,
             retry_failed=retry_failed,
             tensorboard=tensorboard,
@@ -96,6 +107,7 @@ def run(
         store,
         console,
         workers=chosen.workers,
+        executor=make_executor(executor, store, chosen.workers, address),
         again=again,
         retry_failed=retry_failed,
         tensorboard=tensorboard,

@@ -3,13 +3,11 @@
 The process gets its job through its standard input, which stays open: when this end is closed,
 because whoever started it is gone, it ends itself. What it tells comes through a file and not
 through a pipe: so nobody is woken in the middle of a timing, and it can be read after the process
-was killed. A lock that both ends hold keeps a second study from starting the same job; the kernel
-gives it back however they end. Whoever gets the lock looks whether the work was done meanwhile.
+was killed. Both ends hold the job's lock.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -18,11 +16,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Literal
 
 import msgspec
 import psutil
 
+from softmax_bench.study.event_log import EventLog
 from softmax_bench.study.job import (
     Ended,
     Event,
@@ -34,8 +32,8 @@ from softmax_bench.study.job import (
     job_id,
     trials_of,
 )
+from softmax_bench.study.lock import claim, job_path, private_file
 from softmax_bench.study.record import Cause
-from softmax_bench.study.store import record_path
 from softmax_bench.study.trial import trial_id
 
 WORKER = "softmax_bench.study.worker"
@@ -71,25 +69,15 @@ class JobProcess:
         self._oom_kills = _oom_kills()
         self._to_blame: str | None = None
         self._said: Failed | None = None
-        self._unread = b""
-        folder = store / "jobs"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._paths = {part: folder / f"{self.id}.{part}" for part in ("lock", "log", "events")}
         self._child: subprocess.Popen[bytes] | None = None
-        self._lock = _private(self._paths["lock"], "ab")
-        self._instead: Literal["finished", "elsewhere"] | None = None
-        if not _acquire(self._lock):
-            self._instead = "elsewhere"
-        elif not job.again and _is_stored(job, store):
-            self._instead = "finished"
-            self._paths["lock"].unlink(missing_ok=True)
-        if self._instead is not None:
-            self._lock.close()
+        self._lock = claim(job, store)
+        if isinstance(self._lock, str):
             return
+        self._paths = {part: job_path(store, self.id, part) for part in ("lock", "log", "events")}
         try:
             with (
-                _private(self._paths["log"], "wb") as log,
-                _private(self._paths["events"], "wb") as events,
+                private_file(self._paths["log"], "wb") as log,
+                private_file(self._paths["events"], "wb") as events,
             ):
                 self._child = subprocess.Popen(
                     [sys.executable, "-P", "-m", worker, str(store)],
@@ -104,8 +92,7 @@ class JobProcess:
                         "SOFTMAX_BENCH_EVENTS": str(events.fileno()),
                     },
                 )
-            # A file of its own: one that both ends share would share the position in it too.
-            self._events = self._paths["events"].open("rb")
+            self._events = EventLog(self._paths["events"])
         except BaseException:
             self._lock.close()
             raise
@@ -120,8 +107,8 @@ class JobProcess:
 
     def poll(self) -> list[Report | Ended]:
         """What the process has told since the last call, and whether it has ended."""
-        if self._instead is not None:
-            return [Ended(self.id, self._instead)]
+        if isinstance(self._lock, str):
+            return [Ended(self.id, self._lock)]
         assert self._child is not None
         status = self._child.poll()
         told: list[Report | Ended] = [Report(self.id, event) for event in self._read_events()]
@@ -138,19 +125,12 @@ class JobProcess:
             self._close()
 
     def _read_events(self) -> list[Event]:
-        """Whole lines only: the last one may still be being written."""
-        *lines, self._unread = (self._unread + self._events.read()).split(b"\n")
-        events = []
-        for line in lines:
-            try:
-                event = msgspec.json.decode(line, type=Event)
-            except msgspec.DecodeError:  # nothing that a job writes may stop the study
-                continue
+        events = self._events.read()
+        for event in events:
             if isinstance(event, Running):
                 self._to_blame = event.trial
             elif isinstance(event, Failed):
                 self._said = event
-            events.append(event)
         return events
 
     def _enforce_limits(self) -> None:
@@ -236,28 +216,8 @@ class JobProcess:
         self._events.close()
         with suppress(BrokenPipeError):  # it ended without reading its job
             self._child.stdin.close()
+        assert not isinstance(self._lock, str)
         self._lock.close()
-
-
-def _private(path: Path, mode: str) -> IO[bytes]:
-    """A file that only its owner may read."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags, 0o600)
-
-    return open(path, mode, buffering=0, opener=opener)
-
-
-def _is_stored(job: Job, store: Path) -> bool:
-    return all(record_path(store, trial_id(trial)).exists() for trial in trials_of(job))
-
-
-def _acquire(lock: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _resident_bytes(pid: int) -> int:

@@ -85,8 +85,8 @@ def write_record(folder: Path, record: Stored) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(record, FailureRecord):
-            return _write(failure_path(folder, record.id), text)
-        path = _write(record_path(folder, record.id), text)
+            return write_file(failure_path(folder, record.id), text)
+        path = write_file(record_path(folder, record.id), text)
     except OSError as error:
         if disk_full(error):
             raise DiskFullError(f"no space is left to write a record in {folder}") from error
@@ -95,7 +95,8 @@ def write_record(folder: Path, record: Stored) -> Path:
     return path
 
 
-def _write(target: Path, text: bytes) -> Path:
+def write_file(target: Path, text: bytes) -> Path:
+    """Write a file of the store, whole or not at all, into a folder that there is."""
     handle, temporary = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
     )

@@ -29,7 +29,7 @@ from softmax_bench.study.job import (
 )
 from softmax_bench.study.job import Text as TextSource
 from softmax_bench.study.process import DISK_FULL
-from softmax_bench.study.store import write_record
+from softmax_bench.study.store import checkpoint_path, write_record
 from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
 from tests.records import speed_record, train_record
 
@@ -58,6 +58,8 @@ def main() -> None:
     for trial in trials_of(job):
         tell(Running(trial=trial_id(trial)))
         assert isinstance(trial, SpeedTrial | TrainTrial)
+        if trial.layer == "goes on":
+            go_on(store, trial_id(trial))
         behave(trial.layer)
     for trial in trials_of(job):
         if isinstance(trial, SpeedTrial):
@@ -78,6 +80,17 @@ def tell(event: Any) -> None:
     os.write(int(os.environ["SOFTMAX_BENCH_EVENTS"]), msgspec.json.encode(event) + b"\n")
 
 
+def go_on(store: Path, identity: str) -> None:
+    """Add to the checkpoint; what has gone on once already comes to its end."""
+    path = checkpoint_path(store, identity)
+    before = path.read_bytes()
+    if b"second" in before:
+        path.unlink()
+        return
+    path.write_bytes(before + b", second")
+    time.sleep(600)
+
+
 def behave(layer: str) -> None:
     """Do as the layer is called; train well where that says nothing."""
     if layer == "crashes":
@@ -85,6 +98,9 @@ def behave(layer: str) -> None:
         ctypes.string_at(0)
     elif layer == "is killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif layer == "kills who started it":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
     elif layer == "hangs":
         time.sleep(600)
     elif layer == "eats memory":

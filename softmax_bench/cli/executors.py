@@ -1,0 +1,37 @@
+"""Where a study runs: the choice of ``--executor``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softmax_bench.errors import SoftmaxBenchError
+
+if TYPE_CHECKING:
+    from softmax_bench.study.executor import Executor
+
+
+class ExecutorName(StrEnum):
+    """What may be asked for."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+def make_executor(name: ExecutorName, store: Path, slots: int, address: str | None) -> Executor:
+    """The executor of a name, for ``store``.
+
+    Raises:
+        SoftmaxBenchError: It has no use for an address, it is not installed, or there is nothing
+            at the address.
+    """
+    if name is ExecutorName.RAY:
+        from softmax_bench.study.on_ray import RayExecutor
+
+        return RayExecutor(store, slots, address)
+    if address is not None:
+        raise SoftmaxBenchError(f"--address {address} is for --executor ray")
+    from softmax_bench.study.local import LocalExecutor
+
+    return LocalExecutor(store, slots)
