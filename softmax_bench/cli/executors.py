@@ -17,6 +17,7 @@ class ExecutorName(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+    SLURM = "slurm"
 
 
 def make_executor(name: ExecutorName, store: Path, slots: int, address: str | None) -> Executor:
@@ -30,8 +31,16 @@ def make_executor(name: ExecutorName, store: Path, slots: int, address: str | No
         from softmax_bench.study.on_ray import RayExecutor
 
         return RayExecutor(store, slots, address)
+    if name is ExecutorName.SLURM:
+        from softmax_bench.study.on_slurm import SlurmExecutor
+
+        if address not in (None, "slurm", "local"):
+            raise SoftmaxBenchError(
+                f"--address {address}: Slurm is found by itself; 'local' rehearses on this machine"
+            )
+        return SlurmExecutor(store, slots, address or "slurm")
     if address is not None:
-        raise SoftmaxBenchError(f"--address {address} is for --executor ray")
+        raise SoftmaxBenchError(f"--address {address} is for --executor ray or slurm")
     from softmax_bench.study.local import LocalExecutor
 
     return LocalExecutor(store, slots)

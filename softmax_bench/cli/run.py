@@ -55,7 +55,10 @@ def run(
     ] = ExecutorName.LOCAL,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster, or 'auto'; Ray on this machine alone by default."),
+        typer.Option(
+            help="Of a Ray cluster, or 'auto'; Ray on this machine alone by default. For slurm, "
+            "'local' rehearses on this machine."
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write learning curves for TensorBoard.")

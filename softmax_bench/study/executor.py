@@ -18,7 +18,8 @@ class Executor(Protocol):
     * when a job is reported to have ended, the records it wrote lie in the store;
     * each job that was submitted is reported to have ended once, and nothing is reported of it
       after that;
-    * after :meth:`close`, or when the process that made the executor is gone, no job runs on.
+    * after :meth:`close`, or when the process that made the executor is gone, no job runs on; or,
+      where jobs outlive a study that is killed, they hold their locks in the store meanwhile.
 
     It decides nothing: which jobs there are, in which order, and whether to try one again is up to
     the study. :class:`softmax_bench.study.process.JobProcess` does most of the work for executors

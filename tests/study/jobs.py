@@ -101,6 +101,8 @@ def behave(layer: str) -> None:
     elif layer == "kills who started it":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
+    elif layer == "takes a while":
+        time.sleep(8)
     elif layer == "hangs":
         time.sleep(600)
     elif layer == "eats memory":

@@ -1,0 +1,133 @@
+"""Jobs by way of submitit, with its own processes in place of a Slurm cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.study import on_slurm
+from softmax_bench.study.job import Ended, Evaluated, Event, Job, Progress, Running
+from softmax_bench.study.lock import claim
+from softmax_bench.study.on_slurm import SlurmExecutor
+from softmax_bench.study.store import checkpoint_path, read_store
+from softmax_bench.study.trial import trial_id
+from tests.study.jobs import WORKER, speed_job, train_job
+
+ROOT = Path(__file__).parents[2]
+
+pytest.importorskip("submitit")
+pytestmark = [
+    pytest.mark.slow,
+    # Processes that submitit leaves to the end of Python.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _jobs_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def ended(executor: SlurmExecutor, job: Job) -> tuple[list[type[Event]], Ended]:
+    """What kinds of events are told of a job, and its end."""
+    executor.submit(job)
+    kinds: list[type[Event]] = []
+    while True:
+        for report in executor.wait(60):
+            if isinstance(report, Ended):
+                return kinds, report
+            kinds.append(type(report.event))
+
+
+def test_jobs_by_way_of_submitit(tmp_path: Path) -> None:
+    with SlurmExecutor(tmp_path, 2, "local", WORKER) as executor:
+        job = train_job("tells")
+        kinds, end = ended(executor, job)
+        # The node may have cleared its file away before it was read to the end.
+        assert kinds == [Running, Progress, Evaluated][: len(kinds)]
+        assert end == ended(executor, job)[1] == Ended(trial_id(job.trial), "finished")
+        assert ended(executor, speed_job("full", "nce"))[1].how == "finished"
+        assert len(read_store(tmp_path).records) == 3
+        crashed = ended(executor, train_job("crashes"))[1].failure
+        assert crashed is not None
+        assert (crashed.cause, crashed.log) == ("crash", "last words")
+    assert list((tmp_path / "slurm").glob("*.job")) == []
+    assert list((tmp_path / "slurm").glob("*.ended")) == []
+
+
+def test_a_job_that_is_lost_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_slurm, "_SILENT_SECONDS", 0.5)
+    with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
+        lost = ended(executor, train_job("kills who started it"))[1].failure
+    assert lost is not None
+    assert lost.cause == "lost"
+    assert "ended without saying how" in lost.reason
+
+
+def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    job = train_job("goes on")
+    path = checkpoint_path(tmp_path, trial_id(job.trial))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"first")
+    with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
+        executor.submit(job)
+        while path.read_bytes() != b"first, second":
+            assert not any(isinstance(report, Ended) for report in executor.wait(0.1))
+        (task,) = psutil.Process().children()[0].children()
+        task.send_signal(signal.SIGUSR2)  # what Slurm sends before it takes the node away
+        end = next(
+            report for _ in range(600) for report in executor.wait(0.1) if isinstance(report, Ended)
+        )
+    assert end == Ended(trial_id(job.trial), "finished")
+
+
+PROGRAM = """
+    from pathlib import Path
+    from softmax_bench.study.on_slurm import SlurmExecutor
+    from tests.study.jobs import WORKER, train_job
+
+    with SlurmExecutor(Path({store!r}), 1, "local", WORKER) as executor:
+        executor.submit(train_job("takes a while"))
+        while not executor.wait(0.1):
+            pass
+        print("runs", flush=True)
+        executor.wait(600)
+"""
+
+
+def test_jobs_go_on_when_the_study_is_killed_and_are_not_done_twice(tmp_path: Path) -> None:
+    program = textwrap.dedent(PROGRAM).format(store=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as study:  # fmt: skip
+        assert study.stdout is not None
+        assert study.stdout.readline() == b"runs\n"
+        study.send_signal(signal.SIGKILL)
+    job = train_job("takes a while")
+    with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
+        assert ended(executor, job)[1].how == "elsewhere"
+        until = time.monotonic() + 60
+        while claim(job, tmp_path) == "elsewhere":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert ended(executor, job)[1].how == "finished"
+    assert len(list((tmp_path / "slurm").glob("*_submitted.pkl"))) == 1
+
+
+def test_without_slurm_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SoftmaxBenchError, match="--address local"):
+        SlurmExecutor(tmp_path)
