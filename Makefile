@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN = .venv/bin
 # Workers of one thread each: the tests are small, and two of them are faster than one of two threads.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --benchmark-disable
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal --benchmark-disable
 
 .PHONY: demo test test-slow docs benchmark clean
 
