@@ -38,6 +38,7 @@ def test_snippets_and_commands_run_in_order(
     environment = {name: value for name, value in os.environ.items() if "XDIST" not in name} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "SOFTMAX_BENCH_CACHE": str(tmp_path / "cache"),
         "SOFTMAX_BENCH": str(ROOT),  # the checkout
     }
     for language, text in blocks:
