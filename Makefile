@@ -24,7 +24,7 @@ test-slow: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
-	PATH="$(BIN):$$PATH" $(BIN)/sphinx-build -q -W --keep-going docs build/site
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -q -W --keep-going docs build/site
 	@echo "Pages: build/site/index.html"
 
 benchmark: .venv/installed
