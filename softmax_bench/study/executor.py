@@ -26,9 +26,8 @@ class Executor(Protocol):
     on other machines too: it runs one job where it is called.
     """
 
-    @property
-    def slots(self) -> int:
-        """How many jobs may run at once."""
+    slots: int
+    """How many jobs may run at once."""
 
     def submit(self, job: Job) -> None:
         """Begin a job soon. There are never more than ``slots`` that have not ended."""
@@ -44,6 +43,7 @@ class Executor(Protocol):
 
     def __enter__(self) -> Self:
         """The executor."""
+        return self
 
     def __exit__(
         self,
@@ -52,3 +52,4 @@ class Executor(Protocol):
         trace: TracebackType | None,
     ) -> None:
         """Close it."""
+        self.close()

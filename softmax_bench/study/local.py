@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from softmax_bench.study.executor import Executor
 from softmax_bench.study.job import Ended, Job, Report, job_id
 from softmax_bench.study.process import WORKER, JobProcess
 
 _POLL_SECONDS = 0.05
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Runs jobs as processes of this machine.
 
     Args:
@@ -51,14 +50,3 @@ class LocalExecutor:
         for process in self._running.values():
             process.kill()
         self._running.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.study.executor import Executor
 from softmax_bench.study.job import Ended, Failure, Job, Report, job_id
 from softmax_bench.study.lock import claim, job_path
 from softmax_bench.study.parcel import pack, unpack, work
@@ -36,7 +36,7 @@ _CLOSE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs jobs on a Ray cluster.
 
     A job whose node is lost is sent to another, up to :data:`RETRIES` times, with its last
@@ -189,17 +189,6 @@ class RayExecutor:
         except (StopIteration, self._ray.exceptions.RayError):
             return False
         return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(eq=False)

@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study.event_log import EventLog
+from softmax_bench.study.executor import Executor
 from softmax_bench.study.job import Ended, Failure, Job, Report, job_id
 from softmax_bench.study.lock import claim, job_path
 from softmax_bench.study.process import WORKER, JobProcess
@@ -39,7 +39,7 @@ _SILENT_SECONDS = 10.0
 _CAUSES: dict[str, Cause] = {"TIMEOUT": "time", "OUT_OF_MEMORY": "memory", "CANCELLED": "killed"}
 
 
-class SlurmExecutor:
+class SlurmExecutor(Executor):
     """Runs jobs on a Slurm cluster.
 
     Unlike others, jobs go on when the process that made the executor is killed: they write into
@@ -119,17 +119,6 @@ class SlurmExecutor:
         submitted.path.unlink(missing_ok=True)
         _ended_path(submitted.path).unlink(missing_ok=True)
         return [*told, ended]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass
