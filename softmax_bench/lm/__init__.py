@@ -12,7 +12,7 @@ from softmax_bench.lm.optimizers import (
     make_optimizer,
 )
 from softmax_bench.lm.streams import IGNORED, Streams, make_streams
-from softmax_bench.lm.train import DivergedError, train
+from softmax_bench.lm.train import DivergedError, run_steps, train
 from softmax_bench.lm.training_state import Progress, TrainingState
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "make_encoder",
     "make_optimizer",
     "make_streams",
+    "run_steps",
     "train",
 ]

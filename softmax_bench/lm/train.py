@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm.checkpoint import Checkpoint
-from softmax_bench.lm.evaluate import evaluate
+from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
 from softmax_bench.lm.streams import IGNORED, Streams
@@ -62,33 +62,86 @@ def train(
     """
     model.train()
     state = TrainingState() if checkpoint is None else checkpoint.load(model, optimizer)
+    windows = _windows_forever(text, window, state.window)
+
+    def step() -> tuple[Tensor, int]:
+        place, inputs, targets = next(windows)
+        loss, state.carried = model(inputs, targets, None if place == 0 else state.carried)
+        state.window = place + 1
+        return loss, int((targets != IGNORED).sum())
+
+    return run_steps(
+        model,
+        optimizer,
+        state,
+        step,
+        lambda: evaluate(model, valid, valid_window),
+        max_tokens=max_tokens,
+        clip_norm=clip_norm,
+        evaluations=evaluations,
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        checkpoint=checkpoint,
+    )
+
+
+def run_steps(
+    model: nn.Module,
+    optimizer: PairedOptimizer,
+    state: TrainingState,
+    step: Callable[[], tuple[Tensor, int]],
+    quality: Callable[[], Quality],
+    *,
+    max_tokens: int,
+    clip_norm: float,
+    evaluations: int = 6,
+    unit: str = "tokens",
+    on_step: Callable[[int], None],
+    on_evaluation: Callable[[Progress], None],
+    checkpoint: Checkpoint | None,
+) -> list[Progress]:
+    """The loop itself, for whatever makes a loss.
+
+    Args:
+        model: Trained in place.
+        optimizer: Over the model's parameters.
+        state: Where to begin.
+        step: The loss of the next batch, and the number of its targets.
+        quality: Evaluates the model on the validation data.
+        max_tokens: Budget in targets.
+        clip_norm: Greatest joint norm of all gradients.
+        evaluations: How often to evaluate.
+        unit: What targets are called in messages.
+        on_step: Called after each step.
+        on_evaluation: Called after each evaluation.
+        checkpoint: Where to save to.
+
+    Raises:
+        DivergedError: The loss, the hidden states or a perplexity are not finite any more.
+        SoftmaxBenchError: The checkpoint cannot be written.
+    """
     if state.tokens:
         on_step(state.tokens)
-    windows = _windows_forever(text, window, state.window)
     started = time.perf_counter()
     while state.tokens < max_tokens:
-        place, inputs, targets = next(windows)
         optimizer.zero_grad()
-        carried = None if place == 0 else state.carried
-        loss, state.carried = _forward(model, inputs, targets, carried, state.tokens)
+        loss, predicted = _checked(step, f"training diverged after {state.tokens} {unit}")
         loss.backward()
         clip_grad_norm(model.parameters(), clip_norm)
         optimizer.step()
         state.losses.append(loss.detach())
-        predicted = int((targets != IGNORED).sum())
         state.tokens += predicted
-        state.window = place + 1
         on_step(predicted)
         if state.tokens * evaluations >= max_tokens * (len(state.history) + 1):
             train_loss = float(torch.stack(state.losses).mean())
             state.seconds += time.perf_counter() - started
-            quality = evaluate(model, valid, valid_window)
-            if not math.isfinite(quality.perplexity):
+            found = quality()
+            if not math.isfinite(found.perplexity):
                 raise DivergedError(
-                    f"training diverged after {state.tokens} tokens: the validation perplexity is "
+                    f"training diverged after {state.tokens} {unit}: the validation perplexity is "
                     "infinite; try a lower learning rate"
                 )
-            state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
+            state.history.append(Progress(state.tokens, state.seconds, train_loss, found))
             on_evaluation(state.history[-1])
             state.losses.clear()
             started = time.perf_counter()
@@ -99,19 +152,17 @@ def train(
     return state.history
 
 
-def _forward(
-    model: LanguageModel, inputs: Tensor, targets: Tensor, state: object, tokens: int
-) -> tuple[Tensor, object]:
+def _checked(step: Callable[[], tuple[Tensor, int]], diverged: str) -> tuple[Tensor, int]:
+    """What the step gives, if it is finite."""
     try:
-        loss, state = model(inputs, targets, state)
+        loss, predicted = step()
     except SoftmaxBenchError as error:
-        raise DivergedError(f"training diverged after {tokens} tokens: {error}") from error
+        raise DivergedError(f"{diverged}: {error}") from error
     if not bool(loss.detach().isfinite()):
         raise DivergedError(
-            f"training diverged after {tokens} tokens: the loss is {float(loss.detach())}; try a "
-            "lower learning rate"
+            f"{diverged}: the loss is {float(loss.detach())}; try a lower learning rate"
         )
-    return loss, state
+    return loss, predicted
 
 
 def _windows_forever(

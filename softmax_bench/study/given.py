@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -14,16 +12,14 @@ import torch
 from torch import Tensor
 
 from softmax_bench.corpora.states import Ids, States
-from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.lm import (
     Checkpoint,
-    DivergedError,
     Progress,
     Quality,
     TrainingState,
-    clip_grad_norm,
     make_optimizer,
+    run_steps,
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
@@ -32,7 +28,6 @@ from softmax_bench.study.result import CurvePoint, Evaluation, FrequencyBand, Tr
 from softmax_bench.study.run import describe_machine, make_checkpoint, now
 from softmax_bench.study.trial import TrainTrial, trial_id, tuned_spec
 
-EVALUATIONS = 6
 _AT_ONCE = 1024
 """Examples evaluated together."""
 _RANKED = 4096
@@ -116,54 +111,28 @@ def _train(
     )
     valid = states.split("valid")
     state = TrainingState() if checkpoint is None else checkpoint.load(layer, optimizer)
-    if state.tokens:
-        on_step(state.tokens)
     batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)
     batches = islice(batches, state.window, None)
-    begin = time.perf_counter()
-    while state.tokens < trial.max_tokens:
+
+    def step() -> tuple[Tensor, int]:
         places = next(batches)
-        optimizer.zero_grad()
-        hidden, target = _examples(layer, states, places)
-        loss = _loss(layer, hidden, target, state.tokens)
-        loss.backward()
-        clip_grad_norm(layer.parameters(), trial.clip_norm)
-        optimizer.step()
-        state.losses.append(loss.detach())
-        state.tokens += len(places)
+        loss: Tensor = layer(*_examples(layer, states, places))
         state.window += 1
-        on_step(len(places))
-        if state.tokens * EVALUATIONS >= trial.max_tokens * (len(state.history) + 1):
-            train_loss = float(torch.stack(state.losses).mean())
-            state.seconds += time.perf_counter() - begin
-            quality = _quality(layer, states, valid)
-            if not math.isfinite(quality.perplexity):
-                raise DivergedError(
-                    f"training diverged after {state.tokens} examples: the validation perplexity "
-                    "is infinite; try a lower learning rate"
-                )
-            state.history.append(Progress(state.tokens, state.seconds, train_loss, quality))
-            on_evaluation(state.history[-1])
-            state.losses.clear()
-            begin = time.perf_counter()
-        if checkpoint is not None and checkpoint.due():
-            state.seconds += time.perf_counter() - begin
-            checkpoint.save(layer, optimizer, state)
-            begin = time.perf_counter()
-    return state.history
+        return loss, len(places)
 
-
-def _loss(layer: OutputLayer, hidden: Tensor, target: Tensor, examples: int) -> Tensor:
-    try:
-        loss: Tensor = layer(hidden, target)
-    except SoftmaxBenchError as error:
-        raise DivergedError(f"training diverged after {examples} examples: {error}") from error
-    if not bool(loss.detach().isfinite()):
-        raise DivergedError(
-            f"training diverged after {examples} examples: the loss is not finite; try a lower "
-            "learning rate"
-        )
-    return loss
+    return run_steps(
+        layer,
+        optimizer,
+        state,
+        step,
+        lambda: _quality(layer, states, valid),
+        max_tokens=trial.max_tokens,
+        clip_norm=trial.clip_norm,
+        unit="examples",
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        checkpoint=checkpoint,
+    )
 
 
 def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:
