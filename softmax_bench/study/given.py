@@ -24,9 +24,9 @@ from softmax_bench.lm import (
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.study.record import TrainRecord
-from softmax_bench.study.result import CurvePoint, Evaluation, FrequencyBand, TrainResult
-from softmax_bench.study.run import describe_machine, make_checkpoint, now
-from softmax_bench.study.trial import TrainTrial, trial_id, tuned_spec
+from softmax_bench.study.result import Evaluation, FrequencyBand
+from softmax_bench.study.run import make_checkpoint, now, train_record
+from softmax_bench.study.trial import TrainTrial, tuned_spec
 
 _AT_ONCE = 1024
 """Examples evaluated together."""
@@ -70,31 +70,15 @@ def train_on_states(
     )  # fmt: skip
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
     history = _train(layer, trial, states, on_step, on_evaluation, saved)
-    last = history[-1]
-    valid = states.split("valid")
-    return TrainRecord(
-        id=trial_id(trial),
-        started=started,
-        trial=trial,
-        environment=describe_machine(),
-        result=TrainResult(
-            train_tokens=last.tokens,
-            train_seconds=last.seconds,
-            resumed=0 if saved is None else saved.resumed,
-            parameters=sum(p.numel() for p in layer.parameters()),
-            layer_parameters=sum(p.numel() for p in layer.parameters()),
-            curve=[
-                CurvePoint(
-                    tokens=point.tokens,
-                    seconds=point.seconds,
-                    train_loss=point.train_loss,
-                    valid_perplexity=point.valid.perplexity,
-                )
-                for point in history
-            ],
-            valid=_evaluation(layer, states, valid, last.valid),
-            test=_evaluation(layer, states, states.split("test")),
-        ),
+    return train_record(
+        trial,
+        started,
+        history,
+        saved,
+        layer,
+        layer,
+        valid=_evaluation(layer, states, states.split("valid"), history[-1].valid),
+        test=_evaluation(layer, states, states.split("test")),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from softmax_bench.corpora import Corpus
 from softmax_bench.layers import create_layer, parse_spec
@@ -96,8 +97,32 @@ def train_trial(
     )
     device = torch.device(trial.device)
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
-    last = history[-1]
     counts = torch.from_numpy(corpus.class_counts).to(device)
+    return train_record(
+        trial,
+        started,
+        history,
+        saved,
+        model,
+        model.layer,
+        valid=_evaluation(history[-1].valid, corpus, "valid"),
+        test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
+    )
+
+
+def train_record(
+    trial: TrainTrial,
+    started: str,
+    history: Sequence[Progress],
+    saved: Checkpoint | None,
+    model: nn.Module,
+    layer: nn.Module,
+    *,
+    valid: Evaluation,
+    test: Evaluation,
+) -> TrainRecord:
+    """The record of a model that has been trained, and of its output layer."""
+    last = history[-1]
     return TrainRecord(
         id=trial_id(trial),
         started=started,
@@ -108,7 +133,7 @@ def train_trial(
             train_seconds=last.seconds,
             resumed=0 if saved is None else saved.resumed,
             parameters=sum(p.numel() for p in model.parameters()),
-            layer_parameters=sum(p.numel() for p in model.layer.parameters()),
+            layer_parameters=sum(p.numel() for p in layer.parameters()),
             curve=[
                 CurvePoint(
                     tokens=point.tokens,
@@ -118,8 +143,8 @@ def train_trial(
                 )
                 for point in history
             ],
-            valid=_evaluation(last.valid, corpus, "valid"),
-            test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
+            valid=valid,
+            test=test,
         ),
     )
 
