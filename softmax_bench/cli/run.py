@@ -92,21 +92,12 @@ def run(
             markup=False,
             soft_wrap=True,
         )
-        folder = Path("runs/given") if out is None else out
-        run_plan(
-            plan_given(chosen, given),
-            folder,
-            console,
-            workers=chosen.workers,
-            executor=make_executor(executor, folder, chosen.workers, address),
-            again=again,
-            retry_failed=retry_failed,
-            tensorboard=tensorboard,
-        )
-        return
-    store, texts = store_of(study, out), read_texts(chosen, data_dir, console)
+        plan, store = plan_given(chosen, given), Path("runs/given") if out is None else out
+    else:
+        plan = plan_study(chosen, read_texts(chosen, data_dir, console))
+        store = store_of(study, out)
     run_plan(
-        plan_study(chosen, texts),
+        plan,
         store,
         console,
         workers=chosen.workers,

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +28,7 @@ from softmax_bench.study.texts import know_text
 from softmax_bench.study.trial import trial_id
 from softmax_bench.study.watcher import Watcher
 from tests.study.jobs import WORKER, speed_job, train_job
+from tests.study.killed import killed_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,30 +195,9 @@ def test_jobs_on_a_cluster(
     assert not isinstance(claim(train_job("hangs"), tmp_path), str)
 
 
-PROGRAM = """
-    from pathlib import Path
-    from softmax_bench.study.on_ray import RayExecutor
-    from tests.study.jobs import WORKER, train_job
-
-    with RayExecutor(Path({store!r}), worker=WORKER) as executor:
-        executor.submit(train_job("hangs"))
-        while not executor.wait(0.2):
-            pass
-        print("runs", flush=True)
-        executor.wait(600)
-"""
-
-
 def test_nothing_runs_on_when_the_study_is_killed(tmp_path: Path) -> None:
-    program = textwrap.dedent(PROGRAM).format(store=str(tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as study:  # fmt: skip
-        assert study.stdout is not None
-        assert study.stdout.readline() == b"runs\n"
+    with killed_study(tmp_path, "RayExecutor", "on_ray", "worker=WORKER", "hangs") as study:
         workers = workers_of(psutil.Process(study.pid))
-        study.send_signal(signal.SIGKILL)
     assert workers
     wait_for_none(workers)
     assert not isinstance(claim(train_job("hangs"), tmp_path), str)

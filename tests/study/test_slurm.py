@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from softmax_bench.study.on_slurm import SlurmExecutor
 from softmax_bench.study.store import checkpoint_path, read_store
 from softmax_bench.study.trial import trial_id
 from tests.study.jobs import WORKER, speed_job, train_job
+from tests.study.killed import killed_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,29 +88,10 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert end == Ended(trial_id(job.trial), "finished")
 
 
-PROGRAM = """
-    from pathlib import Path
-    from softmax_bench.study.on_slurm import SlurmExecutor
-    from tests.study.jobs import WORKER, train_job
-
-    with SlurmExecutor(Path({store!r}), 1, "local", WORKER) as executor:
-        executor.submit(train_job("takes a while"))
-        while not executor.wait(0.1):
-            pass
-        print("runs", flush=True)
-        executor.wait(600)
-"""
-
-
 def test_jobs_go_on_when_the_study_is_killed_and_are_not_done_twice(tmp_path: Path) -> None:
-    program = textwrap.dedent(PROGRAM).format(store=str(tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as study:  # fmt: skip
-        assert study.stdout is not None
-        assert study.stdout.readline() == b"runs\n"
-        study.send_signal(signal.SIGKILL)
+    options = '1, "local", WORKER'
+    with killed_study(tmp_path, "SlurmExecutor", "on_slurm", options, "takes a while"):
+        pass
     job = train_job("takes a while")
     with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
         assert ended(executor, job)[1].how == "elsewhere"
