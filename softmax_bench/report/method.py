@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from softmax_bench.report.fidelity import latest_fidelity
-from softmax_bench.report.tables import best_trials, latest_speed, one_configuration
+from softmax_bench.report.tables import KEY, best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
 
 
@@ -29,7 +29,8 @@ def _training(results: Results) -> list[str]:
         f"trained with, on all {first['test_tokens']:,} tokens of the test text.",
     ]
     train, _ = one_configuration(results.train, "train")
-    budgets = train.groupby("max_tokens")["learning_rate"].nunique()
+    rates = train.groupby(["max_tokens", *KEY])["learning_rate"].nunique()
+    budgets = rates.groupby("max_tokens").max()
     if budgets.max() > 1:
         told.append(
             f"Each layer has a learning rate of its own: the best of {budgets.max()} by validation "

@@ -39,3 +39,13 @@ def test_gaps_are_told() -> None:
         speed_record("nce", 100, 1.0),
     ]  # fmt: skip
     assert "nce was not timed at V = 10, where others were" in warnings(frames(records))
+
+
+def test_rates_that_were_searched_are_counted_layer_by_layer() -> None:
+    searched = {"full": (0.1, 0.13, 0.27), "nce": (0.1, 0.16, 0.04)}
+    records = [
+        train_record(layer, 10, 9.0 + rate, rate=rate)
+        for layer, rates in searched.items()
+        for rate in rates
+    ]
+    assert "the best of 3 by validation perplexity" in " ".join(method(frames(records)))
