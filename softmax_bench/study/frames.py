@@ -36,7 +36,8 @@ class Results:
     """Stored results as tidy tables: one row an observation, the configuration in its columns."""
 
     train: pd.DataFrame
-    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality."""
+    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality, and
+    what else the machine did during training (``disturbance_*``)."""
     curves: pd.DataFrame
     """One row an evaluation during training; ``id`` refers to ``train``."""
     speed: pd.DataFrame
@@ -98,7 +99,8 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
                 "parameters": result.parameters,
                 "layer_parameters": result.layer_parameters,
             }
-            train.append(head | budget | _quality(valid=result.valid, test=result.test))
+            quality = _quality(valid=result.valid, test=result.test)
+            train.append(head | budget | quality | _nested("disturbance", result.disturbance))
             curves += [
                 {
                     "id": record.id,
@@ -112,9 +114,7 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
             cost = msgspec.structs.asdict(record.result)
             phases = cost.pop("phases")
             for part in ("memory", "disturbance"):
-                nested = cost.pop(part)
-                fields = {} if nested is None else msgspec.structs.asdict(nested)
-                cost |= {f"{part}_{name}": value for name, value in fields.items()}
+                cost |= _nested(part, cost.pop(part))
             speed += [
                 head
                 | {
@@ -143,6 +143,13 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
         environments=pd.DataFrame(environments),
         failures=pd.DataFrame([_failure(record) for record in failures]),
     )
+
+
+def _nested(part: str, fields: msgspec.Struct | None) -> dict[str, Any]:
+    """Columns of a part of a result; none where a record does not have it."""
+    if fields is None:
+        return {}
+    return {f"{part}_{name}": value for name, value in msgspec.structs.asdict(fields).items()}
 
 
 def _fidelity_head(record: FidelityRecord) -> dict[str, Any]:

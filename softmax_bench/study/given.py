@@ -23,8 +23,9 @@ from softmax_bench.lm import (
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
+from softmax_bench.measure import watch_machine
 from softmax_bench.study.record import TrainRecord
-from softmax_bench.study.result import Evaluation, FrequencyBand
+from softmax_bench.study.result import Disturbance, Evaluation, FrequencyBand
 from softmax_bench.study.run import make_checkpoint, now, train_record
 from softmax_bench.study.trial import TrainTrial, tuned_spec
 
@@ -69,7 +70,8 @@ def train_on_states(
         device=trial.device, dtype=getattr(torch, trial.dtype),
     )  # fmt: skip
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
-    history = _train(layer, trial, states, on_step, on_evaluation, saved)
+    with watch_machine() as seen:
+        history = _train(layer, trial, states, on_step, on_evaluation, saved)
     return train_record(
         trial,
         started,
@@ -77,6 +79,7 @@ def train_on_states(
         saved,
         layer,
         layer,
+        disturbance=Disturbance(**asdict(seen[0])),
         valid=_evaluation(layer, states, states.split("valid"), history[-1].valid),
         test=_evaluation(layer, states, states.split("test")),
     )

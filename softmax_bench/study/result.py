@@ -53,6 +53,35 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
     valid_perplexity: float
 
 
+class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
+    """What else the machine did meanwhile, as shares of the processor's time over all cores."""
+
+    foreign: float
+    """Spent on other processes."""
+    stolen: float
+    """Withheld from a virtual machine by its host."""
+    clock_change: float
+    """How far the frequency moved."""
+    switches_per_second: float
+    """How often the measured process was made to leave a core; depends on its threads."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the measurement is not to be trusted to the last per cent; empty if it is."""
+        found = []
+        if self.foreign > 0.05:
+            found.append(f"other processes took {self.foreign:.0%} of the processor")
+        if self.stolen > 0.02:
+            found.append(f"the host withheld {self.stolen:.0%} of the processor")
+        if self.clock_change > 0.1:
+            found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
+        if self.switches_per_second > 200:
+            found.append(
+                f"it was made to leave a core {self.switches_per_second:.0f} times a second"
+            )
+        return found
+
+
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     """What training gave."""
 
@@ -65,6 +94,9 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     curve: list[CurvePoint]
     valid: Evaluation
     test: Evaluation
+    disturbance: Disturbance | None = None
+    """What else the machine did during training, evaluations on the validation text included; of
+    training that was interrupted, since it last went on."""
 
 
 class NgramResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,35 +132,6 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     expected_gradients: int
     """At most: not every row that can be touched is."""
     expected_optimizer: int
-
-
-class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
-    """What else the machine did meanwhile, as shares of the processor's time over all cores."""
-
-    foreign: float
-    """Spent on other processes."""
-    stolen: float
-    """Withheld from a virtual machine by its host."""
-    clock_change: float
-    """How far the frequency moved."""
-    switches_per_second: float
-    """How often the measured process was made to leave a core; depends on its threads."""
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why the measurement is not to be trusted to the last per cent; empty if it is."""
-        found = []
-        if self.foreign > 0.05:
-            found.append(f"other processes took {self.foreign:.0%} of the processor")
-        if self.stolen > 0.02:
-            found.append(f"the host withheld {self.stolen:.0%} of the processor")
-        if self.clock_change > 0.1:
-            found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
-        if self.switches_per_second > 200:
-            found.append(
-                f"it was made to leave a core {self.switches_per_second:.0f} times a second"
-            )
-        return found
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):

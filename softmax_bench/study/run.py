@@ -92,9 +92,10 @@ def train_trial(
     """
     started = now()
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
-    model, history = train_model(
-        trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
-    )
+    with watch_machine() as seen:
+        model, history = train_model(
+            trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
+        )
     device = torch.device(trial.device)
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
     counts = torch.from_numpy(corpus.class_counts).to(device)
@@ -105,6 +106,7 @@ def train_trial(
         saved,
         model,
         model.layer,
+        disturbance=Disturbance(**asdict(seen[0])),
         valid=_evaluation(history[-1].valid, corpus, "valid"),
         test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
     )
@@ -118,6 +120,7 @@ def train_record(
     model: nn.Module,
     layer: nn.Module,
     *,
+    disturbance: Disturbance,
     valid: Evaluation,
     test: Evaluation,
 ) -> TrainRecord:
@@ -145,6 +148,7 @@ def train_record(
             ],
             valid=valid,
             test=test,
+            disturbance=disturbance,
         ),
     )
 

@@ -44,12 +44,13 @@ def killed_after(steps: int) -> Callable[[int], None]:
 
 
 def outcome(record: Any) -> dict[str, Any]:
-    """The record without times, and without the account of interruptions."""
+    """The record without times, and without the accounts of interruptions and disturbances."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
     result = fields["result"]
     for each in (result, *result["curve"]):
         each.pop("seconds" if "seconds" in each else "train_seconds")
-    return {key: fields[key] for key in ("id", "trial")} | result | {"resumed": None}
+    result |= {"resumed": None, "disturbance": None}
+    return {key: fields[key] for key in ("id", "trial")} | result
 
 
 def test_an_interrupted_trial_ends_like_one_that_was_not(
