@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -76,6 +76,17 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
             ),
         ),
     )  # fmt: skip
+
+
+R = TypeVar("R", SpeedRecord, TrainRecord)
+
+
+def disturbed(record: R, foreign: float = 0.42) -> R:
+    """The same, made while other processes took a share of the processor."""
+    busy = Disturbance(foreign=foreign, stolen=0.0, clock_change=0.0, switches_per_second=5.0)
+    return msgspec.structs.replace(
+        record, result=msgspec.structs.replace(record.result, disturbance=busy)
+    )
 
 
 def evaluation(perplexity: float) -> Evaluation:

@@ -13,6 +13,8 @@ from softmax_bench import load_results
 from softmax_bench.cli import main
 from softmax_bench.layers import split_specs
 from softmax_bench.measure import catalogue
+from softmax_bench.study.store import write_record
+from tests.records import disturbed, speed_record
 
 STUDY = """\
 layers = ["full", "nce"]
@@ -76,6 +78,31 @@ def test_the_main_job_and_resuming(
     assert call(monkeypatch, "compare", str(out), str(out), *gate) == 1
     assert "memory > 0.5: met in 2 of 2 cells" in capsys.readouterr().out
     assert call(monkeypatch, "compare", str(out), str(out), "--fail-if", "perplexity > 1.1") == 0
+
+
+def test_a_job_does_not_fail_for_a_disturbed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    slow = speed_record("full", 1000, 5.0)
+    for name, record in {
+        "before": speed_record("full", 1000, 1.0), "after": slow, "busy": disturbed(slow)
+    }.items():  # fmt: skip
+        write_record(tmp_path / name, record)
+
+    def status(a: str, *arguments: str) -> int:
+        against = [str(tmp_path / a), str(tmp_path / "before")]
+        return call(monkeypatch, "compare", *against, "--fail-if", "time > 2", *arguments)
+
+    assert status("after") == 1
+    assert status("busy", "--fail-if", "memory > 2") == 1
+    capsys.readouterr()
+    for form in ([], ["--markdown"]):
+        assert status("busy", *form) == 0
+        printed = capsys.readouterr().out
+        assert "slower (disturbed)" in printed
+        assert "time > 2: met in 0 of 1 cells, 1 not judged" in printed
+        assert "disturbed (A: other processes took 42% of the processor)" in printed
 
 
 def test_a_plan_says_what_is_done_and_a_failure_ends_with_status_1(

@@ -27,7 +27,8 @@ def compare(
         typer.Option(
             help="Exit with status 1 where the ratio A / B of time, memory or perplexity is beyond "
             "a bound for sure, as 'time > 1.1' is where the whole 95 % interval lies above 1.1. "
-            "May be given several times."
+            "Times of a run that other processes disturbed are not judged. May be given several "
+            "times."
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option(help="Print Markdown, for a pull request.")] = False,

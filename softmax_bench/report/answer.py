@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from softmax_bench.report.disturbed import disturbed_sizes
 from softmax_bench.report.price import price_table
 from softmax_bench.report.style import number_text
-from softmax_bench.report.tables import summary_table
+from softmax_bench.report.tables import best_trials, latest_speed, summary_table
 from softmax_bench.study.frames import Results
 
 _MARGIN = 0.01
@@ -24,7 +25,7 @@ class Winner:
     """The best one, then those whose intervals reach it."""
     value: str
     note: str = ""
-    """Against full softmax."""
+    """Against full softmax, and whether the measurements at this size were disturbed."""
 
     @property
     def level(self) -> str:
@@ -47,18 +48,21 @@ def winners(results: Results) -> list[Criterion]:
     if not prices.empty:
         table = table.merge(prices, on=["vocab_size", "layer"], how="left")
     found = []
-    for name, column, bounds, unit in (
-        ("fastest training step", "step_ms", ("step_low_ms", "step_high_ms"), " ms"),
-        ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), ""),
-        ("soonest at the target perplexity", "seconds_to_target", None, " s"),
-        ("best perplexity in equal time", "perplexity_at_equal_seconds", None, ""),
-        ("least memory", "memory_mb", None, " MB"),
+    # A layer that was disturbed may have lost by that: the mark is all layers'.
+    timed = disturbed_sizes(latest_speed(results))
+    trained = disturbed_sizes(best_trials(results))
+    for name, column, bounds, unit, disturbed in (
+        ("fastest training step", "step_ms", ("step_low_ms", "step_high_ms"), " ms", timed),
+        ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), "", ()),
+        ("soonest at the target perplexity", "seconds_to_target", None, " s", trained),
+        ("best perplexity in equal time", "perplexity_at_equal_seconds", None, "", trained),
+        ("least memory", "memory_mb", None, " MB", ()),
     ):
         if column not in table:
             continue
         known = table.dropna(subset=column)
         won = {
-            int(size): _winner(rows, column, bounds, unit)
+            int(size): _winner(rows, column, bounds, unit, disturbed=size in disturbed)
             for size, rows in known.groupby("vocab_size")
             if len(rows) > 1
         }
@@ -67,7 +71,14 @@ def winners(results: Results) -> list[Criterion]:
     return found
 
 
-def _winner(rows: pd.DataFrame, column: str, bounds: tuple[str, str] | None, unit: str) -> Winner:
+def _winner(
+    rows: pd.DataFrame,
+    column: str,
+    bounds: tuple[str, str] | None,
+    unit: str,
+    *,
+    disturbed: bool,
+) -> Winner:
     rows = rows.sort_values(column)
     best = rows.iloc[0]
     reach = best[column] * (1 + _MARGIN)
@@ -76,17 +87,19 @@ def _winner(rows: pd.DataFrame, column: str, bounds: tuple[str, str] | None, uni
         reach = max(reach, np.nan_to_num(best[bounds[1]]))
         lows = rows[bounds[0]].fillna(rows[column])
     tied = rows.loc[lows <= reach, "layer"].tolist()
-    note = ""
+    notes = []
     full = rows.loc[rows["layer"] == "full", column]
     if not full.empty and best["layer"] != "full":
         ratio = full.iloc[0] / best[column]
-        note = (
+        notes.append(
             f"{_number(ratio)} times less than full"
             if ratio >= 1.5
             else f"{1 - 1 / ratio:.1%} below full"
         )
+    if disturbed:
+        notes.append("disturbed")
     return Winner([best["layer"], *[one for one in tied if one != best["layer"]]],
-                  f"{_number(best[column])}{unit}", note)  # fmt: skip
+                  f"{_number(best[column])}{unit}", ", ".join(notes))  # fmt: skip
 
 
 def headline(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from softmax_bench.report.disturbed import disturbances, disturbed_sizes
 from softmax_bench.report.tables import KEY, best_trials, latest_speed, one_configuration
 from softmax_bench.study.frames import Results
 
@@ -75,16 +76,18 @@ def _gaps(results: Results) -> list[str]:
 
 
 def _disturbances(results: Results) -> list[str]:
-    """What else the machine did while it was timed, a sentence a vocabulary size."""
-    from softmax_bench.study.result import Disturbance
-
-    speed = latest_speed(results)
-    columns = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
-    if speed.empty or not set(columns.values()) <= set(speed.columns):
-        return []
-    found = []
-    for size, rows in speed.dropna(subset=list(columns.values())).groupby("vocab_size"):
-        worst = Disturbance(**{name: rows[column].max() for name, column in columns.items()})
-        if worst.reasons:
-            found.append(f"timing at V = {size:,} was disturbed: {', '.join(worst.reasons)}")
+    """What else the machine did meanwhile: two sentences a vocabulary size, at most."""
+    found = [
+        f"timing at V = {size:,} was disturbed: {', '.join(reasons)}"
+        for size, reasons in disturbed_sizes(latest_speed(results)).items()
+    ]
+    best = best_trials(results)
+    for size, reasons in disturbed_sizes(best).items():
+        layers = best[best["vocab_size"] == size].groupby("layer")
+        disturbed = [str(layer) for layer, trials in layers if disturbances(trials)]
+        of = "" if len(disturbed) == layers.ngroups else f" of {', '.join(disturbed)}"
+        found.append(
+            f"training{of} at V = {size:,} was disturbed: {', '.join(reasons)}; its seconds (time "
+            "to the target, perplexity in equal time) are not to be trusted"
+        )
     return found

@@ -12,6 +12,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.intervals import Floats
 from softmax_bench.report.caveats import warnings
 from softmax_bench.report.differences import differences
+from softmax_bench.report.disturbed import disturbances
 from softmax_bench.report.tables import best_trials, latest_speed, summary_table
 from softmax_bench.report.verdict import perplexity_interval, ratio_interval, verdict
 from softmax_bench.study.frames import Results
@@ -28,7 +29,8 @@ class Comparison:
     b: str
     table: pd.DataFrame
     """Time, memory and perplexity as ratios A / B, with bounds and a verdict each where they were
-    sampled (``time_ratio``, ``time_low``, ``time_high``, ``time_verdict``)."""
+    sampled (``time_ratio``, ``time_low``, ``time_high``, ``time_verdict``). ``time_disturbed`` says
+    which side's timing was disturbed and by what; it is empty where none was."""
     warnings: list[str]
 
 
@@ -108,30 +110,52 @@ def _judge(
     """Add intervals and verdicts of time and of perplexity.
 
     Layers of one result set took turns: their times are compared round by round. Perplexities
-    are resampled by stretches of the test text, the same of both.
+    are resampled by stretches of the test text, the same of both. No interval of a time tells of
+    a machine that was busy throughout: the verdict carries a mark where one side's was.
     """
-    times, qualities = [], []
+    times, disturbed, qualities = [], [], []
     for size, one, other in zip(table["vocab_size"], a[1], b[1], strict=True):
         sides = ((a[0], one), (b[0], other))
-        samples = [_samples(results, size, layer) for results, layer in sides]
-        times.append(ratio_interval(*samples, paired=paired))
+        steps = [_steps(results, size, layer) for results, layer in sides]
+        times.append(ratio_interval(*map(_samples, steps), paired=paired))
+        disturbed.append(_disturbed(*steps))
         texts = [_texts(results, size, layer) for results, layer in sides]
         qualities.append(perplexity_interval(*texts))
     ratios = pd.Series([ratio for ratio, _, _ in times], index=table.index)
     table["time_ratio"] = ratios.fillna(table["time_ratio"])  # of medians alone, without samples
     table[["time_low", "time_high"]] = [bounds[1:] for bounds in times]
-    table["time_verdict"] = [verdict(low, high, "faster", "slower") for _, low, high in times]
+    table["time_disturbed"] = disturbed
+    table["time_verdict"] = [
+        _marked(verdict(low, high, "faster", "slower"), why)
+        for (_, low, high), why in zip(times, disturbed, strict=True)
+    ]
     table[["perplexity_low", "perplexity_high"]] = qualities
     table["perplexity_verdict"] = [verdict(*bounds, "better", "worse") for bounds in qualities]
 
 
-def _samples(results: Results, size: int, layer: str) -> Floats | None:
+def _steps(results: Results, size: int, layer: str) -> pd.DataFrame:
+    """The timed steps of a layer: one row, or none."""
     speed = latest_speed(results)
     if speed.empty:
-        return None
-    steps = speed[speed["phase"] == "step"].set_index(["vocab_size", "layer"])["samples"]
-    samples = steps.get((size, layer))
-    return None if samples is None else np.array(samples)
+        return speed
+    same = (speed["layer"] == layer) & (speed["vocab_size"] == size)
+    return speed[same & (speed["phase"] == "step")]
+
+
+def _samples(steps: pd.DataFrame) -> Floats | None:
+    return None if steps.empty else np.array(steps["samples"].iloc[0])
+
+
+def _disturbed(a: pd.DataFrame, b: pd.DataFrame) -> str:
+    """Which sides were, and by what: ``"A: other processes took 42% of the processor"``."""
+    found = {"A": disturbances(a), "B": disturbances(b)}
+    return "; ".join(f"{side}: {', '.join(reasons)}" for side, reasons in found.items() if reasons)
+
+
+def _marked(said: str, disturbed: str) -> str:
+    if not disturbed:
+        return said
+    return f"{said} (disturbed)" if said else "disturbed"
 
 
 def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:

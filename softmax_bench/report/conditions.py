@@ -20,7 +20,8 @@ class Condition:
     """A bound on a ratio A / B.
 
     It is met where the ratio is beyond the bound for sure: where all of its 95 % interval is. A
-    ratio without an interval (memory is counted, not sampled) is beyond it or not.
+    ratio without an interval (memory is counted, not sampled) is beyond it or not. Times of which
+    one was disturbed are not judged: a busy machine moves the whole interval.
     """
 
     metric: str
@@ -36,7 +37,7 @@ class Condition:
         Raises:
             SoftmaxBenchError: The metric is known in no cell: a job must not pass for that.
         """
-        met, unsure = [], []
+        met, unsure, not_judged = [], [], []
         known = table.dropna(subset=f"{self.metric}_ratio")
         if known.empty:
             raise SoftmaxBenchError(
@@ -51,11 +52,14 @@ class Condition:
                 near = far = ratio
             else:
                 cell += f" ({low:.3g}-{high:.3g})"
-            if self._beyond(far):
+            disturbed = row.get(f"{self.metric}_disturbed", "")
+            if disturbed:
+                not_judged.append(f"{cell}, not judged: disturbed ({disturbed})")
+            elif self._beyond(far):
                 met.append(cell)
             elif self._beyond(near):
                 unsure.append(cell)
-        return Outcome(self, len(known), tuple(met), tuple(unsure))
+        return Outcome(self, len(known), tuple(met), tuple(unsure), tuple(not_judged))
 
     def _beyond(self, ratio: float) -> bool:
         return ratio > self.bound if self.sign == ">" else ratio < self.bound
@@ -72,12 +76,18 @@ class Outcome:
     """Cells that are beyond the bound, in words."""
     unsure: tuple[str, ...]
     """Cells whose interval has the bound inside: too noisy to say."""
+    not_judged: tuple[str, ...]
+    """Cells of which a side was disturbed when it was measured, and by what."""
 
     def __str__(self) -> str:
-        """A paragraph, with a line a cell that is beyond the bound or may be."""
+        """A paragraph, with a line a cell that is beyond the bound, may be, or is not judged."""
         head = f"{self.condition}: met in {len(self.met)} of {self.cells} cells"
         lines = [f"  {cell}" for cell in self.met]
         lines += [f"  {cell}, too noisy to say" for cell in self.unsure]
+        if self.not_judged:
+            head += f", {len(self.not_judged)} not judged"
+            lines += [f"  {cell}" for cell in self.not_judged]
+            lines.append("  Time again, on a quiet machine, what was disturbed.")
         return "\n".join([head, *lines])
 
 

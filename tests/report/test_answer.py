@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from softmax_bench.report.answer import headline, winners
 from softmax_bench.study.frames import frames
-from tests.records import speed_record, train_record
+from softmax_bench.study.record import SpeedRecord, TrainRecord
+from tests.records import disturbed, speed_record, train_record
 
 
 def test_winners_and_ties() -> None:
@@ -48,3 +49,23 @@ def test_the_fastest_may_be_no_worse() -> None:
         ]
     )
     assert "and no worse than full, whose test perplexity of 101 is lowest" in headline(results)
+
+
+def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:
+    """Not only where the winner was: another may have lost by it."""
+
+    def notes(*records: SpeedRecord | TrainRecord) -> dict[str, bool]:
+        return {
+            criterion.name: "disturbed" in criterion.winners[10].note
+            for criterion in winners(frames(records))
+        }
+
+    timed = [speed_record("full", 10, 1.0), speed_record("nce", 10, 0.1)]
+    trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
+    by_seconds = {"soonest at the target perplexity", "best perplexity in equal time"}
+    quiet = notes(*timed, *trained)
+    assert not any(quiet.values())
+    busy_training = notes(*timed, trained[0], disturbed(trained[1]))
+    assert {name for name, marked in busy_training.items() if marked} == by_seconds
+    busy_timing = notes(disturbed(timed[0]), timed[1], *trained)
+    assert [name for name, marked in busy_timing.items() if marked] == ["fastest training step"]

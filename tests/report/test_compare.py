@@ -18,8 +18,8 @@ from softmax_bench.report.compare import compare_layers, compare_results
 from softmax_bench.report.conditions import read_conditions
 from softmax_bench.report.pytest_benchmark import read_pytest_benchmark
 from softmax_bench.report.show_comparison import markdown
-from softmax_bench.study.frames import frames, load_results
-from tests.records import ENVIRONMENT, speed_record, train_record
+from softmax_bench.study.frames import Results, frames, load_results
+from tests.records import ENVIRONMENT, disturbed, speed_record, train_record
 
 
 def test_compare_result_sets() -> None:
@@ -115,6 +115,61 @@ def test_markdown_escapes_and_counts() -> None:
     assert "* Time: A is faster in 1 of 1." in text
     assert "* Perplexity: A is worse in 1 of 1." in text
     assert "> Warning: A: one seed" in text
+
+
+BUSY = "other processes took 42% of the processor"
+
+
+@pytest.mark.parametrize(
+    ("busy_a", "busy_b", "why"),
+    [
+        (True, False, f"A: {BUSY}"),
+        (False, True, f"B: {BUSY}"),
+        (True, True, f"A: {BUSY}; B: {BUSY}"),
+    ],
+)
+def test_a_disturbed_time_is_marked_and_not_judged(busy_a: bool, busy_b: bool, why: str) -> None:
+    """However far it is beyond the bound; memory, which nothing disturbs, is judged all the same.
+
+    The other layer was timed in peace: a record's mark is its own.
+    """
+
+    def side(seconds: float, busy: bool) -> Results:
+        record = speed_record("full", 10, seconds)
+        return frames([disturbed(record) if busy else record, speed_record("nce", 10, seconds)])
+
+    comparison = compare_results(side(5.0, busy_a), side(1.0, busy_b))
+    table = comparison.table.set_index("layer")
+    assert table["time_ratio"].tolist() == pytest.approx([5.0, 5.0])
+    assert table["time_disturbed"].to_dict() == {"full": why, "nce": ""}
+    assert table["time_verdict"].to_dict() == {
+        "full": "A is slower (disturbed)",
+        "nce": "A is slower",
+    }
+    time, memory, unmet = (
+        condition.check(comparison.table)
+        for condition in read_conditions(["time > 2", "memory > 2", "time < 0.5"])
+    )
+    assert [len(outcome.met) for outcome in (time, memory, unmet)] == [1, 2, 0]
+    assert time.met[0].startswith("nce")
+    assert str(unmet).splitlines()[0] == "time < 0.5: met in 0 of 2 cells, 1 not judged"
+    assert f"not judged: disturbed ({why})\n  Time again, on a quiet machine" in str(time)
+    assert "disturbed" not in str(memory)
+    assert "A is slower (disturbed) in 1" in markdown(comparison)
+
+
+def test_layers_of_a_disturbed_run_and_ratios_without_interval_are_marked_too() -> None:
+    records = [disturbed(speed_record(layer, 10, 1.0)) for layer in ("full", "nce")]
+    table = compare_layers(frames(records), "full", "nce").table
+    assert table["time_verdict"].tolist() == ["no difference found (disturbed)"]
+    results = frames(records)
+    results.speed["samples"] = [[1.0]] * len(results.speed)
+    assert compare_layers(results, "full", "nce").table["time_verdict"].tolist() == ["disturbed"]
+
+
+def test_what_little_else_a_machine_does_is_no_disturbance() -> None:
+    results = frames([disturbed(speed_record("full", 10, 1.0), 0.04)])
+    assert compare_results(results, results).table["time_disturbed"].tolist() == [""]
 
 
 def benchmark_file(path: Path, **changes: Any) -> Path:

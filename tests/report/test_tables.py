@@ -15,7 +15,7 @@ from softmax_bench.study.frames import frames, load_results
 from softmax_bench.study.record import FailureRecord, Record
 from softmax_bench.study.store import write_record
 from softmax_bench.study.trial import trial_id
-from tests.records import ngram_record, speed_record, train_record
+from tests.records import disturbed, ngram_record, speed_record, train_record
 
 
 def test_summary(store: Path) -> None:
@@ -112,3 +112,21 @@ def test_times_known_only_roughly_are_told() -> None:
     )
     assert not any("roughly" in text for text in warnings(frames([record])))
     assert summary_table(frames([record]))["stopped"].tolist() == ["precise"]
+
+
+def test_what_was_disturbed_is_told() -> None:
+    """Of the models that are shown, and of nothing where a record does not know it."""
+    full, nce, sampled = (train_record(name, 10_000, 9.0) for name in ("full", "nce", "sampled"))
+    worse = disturbed(train_record("full", 10_000, 99.0, rate=9.0), 0.9)
+    told = " ".join(warnings(frames([worse, disturbed(full), nce, disturbed(sampled, 0.2)])))
+    assert (
+        "training of full, sampled at V = 10,000 was disturbed: other processes took 42% of the "
+        "processor; its seconds (time to the target, perplexity in equal time) are not to be "
+        "trusted"
+    ) in told
+    assert "timing" not in told
+    assert "training at V = 10,000 was" in " ".join(warnings(frames([disturbed(full)])))
+    timing = warnings(frames([speed_record("full", 10, 1.0), disturbed(speed_record("x", 10, 1))]))
+    assert "timing at V = 10 was disturbed: other processes took 42% of the processor" in timing
+    for quiet in (full, disturbed(full, 0.04)):
+        assert "disturbed" not in " ".join(warnings(frames([quiet, nce])))
