@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from io import StringIO
 
@@ -9,10 +10,17 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from softmax_bench.corpora import load_corpus
 from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import Machine, zipf_counts
-from softmax_bench.study.estimate import USUAL_SLOWDOWN, Estimator, _describe
-from softmax_bench.study.grid import plan_study
+from softmax_bench.study.estimate import (
+    _NGRAM_BYTES_PER_TOKEN,
+    USUAL_SLOWDOWN,
+    Estimator,
+    _describe,
+)
+from softmax_bench.study.grid import NGRAM_ORDER, plan_study
 from softmax_bench.study.job import Text, TrainJob
 from softmax_bench.study.plan import State, Step
 from softmax_bench.study.plan_table import print_plan
@@ -70,6 +78,18 @@ def test_a_sample_costs_less_than_all_classes_and_more_tokens_more() -> None:
     assert full.seconds > sampled.seconds
     more = estimator.estimate(training(longer, "full"))
     assert more.seconds > 5 * full.seconds
+
+
+def test_counting_takes_what_it_is_said_to_take() -> None:
+    """The arrays alone, a tenth less than what the process grows by."""
+    text = load_corpus("synthetic", vocab_size=1000, seed=0, tokens=100_000)
+    tracemalloc.start()
+    try:
+        KneserNey(text.train, vocab_size=1000, eos_id=text.eos_id, order=NGRAM_ORDER)
+        arrays = tracemalloc.get_traced_memory()[1] / len(text.train)
+    finally:
+        tracemalloc.stop()
+    assert 0.75 * _NGRAM_BYTES_PER_TOKEN < arrays < _NGRAM_BYTES_PER_TOKEN
 
 
 def test_what_is_done_says_how_long_the_rest_takes() -> None:
