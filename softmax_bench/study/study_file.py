@@ -82,8 +82,6 @@ def load_study(name: str, changes: Sequence[Change] = ()) -> Study:
     source, values = _read(name)
     values = {key: _listed(key, value) for key, value in values.items()}
     for change in changes:
-        if change.key not in _FIELDS:
-            raise SoftmaxBenchError(f"{change.option}: no study has that{_known(change.key)}")
         values[change.key] = _listed(change.key, _value(change.text))
         source.options[change.key] = change.option
     return make_study(values, source.place)
@@ -185,7 +183,7 @@ def _listed(key: str, value: Any) -> Any:
 def _type_mistakes(values: Mapping[str, Any]) -> Iterable[Mistake]:
     for key, value in values.items():
         if key not in _FIELDS:
-            yield Mistake(key, f"no study has {key!r}{_known(key)}")
+            yield Mistake(key, f"no study has {key!r}{nearest(key, _FIELDS)}")
             continue
         parts = value if isinstance(value, list) and key in _LISTS else [value]
         for part in parts:
@@ -195,7 +193,3 @@ def _type_mistakes(values: Mapping[str, Any]) -> Iterable[Mistake]:
                 what = str(error).partition(" - at")[0].replace("`", "")
                 what = what[0].lower() + what[1:]
                 yield Mistake(key, f"{key} {part!r}: {what}", part if key in _LISTS else None)
-
-
-def _known(key: str) -> str:
-    return nearest(key, _FIELDS)

@@ -98,7 +98,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("quik", [], "there is no study 'quik': did you mean 'quick'?"),
         ("no/such.toml", [], "cannot read the study no/such.toml: "),
         (".", [], ". is no study: a study is a file that ends in .toml; to study this text write"),
-        ("quick", ["hiden_size=3"], "--set hiden_size: no study has that: did you mean"),
+        ("quick", ["hiden_size=3"], "--set hiden_size: no study has 'hiden_size': did you mean"),
         ("quick", ["hidden_size"], "--set takes KEY=VALUE"),
         ("quick", ["layers=ful"], "--set layers: unknown layer 'ful'"),
         ("quick", ["learning_rates=fast"], "learning_rates 'fast': expected float, got str"),
@@ -109,3 +109,13 @@ def test_mistakes_on_the_command_line(name: str, changes: list[str], message: st
     with pytest.raises(SoftmaxBenchError) as caught:
         load_study(name, list(map(parse_change, changes)))
     assert message in str(caught.value)
+
+
+def test_mistakes_of_a_file_and_of_the_command_line_are_told_together(tmp_path: Path) -> None:
+    study = file_with(tmp_path, 'optimizer = "adagard"\ndropout = 0.1')
+    with pytest.raises(SoftmaxBenchError) as caught:
+        load_study(study, list(map(parse_change, ["hiden_size=3", "dropout=2"])))
+    head, *told = str(caught.value).splitlines()
+    assert head == "3 mistakes in the study:"
+    starts = (f"{study}, line 1: unknown", "--set dropout: dropout 2", "--set hiden_size: no study")
+    assert {any(line.strip().startswith(start) for line in told) for start in starts} == {True}
