@@ -107,7 +107,7 @@ def draw(table: pd.DataFrame, out: Path) -> None:
         axes.set(xscale="log", yscale="log", xlim=ends, xlabel="measured step, ms")
         axes.set_title(f"{title}: median error {_error(table, name).median():.0%}", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("foretold, ms")
+    panels[0].set_ylabel("predicted step, ms")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     for kind in ("png", "svg"):
