@@ -50,6 +50,10 @@ class Noise(nn.Module, ABC):
     def log_prob(self, classes: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Log-probability of classes, in float64."""
 
+    @abstractmethod
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Of all classes (V,): for accounts, without the tables, which may have no memory."""
+
 
 class UniformNoise(Noise):
     """Every class alike."""
@@ -60,6 +64,9 @@ class UniformNoise(Noise):
     def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         value = -math.log(self.num_classes)
         return torch.full(classes.shape, value, dtype=torch.float64, device=classes.device)
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        return np.full(self.num_classes, 1.0 / self.num_classes)
 
 
 class LogUniformNoise(Noise):
@@ -75,6 +82,7 @@ class LogUniformNoise(Noise):
     def __init__(self, num_classes: int, counts: npt.ArrayLike | None = None) -> None:
         super().__init__(num_classes)
         self._log_range = math.log1p(num_classes)
+        self._counts = counts
         ranked = rank = None
         if counts is not None:
             order = np.argsort(-check_counts(counts, num_classes), kind="stable")
@@ -95,6 +103,14 @@ class LogUniformNoise(Noise):
         rank = classes if self.rank is None else self.rank[classes]
         return torch.log1p(1.0 / (rank.double() + 1.0)).log_().sub_(math.log(self._log_range))
 
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        by_rank = np.log1p(1.0 / np.arange(1, self.num_classes + 1)) / self._log_range
+        if self._counts is None:
+            return by_rank
+        of_class = np.empty_like(by_rank)
+        of_class[np.argsort(-np.asarray(self._counts), kind="stable")] = by_rank
+        return of_class
+
 
 class UnigramNoise(Noise):
     """``q(i)`` in proportion to ``count_i ** power``, drawn from an alias table (Walker 1977)."""
@@ -107,8 +123,8 @@ class UnigramNoise(Noise):
         self, num_classes: int, counts: npt.ArrayLike | None = None, power: float = 1.0
     ) -> None:
         super().__init__(num_classes)
-        weights = positive_counts(counts, num_classes) ** power
-        probabilities = weights / weights.sum()
+        self._counts, self._power = counts, power
+        probabilities = self.probabilities()
         threshold, alias = alias_table(probabilities)
         self.register_buffer("threshold", torch.from_numpy(threshold), persistent=False)
         self.register_buffer("alias", torch.from_numpy(alias), persistent=False)
@@ -123,6 +139,20 @@ class UnigramNoise(Noise):
 
     def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         return self.log_q[classes]
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        weights = positive_counts(self._counts, self.num_classes) ** self._power
+        return weights / weights.sum()
+
+
+def expected_distinct(*draws: tuple[npt.NDArray[np.float64], int]) -> float:
+    """Classes that occur among independent draws, as a mean.
+
+    Args:
+        *draws: Probabilities (V,) of the classes, and how many draws are made by them.
+    """
+    log_missed = sum(n * np.log1p(-np.minimum(q, 1 - 1e-12)) for q, n in draws)
+    return float(-np.expm1(log_missed).sum())
 
 
 def alias_table(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 
 import torch
@@ -144,6 +145,8 @@ def _check_loss(layer: OutputLayer, *, every_gradient: bool) -> None:
     assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
     cost = layer.cost(8)
     assert cost.parameters == sum(p.numel() for p in layer.parameters()), "cost: parameters"
+    held = cost.activations
+    assert held is None or 0 <= held < math.inf, "cost: activations must be bytes, or None"
 
 
 def _check_likelihood(layer: OutputLayer) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ from scipy.stats import chisquare
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.sampling import SharedSampler
-from softmax_bench.noise import LogUniformNoise, Noise, alias_table, make_noise
+from softmax_bench.noise import LogUniformNoise, Noise, alias_table, expected_distinct, make_noise
 
 CPU = torch.device("cpu")
 MILLION = 10**6
@@ -85,6 +86,37 @@ def test_log_uniform_ranks_unsorted_ids() -> None:
     q = noise.log_prob(torch.arange(3))
     assert q.argsort(descending=True).tolist() == [1, 2, 0]
     assert noise.sample(5000, CPU).bincount().argsort(descending=True).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("name", list(NOISES))
+def test_probabilities_need_no_tables(name: str) -> None:
+    noise = noise_of(name, 3000)
+    probabilities = copy.deepcopy(noise).to("meta").probabilities()
+    np.testing.assert_allclose(probabilities, noise.log_prob(torch.arange(3000)).exp())
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6), st.integers(0, 9), st.integers(0, 9))
+def test_expected_distinct_is_the_sum_of_chances(q: list[float], m: int, n: int) -> None:
+    chances = np.array(q)
+    other = chances[::-1]
+    plain = sum(1 - (1 - a) ** m * (1 - b) ** n for a, b in zip(chances, other, strict=True))
+    assert expected_distinct((chances, m), (other, n)) == pytest.approx(plain, abs=1e-9)
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+@pytest.mark.parametrize("name", list(NOISES))
+def test_expected_rows_of_a_sample_and_of_targets(name: str, replacement: bool) -> None:
+    sampler = SharedSampler(noise_of(name, 3000), 400, replacement=replacement)
+    shares = np.arange(1.0, 3001.0) / np.arange(1.0, 3001.0).sum()
+    samples, rows = sampler.expected_rows(shares, 100)
+    seen, touched = [], []
+    for _ in range(60):
+        drawn = sampler.draw(CPU).rows
+        target = torch.multinomial(torch.from_numpy(shares), 100, replacement=True)
+        seen.append(drawn.shape[0])
+        touched.append(torch.cat([drawn, target]).unique().shape[0])
+    assert np.mean(seen) == pytest.approx(samples, rel=0.02)
+    assert np.mean(touched) == pytest.approx(rows, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["uniform", "log_uniform", "unigram"])

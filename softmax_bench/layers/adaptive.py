@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
@@ -16,7 +17,14 @@ from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.cutoffs import choose_cutoffs
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
-from softmax_bench.ops import linear_cross_entropy, linear_nll
+from softmax_bench.ops import (
+    Amount,
+    Footprint,
+    cross_entropy_footprint,
+    in_turn,
+    linear_cross_entropy,
+    linear_nll,
+)
 
 
 class AdaptiveSoftmax(OutputLayer):
@@ -201,4 +209,35 @@ class AdaptiveSoftmax(OutputLayer):
             bytes=size * (2.0 * parameters + 2.0 * num_tokens * width),
             parameters=parameters,
             rows_touched=self.num_classes,
+            activations=self._footprint(num_tokens).activations,
+        )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        width, size = self.in_features, self.head.weight.element_size()
+        bias = self.head.bias is not None
+        head = cross_entropy_footprint(num_tokens, self.head.out_features, width, size, bias=bias)
+        parts = [head]
+        for share, (project, scores) in zip(self._shares, self._parts(), strict=True):
+            tokens, narrow = round(share * num_tokens), project.out_features
+            tail = cross_entropy_footprint(tokens, scores.out_features, narrow, size, bias=bias)
+            parts.append(self._projected(tail, tokens, project, num_tokens * width * size))
+        return in_turn(parts)
+
+    @staticmethod
+    def _projected(
+        tail: Footprint, tokens: Amount, project: nn.Linear, all_states: int
+    ) -> Footprint:
+        """A tail's loss with the tokens picked for it and their projection.
+
+        Their gradient is put among zeros for the other tokens.
+        """
+        size = project.weight.element_size()
+        states = tokens * project.in_features * size
+        projected = tail.holding(states + tokens * project.out_features * size)
+        gradients = tail.gradients + project.weight.nbytes
+        return replace(
+            projected,
+            backward=max(projected.backward, gradients + states + all_states),
+            gradients=gradients,
+            hidden=all_states,
         )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.huffman import check_counts
 from softmax_bench.noise import positive_counts
-from softmax_bench.ops import accumulator, untraced
+from softmax_bench.ops import Amount, accumulator, untraced
 
 Counts = npt.ArrayLike | Tensor
 Reduction = Literal["mean", "sum", "none"]
@@ -62,6 +62,13 @@ class Cost:
     parameters: int
     rows_touched: int
     """Rows of the parameters that the step reads and updates."""
+    activations: Amount | None = None
+    """Bytes at the peak of forward and backward, less the gradients of the parameters: saved
+    tensors, scratch, samples, the gradient of the hidden states. What was there before is not
+    counted: parameters, optimiser's state, the hidden states. It is what ``LayerStep.memory``
+    measures as the peak less the gradients, for targets by the class counts. Where the peak is
+    before there are gradients that is less than the step holds at that moment; with the gradients
+    it adds up to the peak in either case. None where a layer does not say."""
 
 
 @dataclass(frozen=True)
@@ -315,10 +322,15 @@ def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
     return check_counts(array, num_classes)
 
 
+def unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> npt.NDArray[np.float64]:
+    """Relative frequency of each class (V,); a class never seen counts as seen once."""
+    positive = positive_counts(counts, num_classes)
+    return positive / positive.sum()
+
+
 def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Tensor:
-    """Log relative frequency of each class (V,), float64; a class never seen counts as seen once.
+    """Logarithm of :func:`unigram`, float64.
 
     Where scores start, the loss starts at the unigram model's: the same start for every layer.
     """
-    positive = positive_counts(counts, num_classes)
-    return torch.from_numpy(np.log(positive / positive.sum()))
+    return torch.from_numpy(np.log(unigram(counts, num_classes)))

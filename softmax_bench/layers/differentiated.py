@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
@@ -13,7 +14,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
-from softmax_bench.ops import linear_nll
+from softmax_bench.ops import Footprint, in_turn, linear_nll, nll_footprint
 
 
 class DifferentiatedSoftmax(OutputLayer):
@@ -139,7 +140,16 @@ class DifferentiatedSoftmax(OutputLayer):
             bytes=size * (2.0 * parameters + 2.0 * num_tokens * self.in_features),
             parameters=parameters,
             rows_touched=self.num_classes,
+            activations=self._footprint(num_tokens).activations,
         )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        return in_turn([self._of_band(band, num_tokens) for band in self._linears()])
+
+    def _of_band(self, band: nn.Linear, num_tokens: int) -> Footprint:
+        rows, width, size = band.out_features, band.in_features, band.weight.element_size()
+        held = nll_footprint(num_tokens, rows, width, size, bias=band.bias is not None)
+        return replace(held, hidden=num_tokens * self.in_features * size)  # zero in other columns
 
 
 def _halving(in_features: int, bands: int, *, nested: bool) -> list[int]:

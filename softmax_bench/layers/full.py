@@ -11,7 +11,12 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import linear_cross_entropy, linear_nll
+from softmax_bench.ops import (
+    Footprint,
+    cross_entropy_footprint,
+    linear_cross_entropy,
+    linear_nll,
+)
 
 
 class FullSoftmax(LinearOutputLayer):
@@ -79,4 +84,10 @@ class FullSoftmax(LinearOutputLayer):
             bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=None if self.label_smoothing else self._footprint(num_tokens).activations,
         )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        rows, width = self.num_classes, self.in_features
+        size, bias = self.weight.element_size(), self.bias is not None
+        return cross_entropy_footprint(num_tokens, rows, width, size, bias=bias)

@@ -7,9 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions, Cost, log_unigram
+from softmax_bench.layers.base import CommonOptions, Cost, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import subset_cross_entropy, subset_scores
+from softmax_bench.noise import expected_distinct
+from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores
 
 
 class InBatchSoftmax(LinearOutputLayer):
@@ -84,12 +85,13 @@ class InBatchSoftmax(LinearOutputLayer):
 
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the distinct targets that p leads to expect."""
-        p = log_unigram(self._counts, self.num_classes).exp()
-        distinct = float(-torch.expm1(num_tokens * torch.log1p(-p.clamp(max=1 - 1e-12))).sum())
-        width, size = self.in_features, self.weight.element_size()
+        distinct = expected_distinct((unigram(self._counts, self.num_classes), num_tokens))
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        held = subset_footprint(num_tokens, distinct, distinct, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * (distinct + 1) * width,
             bytes=size * (3.0 * distinct * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=int(distinct),
+            activations=held.activations,
         )

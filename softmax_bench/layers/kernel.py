@@ -87,3 +87,9 @@ class KernelSampledSoftmax(ProposalSoftmax):
         side = math.sqrt(self.num_classes)
         drawing = 2.0 * num_tokens * side * width * (width + self.num_samples)
         return drawing + 4.0 * self.num_classes * width * self.in_features / self.refresh
+
+    def _drawing_bytes(self, num_tokens: int) -> int:
+        size, width = self.weight.element_size(), self.projection.shape[1]
+        given = num_tokens * (width + width**2 + len(self._blocks.used)) * size
+        drawing = self._blocks.drawing_bytes(num_tokens, self.num_samples, width, size, products=3)
+        return given + drawing

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Unpack
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
-from softmax_bench.layers.proposals import ProposalSoftmax, draw_columns
+from softmax_bench.layers.base import CommonOptions, unigram
+from softmax_bench.layers.proposals import ProposalSoftmax, draw_columns, draw_columns_bytes
 
 _ITERATIONS = 8
 _TRAINING_ROWS = 20_000
@@ -100,6 +102,15 @@ class MIDXSoftmax(ProposalSoftmax):
     def _proposal_flops(self, num_tokens: int) -> float:
         snapshot = 4.0 * self.num_classes * self.codewords * self.in_features
         return 4.0 * num_tokens * self.codewords * self.in_features + snapshot / self.refresh
+
+    def _drawn_shares(self) -> npt.NDArray[np.float64]:
+        return unigram(None if self.bias is None else self._counts, self.num_classes)
+
+    def _drawing_bytes(self, num_tokens: int) -> int:
+        """Scores of all cells, these with the cells' masses, and a draw by their exponentials."""
+        cells, size = self.codewords**2, self.weight.element_size()
+        drawing = draw_columns_bytes(num_tokens, cells, self.num_samples, 8)
+        return num_tokens * cells * (size + 8) + drawing
 
 
 def quantise(rows: Tensor, codewords: int) -> tuple[Tensor, Tensor]:

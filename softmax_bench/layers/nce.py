@@ -10,11 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, Knob, Normalised, log_unigram
+from softmax_bench.layers.base import CommonOptions, Cost, Knob, Normalised, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import Sample, SharedSampler
-from softmax_bench.noise import make_noise
-from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
+from softmax_bench.noise import expected_distinct, make_noise
+from softmax_bench.ops import (
+    Footprint,
+    logistic_footprint,
+    pair_footprint,
+    pair_scores,
+    subset_logistic,
+    subset_scores,
+)
 
 
 class NCE(LinearOutputLayer):
@@ -158,4 +165,16 @@ class NCE(LinearOutputLayer):
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=self._footprint(num_tokens).activations,
         )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        shares = unigram(self._counts, self.num_classes)
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        if self.shared:
+            samples, rows = self.sampler.expected_rows(shares, num_tokens)
+            return logistic_footprint(num_tokens, samples, rows, width, size, bias=bias)
+        pairs = num_tokens * (self.sampler.num_samples + 1)
+        noise = self.sampler.noise.probabilities(), pairs - num_tokens
+        rows = expected_distinct(noise, (shares, num_tokens))
+        return pair_footprint(num_tokens, pairs, rows, width, size, bias=bias)

@@ -10,7 +10,7 @@ from torch import Tensor
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import subset_cross_entropy, subset_scores
+from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores
 
 
 class PartialFC(LinearOutputLayer):
@@ -92,11 +92,13 @@ class PartialFC(LinearOutputLayer):
 
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the sample."""
-        width, size = self.in_features, self.weight.element_size()
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
         rows = min(self.num_samples, self.num_classes)
+        held = subset_footprint(num_tokens, rows, rows, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * (rows + 1) * width,
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=held.activations,
         )

@@ -11,15 +11,25 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self, Unpack
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.base import CommonOptions, Cost, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import block_scores, pair_scores
+from softmax_bench.noise import expected_distinct
+from softmax_bench.ops import (
+    Footprint,
+    block_scores,
+    block_scores_bytes,
+    pair_footprint,
+    pair_scores,
+)
 
 _MASSES_AT_ONCE = 2**23
 
@@ -115,7 +125,25 @@ class ProposalSoftmax(LinearOutputLayer):
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=self._footprint(num_tokens).activations,
         )
+
+    def _drawing_bytes(self, num_tokens: int) -> int:
+        """Most held while drawing; a snapshot, which few steps take, is not counted."""
+        raise NotImplementedError
+
+    def _drawn_shares(self) -> npt.NDArray[np.float64]:
+        """How often each class is drawn, nearly, by a model that has not learned much."""
+        return unigram(None, self.num_classes)
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        pairs = num_tokens * (self.num_samples + 1)
+        shares = unigram(self._counts, self.num_classes)
+        drawn = self._drawn_shares(), pairs - num_tokens
+        rows = expected_distinct(drawn, (shares, num_tokens))
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        held = pair_footprint(num_tokens, pairs, rows, width, size, bias=bias)
+        return replace(held, forward=max(held.forward, self._drawing_bytes(num_tokens)))
 
 
 class BlockSums(nn.Module):
@@ -181,6 +209,26 @@ class BlockSums(nn.Module):
             return block, log_block
         return torch.cat(classes).view_as(block), log_block + torch.cat(log_member).view_as(block)
 
+    def drawing_bytes(
+        self, num_tokens: int, num_samples: int, width: int, size: int, *, products: int
+    ) -> int:
+        """Most that :meth:`draw` holds at once with vectors of so many numbers of so many bytes.
+
+        Args:
+            num_tokens: N.
+            num_samples: m.
+            width: D.
+            size: Bytes of a number.
+            products: Tensors of the products' size on the way from them to masses.
+        """
+        tokens = min(num_tokens, max(1, _MASSES_AT_ONCE // (self.block * num_samples)))
+        rows = tokens * num_samples
+        scoring = block_scores_bytes(rows, self.block, width, size)
+        drawing = draw_columns_bytes(rows, self.block, 1, size)
+        of_blocks = num_tokens * num_samples * (8 + size)
+        weighing = products * rows * self.block * size
+        return of_blocks + rows * width * size + max(scoring, weighing, drawing)
+
 
 def draw_columns(masses: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     """``num_samples`` columns a row in proportion to masses (R, C), and their log-probabilities."""
@@ -193,3 +241,11 @@ def draw_columns(masses: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     last = torch.searchsorted(running, total)
     column = torch.minimum(column, last).clamp_(max=masses.shape[1] - 1)
     return column, torch.log(masses.double().gather(1, column) / total).to(masses.dtype)
+
+
+def draw_columns_bytes(rows: int, columns: int, num_samples: int, size: int) -> int:
+    """Most that :func:`draw_columns` holds, with the masses of so many bytes a number.
+
+    Running sums, masses in float64 where they are not; and four numbers a draw.
+    """
+    return rows * columns * (size + 8 + 8 * (size < 8)) + rows * num_samples * 4 * 8

@@ -87,3 +87,9 @@ class RandomFourierSoftmax(ProposalSoftmax):
         side = math.sqrt(self.num_classes)
         drawing = 2.0 * num_tokens * frequencies * (width + 2 * side * (1 + self.num_samples))
         return drawing + 2.0 * self.num_classes * width * frequencies / self.refresh
+
+    def _drawing_bytes(self, num_tokens: int) -> int:
+        size, width = self.weight.element_size(), 2 * self.frequencies.shape[1]
+        given = num_tokens * (width + len(self._blocks.used)) * size
+        drawing = self._blocks.drawing_bytes(num_tokens, self.num_samples, width, size, products=2)
+        return given + drawing

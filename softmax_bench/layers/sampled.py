@@ -8,11 +8,11 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions, Cost, Normalised
+from softmax_bench.layers.base import CommonOptions, Cost, Normalised, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampling import SharedSampler
 from softmax_bench.noise import make_noise
-from softmax_bench.ops import subset_cross_entropy, subset_scores
+from softmax_bench.ops import Footprint, subset_cross_entropy, subset_footprint, subset_scores
 
 
 class SampledSoftmax(LinearOutputLayer):
@@ -95,4 +95,11 @@ class SampledSoftmax(LinearOutputLayer):
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=self._footprint(num_tokens).activations,
         )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        shares = unigram(self._counts, self.num_classes)
+        samples, rows = self.sampler.expected_rows(shares, num_tokens)
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        return subset_footprint(num_tokens, samples, rows, width, size, bias=bias)

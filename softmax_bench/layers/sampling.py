@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.noise import Noise
+from softmax_bench.noise import Noise, expected_distinct
+from softmax_bench.ops import Amount
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ class SharedSampler(nn.Module):
             count = torch.ones_like(count)
         return Sample(rows, count.double(), self.log_expected_count(rows))
 
+    def expected_rows(
+        self, shares: npt.NDArray[np.float64], num_tokens: int
+    ) -> tuple[Amount, Amount]:
+        """Mean distinct classes in a sample, and in it and targets drawn by ``shares`` (V,)."""
+        if self.takes_all:
+            return self.noise.num_classes, self.noise.num_classes
+        sample = self.noise.probabilities(), self.num_draws
+        return expected_distinct(sample), expected_distinct(sample, (shares, num_tokens))
+
     def log_expected_count(self, classes: Tensor) -> Tensor:
         """Log of how often each class is expected in a sample, in float64."""
         if self.takes_all:
@@ -102,15 +114,15 @@ def _draws_for_distinct(noise: Noise, num_samples: int) -> int:
     """The number of draws that give ``num_samples`` distinct classes on average, 0 for all."""
     log_missed = torch.log1p(-noise.log_prob(torch.arange(noise.num_classes)).exp())
 
-    def expected_distinct(draws: int) -> float:
+    def distinct(draws: int) -> float:
         return float(-torch.expm1(draws * log_missed).sum())
 
     low, high = num_samples, 4 * noise.num_classes
-    if num_samples >= noise.num_classes or expected_distinct(high) < num_samples:
+    if num_samples >= noise.num_classes or distinct(high) < num_samples:
         return 0
     while low < high:  # the fewest draws that reach the number
         middle = (low + high) // 2
-        if expected_distinct(middle) < num_samples:
+        if distinct(middle) < num_samples:
             low = middle + 1
         else:
             high = middle

@@ -10,7 +10,7 @@ from torch import Tensor
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, Knob
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import linear_cross_entropy, linear_nll
+from softmax_bench.ops import cross_entropy_footprint, linear_cross_entropy, linear_nll
 
 
 class SelfNormalizedSoftmax(LinearOutputLayer):
@@ -61,11 +61,15 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
         """As full softmax: three products over all classes."""
         rows, width = self.num_classes, self.in_features
         size = self.weight.element_size()
+        held = cross_entropy_footprint(
+            num_tokens, rows, width, size, bias=self.bias is not None, penalty=True
+        )
         return Cost(
             flops=6.0 * num_tokens * rows * width,
             bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=held.activations,
         )
 
 

@@ -15,7 +15,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import tree_search
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.noise import positive_counts
-from softmax_bench.ops import keep_coalesced
+from softmax_bench.ops import keep_coalesced, pair_footprint
 from softmax_bench.tree import ABSENT, Tree
 
 
@@ -171,11 +171,14 @@ class TreeSoftmax(OutputLayer):
     def cost(self, num_tokens: int) -> Cost:
         """Three sparse products over the expected path length."""
         pairs = self._pairs
-        width, size = self.in_features, self.weight.element_size()
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
         rows = int(min(self.weight.shape[0], num_tokens * pairs))
+        # The peak is in the backward, beside the gradients: how many rows they have is no matter.
+        held = pair_footprint(num_tokens, num_tokens * pairs, rows, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * pairs * width,
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            activations=held.activations,
         )

@@ -16,7 +16,10 @@ from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
 from softmax_bench.ops import (
     block_cross_entropy,
+    block_footprint,
     block_scores,
+    cross_entropy_footprint,
+    in_turn,
     keep_coalesced,
     linear_cross_entropy,
     linear_nll,
@@ -171,15 +174,20 @@ class TwoLevelSoftmax(OutputLayer):
     def cost(self, num_tokens: int) -> Cost:
         """Three products over the clusters and over one cluster a token."""
         width, size = self.in_features, self.member.element_size()
+        bias = self.member_bias is not None
         clusters = self.member.shape[0]
         shares = probabilities_by_rank(self._counts, self.num_classes)
         of_cluster = torch.from_numpy(shares.copy())
         of_cluster = F.pad(of_cluster, (0, self._padding)).view(clusters, self.block).sum(1)
-        touched = float((1 - (1 - of_cluster) ** num_tokens).sum()) * self.block
+        blocks = float((1 - (1 - of_cluster) ** num_tokens).sum())
+        touched = blocks * self.block
+        outer = cross_entropy_footprint(num_tokens, clusters, width, size, bias=bias)
+        inner = block_footprint(num_tokens, blocks, self.block, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * (clusters + self.block) * width,
             bytes=size
             * (3.0 * touched * width + 2.0 * clusters * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=int(touched) + clusters,
+            activations=in_turn([outer, inner]).activations,
         )

@@ -35,7 +35,9 @@ Perplexity is exact and normalised for every layer; this is about the training o
 
 Forward and backward by each layer's own `cost`, at its default options, for N = {tokens} targets,
 H = {width} and V = {classes:,} classes that follow Zipf's law, in float32. Bytes are the fewest to
-move. Memory is that of the parameters and of the layer's tables, not of gradients and scratch.
+move. Memory is that of the parameters and of the layer's tables; activations are what the step
+holds beside them at its peak, the gradients of the parameters not counted: saved tensors, scratch,
+samples, the gradient of the hidden states.
 
 {cost}"""
 
@@ -54,7 +56,17 @@ def markdown(names: Sequence[str]) -> str:
         what=_table(["name", "class", "scores in a step", "good for", "source"], what),
         how=_table(["name", "exact", "normalised", "gradient", "class ids", "compiled"], how),
         cost=_table(
-            ["name", "flop", "GFLOP", "MB moved", "rows touched", "parameters", "memory MB"], cost
+            [
+                "name",
+                "flop",
+                "GFLOP",
+                "MB moved",
+                "rows touched",
+                "parameters",
+                "memory MB",
+                "activations MB",
+            ],
+            cost,
         ),
         tokens=NUM_TOKENS,
         width=HIDDEN_SIZE,
@@ -84,6 +96,7 @@ def _cost(layer: OutputLayer) -> list[str]:
         f"{cost.rows_touched:,}",
         f"{cost.parameters:,}",
         f"{held / 1e6:,.3g}",
+        "-" if cost.activations is None else f"{cost.activations / 1e6:,.3g}",
     ]
 
 

@@ -29,6 +29,13 @@ class Memory:
     expected_gradients: int
     """By the layer's own account of the rows that a step can touch: at most so many."""
     expected_optimizer: int
+    expected_activations: int | None
+    """The peak less the gradients, by the layer's own account; None where it does not say."""
+
+    @property
+    def activations(self) -> int:
+        """The peak less the gradients: saved tensors, scratch, the gradient of the input."""
+        return self.peak - self.gradients
 
 
 def stored_bytes(tensor: Tensor) -> int:

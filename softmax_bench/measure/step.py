@@ -152,6 +152,7 @@ class LayerStep:
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
         parameters = sum(map(stored_bytes, layer))
+        activations = self.layer.cost(len(self.target)).activations
         held = Memory(
             peak=peak,
             parameters=parameters,
@@ -159,6 +160,7 @@ class LayerStep:
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
             expected_gradients=expected_gradient_bytes(self.layer, len(self.target)),
             expected_optimizer=OPTIMIZER_STATES[self._rule] * parameters,
+            expected_activations=None if activations is None else round(activations),
         )
         self.zero_grad()
         return held

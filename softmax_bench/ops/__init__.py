@@ -8,34 +8,64 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 * a sparse set of pairs: :func:`pair_scores`, or, where the rows of a token lie together,
   :func:`block_scores`.
 
-:mod:`softmax_bench.ops.reference` has the plain formula of each.
+:mod:`softmax_bench.ops.reference` has the plain formula of each. Beside each is its ``footprint``:
+how many bytes it holds at once, by its own account.
 """
 
-from softmax_bench.ops.blocks import block_cross_entropy, block_scores
+from softmax_bench.ops.blocks import (
+    block_cross_entropy,
+    block_footprint,
+    block_scores,
+    block_scores_bytes,
+)
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.exponentials import accumulator
-from softmax_bench.ops.linear import linear_cross_entropy, linear_nll
-from softmax_bench.ops.pairs import pair_scores
+from softmax_bench.ops.footprint import Amount, Footprint, in_turn
+from softmax_bench.ops.linear import (
+    cross_entropy_footprint,
+    linear_cross_entropy,
+    linear_nll,
+    nll_footprint,
+    plain_footprint,
+)
+from softmax_bench.ops.pairs import pair_footprint, pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
 from softmax_bench.ops.softmax_loss import log_sum_exp
 from softmax_bench.ops.subset import subset_cross_entropy, subset_logistic
+from softmax_bench.ops.subset_footprint import (
+    logistic_footprint,
+    scores_footprint,
+    subset_footprint,
+)
 from softmax_bench.ops.subset_scores import subset_scores
 from softmax_bench.ops.workspace import release_workspace
 
 __all__ = [
+    "Amount",
+    "Footprint",
     "accumulator",
     "block_cross_entropy",
+    "block_footprint",
     "block_scores",
+    "block_scores_bytes",
+    "cross_entropy_footprint",
     "distinct",
     "embed_rows",
+    "in_turn",
     "keep_coalesced",
     "linear_cross_entropy",
     "linear_nll",
     "log_sum_exp",
+    "logistic_footprint",
+    "nll_footprint",
+    "pair_footprint",
     "pair_scores",
+    "plain_footprint",
     "release_workspace",
     "row_sparse",
+    "scores_footprint",
     "subset_cross_entropy",
+    "subset_footprint",
     "subset_logistic",
     "subset_scores",
     "untraced",

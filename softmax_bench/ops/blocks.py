@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.footprint import TOKEN_BYTES, Amount, Footprint, row_sparse_bytes
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.large_pages import empty_buffer
 from softmax_bench.ops.rows import embed_rows, needs_grad, row_sparse
@@ -168,3 +169,36 @@ class _BlockScores(torch.autograd.Function):
             torch.mm(pulls[start:end].t(), in_order[start:end], out=grad_blocks[position])
         grad_hidden = torch.empty_like(hidden).index_copy_(0, order, grad_hidden)
         return grad_hidden, row_sparse(touched, grad_blocks, weight.shape[0]), None
+
+
+def block_footprint(
+    num_tokens: int, blocks: Amount, block_size: int, width: int, size: int, *, bias: bool
+) -> Footprint:
+    """Bytes of :func:`block_cross_entropy`.
+
+    Args:
+        num_tokens: N.
+        blocks: Distinct blocks that the tokens want rows of.
+        block_size: B.
+        width: H.
+        size: Bytes of a number.
+        bias: Whether there is one.
+    """
+    states = num_tokens * width * size
+    gradients = row_sparse_bytes(blocks, block_size * width, size, bias=False)
+    gradients += row_sparse_bytes(blocks, block_size, size, bias=False) * bias
+    scores = num_tokens * block_size * size
+    # In order of blocks: hidden states, these weighted, their gradient; and that in the old order.
+    beside = 3 * states + 2 * scores + blocks * block_size * size + TOKEN_BYTES * num_tokens
+    return Footprint(
+        forward=gradients + states + beside,
+        kept=gradients + states,
+        backward=gradients + states,
+        gradients=gradients,
+        hidden=states,
+    )
+
+
+def block_scores_bytes(num_tokens: int, block_size: int, width: int, size: int) -> int:
+    """Most bytes of :func:`block_scores` without a gradient: states and scores, in two orders."""
+    return num_tokens * size * (width + 2 * block_size)

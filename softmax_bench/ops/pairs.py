@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.footprint import Amount, Footprint, row_sparse_bytes
 from softmax_bench.ops.rows import row_sparse
 
 _log = logging.getLogger(__name__)
@@ -160,3 +161,32 @@ def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tens
     ):
         product.index_add_(0, t, dense.index_select(0, c) * v.unsqueeze(1))
     return product
+
+
+def pair_footprint(
+    num_tokens: int, num_pairs: Amount, rows: Amount, width: int, size: int, *, bias: bool
+) -> Footprint:
+    """Bytes of :func:`pair_scores` where there are sparse products.
+
+    In the backward a pair has its gradient twice, in order of tokens and of rows; and as integers
+    its row, that once more sorted, where that was, the token, and room for the distinct row and
+    its count.
+
+    Args:
+        num_tokens: N.
+        num_pairs: P.
+        rows: Distinct rows among them.
+        width: H.
+        size: Bytes of a number.
+        bias: Whether there is one.
+    """
+    states = num_tokens * width * size
+    gradients = row_sparse_bytes(rows, width, size, bias=bias)
+    kept = num_pairs * 4
+    return Footprint(
+        forward=num_pairs * (2 * size + 12),
+        kept=kept,
+        backward=num_pairs * (2 * size + 32) + states + gradients,
+        gradients=gradients,
+        hidden=states,
+    )

@@ -26,6 +26,7 @@ def workspace(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     held = buffers.get(dtype)
     if held is None or held.numel() < numel:
         buffers.pop(dtype, None)
+        held = None  # given back before the larger one is made
         held = buffers[dtype] = torch.empty(numel, dtype=dtype, device=device)
     return held[:numel]
 

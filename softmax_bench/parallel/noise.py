@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -34,6 +36,9 @@ class SameDraws(Noise):
 
     def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         return self.noise.log_prob(classes)
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        return self.noise.probabilities()
 
 
 def draw_here(

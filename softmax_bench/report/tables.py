@@ -20,7 +20,8 @@ TUNED = ["learning_rate", "tuned"]
 """What each layer may have of its own, found by tuning."""
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
 _MEMORY = (
-    "activations", "gradients", "expected_gradients", "optimizer", "expected_optimizer"
+    "activations", "expected_activations", "gradients", "expected_gradients", "optimizer",
+    "expected_optimizer",
 )  # fmt: skip
 _VARIED = {
     "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed"},
@@ -55,6 +56,7 @@ COLUMNS = {
     "decoding_ms": "decoding ms",
     "memory_mb": "memory MB",
     "activations_mb": "activations MB",
+    "expected_activations_mb": "activations expected MB",
     "gradients_mb": "gradients MB",
     "expected_gradients_mb": "of at most MB",
     "optimizer_mb": "optimiser's state MB",

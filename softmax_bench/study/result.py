@@ -132,6 +132,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     expected_gradients: int
     """At most: not every row that can be touched is."""
     expected_optimizer: int
+    expected_activations: int | None = None
+    """None where the layer does not say, and in records of before it was asked."""
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
