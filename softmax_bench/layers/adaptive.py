@@ -18,13 +18,15 @@ from softmax_bench.layers.cutoffs import choose_cutoffs
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
 from softmax_bench.ops import (
-    Amount,
     Footprint,
     cross_entropy_footprint,
     in_turn,
     linear_cross_entropy,
     linear_nll,
 )
+
+_DRAWS = 100
+"""Of targets, that memory is averaged over."""
 
 
 class AdaptiveSoftmax(OutputLayer):
@@ -209,24 +211,32 @@ class AdaptiveSoftmax(OutputLayer):
             bytes=size * (2.0 * parameters + 2.0 * num_tokens * width),
             parameters=parameters,
             rows_touched=self.num_classes,
-            activations=self._footprint(num_tokens).activations,
+            activations=self._mean_activations(num_tokens),
         )
 
-    def _footprint(self, num_tokens: int) -> Footprint:
+    def _mean_activations(self, num_tokens: int) -> float:
+        """Over draws of how many tokens each tail gets.
+
+        That of the mean numbers is not the mean: a tail's loss is made in one way or in another,
+        with some more tokens or some less.
+        """
+        shares = [max(0.0, 1 - sum(self._shares)), *self._shares]
+        draws = np.random.default_rng(0).multinomial(num_tokens, shares, size=_DRAWS).tolist()
+        return float(np.mean([self._footprint(num_tokens, of[1:]).activations for of in draws]))
+
+    def _footprint(self, num_tokens: int, tokens_of_tail: Sequence[int]) -> Footprint:
         width, size = self.in_features, self.head.weight.element_size()
         bias = self.head.bias is not None
         head = cross_entropy_footprint(num_tokens, self.head.out_features, width, size, bias=bias)
         parts = [head]
-        for share, (project, scores) in zip(self._shares, self._parts(), strict=True):
-            tokens, narrow = round(share * num_tokens), project.out_features
+        for tokens, (project, scores) in zip(tokens_of_tail, self._parts(), strict=True):
+            narrow = project.out_features
             tail = cross_entropy_footprint(tokens, scores.out_features, narrow, size, bias=bias)
             parts.append(self._projected(tail, tokens, project, num_tokens * width * size))
         return in_turn(parts)
 
     @staticmethod
-    def _projected(
-        tail: Footprint, tokens: Amount, project: nn.Linear, all_states: int
-    ) -> Footprint:
+    def _projected(tail: Footprint, tokens: int, project: nn.Linear, all_states: int) -> Footprint:
         """A tail's loss with the tokens picked for it and their projection.
 
         Their gradient is put among zeros for the other tokens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -41,14 +42,16 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         return -super()._losses(hidden, target)
 
-    def _footprint(self, num_tokens: int) -> Footprint:
+    def _footprint(self, num_tokens: int, tokens_of_tail: Sequence[int]) -> Footprint:
         """All scores at once, the tails first; those of the last tail stay to the head's end."""
         width, size = self.in_features, self.head.weight.element_size()
         bias = self.head.bias is not None
         all_states = num_tokens * width * size
-        parts, last = [], 0.0
-        for share, (project, scores) in zip(self._shares, self._parts(), strict=True):
-            tokens, narrow = share * num_tokens, project.out_features
+        parts, last = [], 0
+        for tokens, (project, scores) in zip(tokens_of_tail, self._parts(), strict=True):
+            if not tokens:
+                continue
+            narrow = project.out_features
             tail = plain_footprint(tokens, scores.out_features, narrow, size, bias=bias)
             parts.append(self._projected(tail, tokens, project, all_states))
             last = tokens * scores.out_features * size

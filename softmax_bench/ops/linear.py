@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from softmax_bench.ops import operators
 from softmax_bench.ops.dense import loss_and_gradients, nll_and_log_z, nll_gradients
 from softmax_bench.ops.exponentials import accumulator
-from softmax_bench.ops.footprint import TOKEN_BYTES, Amount, Footprint
+from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.rows import needs_grad
 from softmax_bench.ops.softmax_loss import log_sum_exp_scratch, loss_scratch
@@ -158,7 +158,7 @@ def cross_entropy_footprint(
 
 
 def plain_footprint(
-    num_tokens: Amount,
+    num_tokens: int,
     num_classes: int,
     width: int,
     size: int,
