@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pandas as pd
 import pytest
 
 from softmax_bench.report.caveats import warnings
@@ -33,6 +34,21 @@ def test_summary(store: Path) -> None:
     assert row.speedup == pytest.approx(100 / 10.4)
     assert row.gflops == pytest.approx(2.0)
     assert row.memory_mb == pytest.approx(0.0104)
+
+
+def test_memory_stands_beside_what_was_expected(tmp_path: Path) -> None:
+    said, before = speed_record("full", 10, 0.1), speed_record("nce", 10, 0.1)
+    assert before.result.memory is not None
+    stored = msgspec.to_builtins(before)
+    del stored["result"]["memory"]["expected_activations"]  # records of before it was asked
+    write_record(tmp_path, said)
+    write_record(tmp_path, msgspec.convert(stored, type(before)))
+    table = summary_table(load_results(tmp_path)).set_index("layer")
+    assert table["activations_mb"].tolist() == [0.001, 0.001]
+    assert table["expected_activations_mb"]["full"] == pytest.approx(0.0011)
+    assert pd.isna(table["expected_activations_mb"]["nce"])
+    row = markdown_table(table.reset_index()).splitlines()[-1]
+    assert "| 0.001 |  |" in row
 
 
 def test_references_are_of_the_same_texts(store: Path) -> None:
