@@ -63,12 +63,11 @@ class Cost:
     rows_touched: int
     """Rows of the parameters that the step reads and updates."""
     activations: Amount | None = None
-    """Bytes at the peak of forward and backward, less the gradients of the parameters: saved
-    tensors, scratch, samples, the gradient of the hidden states. What was there before is not
-    counted: parameters, optimiser's state, the hidden states. It is what ``LayerStep.memory``
-    measures as the peak less the gradients, for targets by the class counts. Where the peak is
-    before there are gradients that is less than the step holds at that moment; with the gradients
-    it adds up to the peak in either case. None where a layer does not say."""
+    """Bytes that the step allocates and holds at its peak, less the gradients of the parameters:
+    saved tensors, scratch, samples, the gradient of the hidden states. Together with the gradients
+    it is the peak of forward and backward, also where that is reached before there are gradients;
+    what ``LayerStep.memory`` measures. A mean over targets by the class counts, for a loss that is
+    averaged or summed. None where a layer does not say."""
 
 
 @dataclass(frozen=True)
