@@ -110,7 +110,7 @@ def adaptive_chosen(inputs: Inputs) -> Step:
 
 @competes("two-level softmax", OURS)
 def two_level(inputs: Inputs) -> Step:
-    """``TwoLevelSoftmax``: some 2.5 sqrt(V) scores a token, from the rows of many clusters."""
+    """``TwoLevelSoftmax``: some 4 sqrt(V) scores a token, from the rows of many clusters."""
     return _layer_step("two_level", inputs, comparable=False)
 
 

@@ -75,8 +75,8 @@ class Race:
 
 
 def scores_of_two_levels(vocab_size: int) -> int:
-    """A token's scores in two-level softmax: all 2 sqrt(V) clusters, and the classes of one."""
-    clusters = 2 * isqrt(vocab_size)
+    """A token's scores in two-level softmax: all 4 sqrt(V) clusters, and the classes of one."""
+    clusters = 4 * isqrt(vocab_size)
     return clusters + ceil(vocab_size / clusters)
 
 

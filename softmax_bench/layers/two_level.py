@@ -29,21 +29,21 @@ from softmax_bench.ops import (
 class TwoLevelSoftmax(OutputLayer):
     """``p(w|h) = p(c(w)|h) p(w|c(w), h)``: C clusters of about V/C classes of similar frequency.
 
-    A token scores all C clusters and the classes of one of them: about ``2.5 sqrt(V)`` scores
+    A token scores all C clusters and the classes of one of them: about ``4 sqrt(V)`` scores
     instead of V. Clusters are runs of ``ceil(V/C)`` consecutive ranks of frequency (the last may
     be shorter), so that the tokens of a step share few of them.
 
     Args:
-        num_clusters: C; about ``2 sqrt(V)`` if None. Scores would be fewest at ``sqrt(V)``, but it
-            is the rows of the tokens' clusters, read and their gradients written, that a step
-            waits for: at V = 10^5, N = 700 twice as many clusters are a third fewer rows.
+        num_clusters: C; about ``4 sqrt(V)`` if None. Scores would be fewest at ``sqrt(V)``, but
+            tokens of rare classes share no clusters: the fewer classes each holds, the fewer rows
+            are read, get gradients and are updated, and it is these that a step waits for.
         **common: As for every output layer.
     """
 
     name = "two_level"
     scores = "all clusters, and the classes of each target's cluster"
     source = "Goodman 2001; Mikolov et al. 2011"
-    good_for = "moderate V; exact probabilities of given classes at about 2.5 sqrt(V) scores"
+    good_for = "moderate V; exact probabilities of given classes at about 4 sqrt(V) scores"
     step_flops = "6 N H (C + V / C)"
     exact = True
     normalised = "by construction"
@@ -60,7 +60,7 @@ class TwoLevelSoftmax(OutputLayer):
     ) -> None:
         super().__init__(in_features, num_classes, **common)
         if num_clusters is None:
-            num_clusters = min(2 * math.isqrt(num_classes), num_classes)
+            num_clusters = min(4 * math.isqrt(num_classes), num_classes)
         if isinstance(num_clusters, bool) or not 1 <= num_clusters <= num_classes:
             raise SoftmaxBenchError(
                 f"num_clusters must be from 1 to {num_classes}, not {num_clusters}"

@@ -7,6 +7,7 @@ each row of a block is read, and its gradient written, once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from softmax_bench.ops.footprint import TOKEN_BYTES, Amount, Footprint, row_spar
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.large_pages import empty_buffer
 from softmax_bench.ops.rows import embed_rows, needs_grad, row_sparse
+from softmax_bench.ops.workspace import workspace
 
 
 @untraced
@@ -62,50 +64,119 @@ class _BlockCrossEntropy(torch.autograd.Function):
         num_rows: int,
     ) -> Tensor:
         num_blocks, size, width = weight.shape
-        row, order = row.sort()
         block = row.div(size, rounding_mode="floor")
-        touched, place, counts = torch.unique_consecutive(
-            block, return_inverse=True, return_counts=True
-        )
-        offsets = _offsets(touched, weight, bias, num_rows)
-        h, share = hidden.index_select(0, order), coefficient.index_select(0, order)
-        shared = h * share.to(h.dtype).unsqueeze(1)
-        p = h.new_empty(h.shape[0], size)
-        log_p = torch.empty_like(p, dtype=accumulator(p.dtype))
-        grad_h = torch.empty_like(h)
+        touched, place, counts = torch.unique(block, return_inverse=True, return_counts=True)
+        ids, batches = touched.tolist(), _batches(counts.tolist(), size * width)
+        slot, token, used = _slots(place, counts, batches)
+        offsets = _offsets(touched, weight, bias, num_rows).unsqueeze(1)
+        h = hidden.index_select(0, token)
+        member = (row - block * size).index_select(0, token).unsqueeze(1)
+        share = (coefficient.index_select(0, token) * used).unsqueeze(1)
+        log_p = torch.empty_like(share, dtype=accumulator(h.dtype))
         with_gradient = needs_grad(ctx, 0, 1, 2)
+        grad_h, grad_offsets = torch.empty_like(h), torch.empty_like(offsets)
         touched_rows = touched.shape[0] if with_gradient else 0
         grad_rows = empty_buffer((touched_rows, size, width), weight.dtype, weight.device)
-        of_block = (x.split(counts.tolist()) for x in (h, shared, p, log_p, grad_h))
-        parts = zip(touched.tolist(), offsets, *of_block, strict=True)
-        for number, (index, offset, h_, shared_, p_, log_p_, grad_h_) in enumerate(parts):
-            rows = weight[index]
-            torch.addmm(offset, h_, rows.t(), out=p_)
-            torch.log_softmax(p_, 1, log_p.dtype, out=log_p_)
+        minus_one = h.new_full((1, 1, 1), -1.0)
+        of_batch = (x.split([b.slots for b in batches]) for x in (h, member, share, log_p, grad_h))
+        for batch, *parts in zip(batches, *of_batch, strict=True):
+            shape = (batch.blocks, batch.tokens, -1)
+            h_, member_, share_, log_p_, grad_h_ = (x.view(shape) for x in parts)
+            own = slice(batch.first, batch.first + batch.blocks)
+            rows = _rows(weight, ids[own], touched[own])
+            scores = torch.baddbmm(offsets[own], h_, rows.transpose(1, 2))
+            all_log_p = scores.log_softmax(2, log_p.dtype)
+            torch.gather(all_log_p, 2, member_, out=log_p_)
             if with_gradient:
-                torch.exp(log_p_, out=p_)
-                torch.mm(p_, rows, out=grad_h_)
-                torch.mm(p_.t(), shared_, out=grad_rows[number])
-        member = (row - block * size).unsqueeze(1)
+                pulls = torch.exp(all_log_p, out=scores)
+                pulls.scatter_add_(2, member_, minus_one.expand_as(member_)).mul_(share_)
+                torch.bmm(pulls, rows, out=grad_h_)
+                torch.bmm(pulls.transpose(1, 2), h_, out=grad_rows[own])
+                torch.sum(pulls, 1, keepdim=True, out=grad_offsets[own])
         if with_gradient:
-            share = share.to(h.dtype).unsqueeze(1)
-            grad_h.sub_(weight.view(-1, width).index_select(0, row)).mul_(share)
-            chosen = place * size + member.squeeze(1)
-            grad_rows.view(-1, width).index_add_(0, chosen, shared, alpha=-1)
-            grad_bias = None
-            if bias is not None:
-                pulls = p.scatter_add_(1, member, p.new_full((), -1.0).expand_as(member))
-                sums = torch.zeros_like(offsets).index_add_(0, place, pulls.mul_(share))
-                grad_bias = row_sparse(touched, sums, num_blocks)
-            grad_hidden = torch.empty_like(hidden).index_copy_(0, order, grad_h)
-            ctx.held = Held((grad_hidden, row_sparse(touched, grad_rows, num_blocks), grad_bias))
-        losses = log_p.gather(1, member).squeeze(1).neg()
-        return torch.dot(losses, coefficient.index_select(0, order).to(losses.dtype))
+            ctx.held = Held(
+                (
+                    grad_h.index_select(0, slot),
+                    row_sparse(touched, grad_rows, num_blocks),
+                    None if bias is None else row_sparse(touched, grad_offsets.squeeze(1), num_blocks),
+                )
+            )
+        return torch.dot(log_p.squeeze(1).neg(), share.squeeze(1).to(log_p.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*ctx.held.times(grad), None, None, None)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Blocks, next to each other among those touched, that are multiplied at once."""
+
+    first: int
+    """Position of the first among the blocks touched."""
+    blocks: int
+    tokens: int
+    """Slots of each of its blocks: tokens of the one that has most."""
+
+    @property
+    def slots(self) -> int:
+        return self.blocks * self.tokens
+
+
+_IN_CACHE = 2**19
+"""Numbers in the blocks of a batch: rows that were gathered are still in cache when used again."""
+
+
+def _batches(counts: list[int], block_numel: int) -> list[_Batch]:
+    """Consecutive blocks in batches, with fewer empty slots than tokens in each.
+
+    Args:
+        counts: Tokens of each block touched.
+        block_numel: Numbers in the rows of a block.
+    """
+    batches: list[_Batch] = []
+    most = max(1, _IN_CACHE // block_numel)
+    first = tokens = total = 0
+    for position, count in enumerate(counts):
+        blocks = position - first
+        if blocks == most or (blocks + 1) * max(tokens, count) > 2 * (total + count):
+            batches.append(_Batch(first, blocks, tokens))
+            first, tokens, total = position, 0, 0
+        tokens, total = max(tokens, count), total + count
+    if counts:
+        batches.append(_Batch(first, len(counts) - first, tokens))
+    return batches
+
+
+def _slots(
+    place: Tensor, counts: Tensor, batches: list[_Batch]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The slot of each token; and of each slot its token, and whether it is in use.
+
+    The slots of a block lie together. Those not in use repeat its first token.
+    """
+    tokens = [batch.tokens for batch in batches for _ in range(batch.blocks)]
+    lengths = torch.tensor(tokens, dtype=torch.int64, device=place.device)
+    num_slots = sum(tokens)
+    by_block, order = place.sort()
+    first = counts.cumsum(0) - counts
+    shift = lengths.cumsum(0) - lengths - first
+    position = torch.arange(place.shape[0], device=place.device)
+    in_order = position + shift.index_select(0, by_block)
+    token = order.index_select(0, first).repeat_interleave(lengths, output_size=num_slots)
+    token.index_copy_(0, in_order, order)
+    used = torch.zeros_like(token, dtype=torch.bool).index_fill_(0, in_order, True)
+    return torch.empty_like(order).index_copy_(0, order, in_order), token, used
+
+
+def _rows(weight: Tensor, ids: list[int], touched: Tensor) -> Tensor:
+    """The blocks ``ids``, in place where they lie next to each other."""
+    if ids[-1] - ids[0] == len(ids) - 1:
+        return weight[ids[0] : ids[-1] + 1]
+    buffer = workspace(len(ids) * weight[0].numel(), weight.dtype, weight.device)
+    shape = (len(ids), *weight.shape[1:])
+    return torch.index_select(weight, 0, touched, out=buffer.view(shape))
 
 
 def _offsets(touched: Tensor, weight: Tensor, bias: Tensor | None, num_rows: int) -> Tensor:
