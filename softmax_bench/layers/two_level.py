@@ -23,6 +23,7 @@ from softmax_bench.ops import (
     keep_coalesced,
     linear_cross_entropy,
     linear_nll,
+    occurring,
 )
 
 
@@ -179,10 +180,9 @@ class TwoLevelSoftmax(OutputLayer):
         shares = probabilities_by_rank(self._counts, self.num_classes)
         of_cluster = torch.from_numpy(shares.copy())
         of_cluster = F.pad(of_cluster, (0, self._padding)).view(clusters, self.block).sum(1)
-        blocks = float((1 - (1 - of_cluster) ** num_tokens).sum())
-        touched = blocks * self.block
+        touched = float(occurring(num_tokens, of_cluster).sum()) * self.block
         outer = cross_entropy_footprint(num_tokens, clusters, width, size, bias=bias)
-        inner = block_footprint(num_tokens, blocks, self.block, width, size, bias=bias)
+        inner = block_footprint(num_tokens, of_cluster, self.block, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * (clusters + self.block) * width,
             bytes=size

@@ -7,7 +7,6 @@ each row of a block is read, and its gradient written, once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from softmax_bench.ops.block_batches import in_batches, occurring, slots, typical_counts
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.exponentials import accumulator
-from softmax_bench.ops.footprint import TOKEN_BYTES, Amount, Footprint, row_sparse_bytes
+from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint, row_sparse_bytes
 from softmax_bench.ops.gradients import Held
 from softmax_bench.ops.large_pages import empty_buffer
 from softmax_bench.ops.rows import embed_rows, needs_grad, row_sparse
@@ -63,111 +63,55 @@ class _BlockCrossEntropy(torch.autograd.Function):
         coefficient: Tensor,
         num_rows: int,
     ) -> Tensor:
-        num_blocks, size, width = weight.shape
+        (num_blocks, size, width), num_tokens = weight.shape, hidden.shape[0]
         block = row.div(size, rounding_mode="floor")
         touched, place, counts = torch.unique(block, return_inverse=True, return_counts=True)
-        ids, batches = touched.tolist(), _batches(counts.tolist(), size * width)
-        slot, token, used = _slots(place, counts, batches)
+        ids, batches = touched.tolist(), in_batches(counts.tolist(), size * width)
+        source, sink = slots(place, counts, batches)
+        member = (row - block * size).index_select(0, source)
+        share = coefficient.index_select(0, source).masked_fill_(sink == num_tokens, 0)
+        log_p = torch.empty_like(share, dtype=accumulator(hidden.dtype))
+        minus_one = hidden.new_full((1, 1, 1), -1.0)
         offsets = _offsets(touched, weight, bias, num_rows).unsqueeze(1)
-        h = hidden.index_select(0, token)
-        member = (row - block * size).index_select(0, token).unsqueeze(1)
-        share = (coefficient.index_select(0, token) * used).unsqueeze(1)
-        log_p = torch.empty_like(share, dtype=accumulator(h.dtype))
         with_gradient = needs_grad(ctx, 0, 1, 2)
-        grad_h, grad_offsets = torch.empty_like(h), torch.empty_like(offsets)
         touched_rows = touched.shape[0] if with_gradient else 0
         grad_rows = empty_buffer((touched_rows, size, width), weight.dtype, weight.device)
-        minus_one = h.new_full((1, 1, 1), -1.0)
-        of_batch = (x.split([b.slots for b in batches]) for x in (h, member, share, log_p, grad_h))
-        for batch, *parts in zip(batches, *of_batch, strict=True):
-            shape = (batch.blocks, batch.tokens, -1)
-            h_, member_, share_, log_p_, grad_h_ = (x.view(shape) for x in parts)
+        grad_offsets = torch.empty_like(offsets)
+        grad_hidden = hidden.new_empty(num_tokens + 1, width)  # the last is of all empty slots
+        lengths = [batch.slots for batch in batches]
+        of_batch = (x.split(lengths) for x in (source, sink, member, share, log_p))
+        for batch, from_, to, *of_slot in zip(batches, *of_batch, strict=True):
+            member_, share_, log_p_ = (x.view(batch.blocks, -1, 1) for x in of_slot)
+            h = hidden.index_select(0, from_).view(batch.blocks, -1, width)
             own = slice(batch.first, batch.first + batch.blocks)
             rows = _rows(weight, ids[own], touched[own])
-            scores = torch.baddbmm(offsets[own], h_, rows.transpose(1, 2))
+            scores, grad_h = h.new_empty(*h.shape[:2], size), torch.empty_like(h)
+            # All products into ``out``: autocast would make others in the lower type.
+            torch.baddbmm(offsets[own], h, rows.transpose(1, 2), out=scores)
             all_log_p = scores.log_softmax(2, log_p.dtype)
             torch.gather(all_log_p, 2, member_, out=log_p_)
             if with_gradient:
                 pulls = torch.exp(all_log_p, out=scores)
                 pulls.scatter_add_(2, member_, minus_one.expand_as(member_)).mul_(share_)
-                torch.bmm(pulls, rows, out=grad_h_)
-                torch.bmm(pulls.transpose(1, 2), h_, out=grad_rows[own])
+                torch.bmm(pulls, rows, out=grad_h)
+                grad_hidden.index_copy_(0, to, grad_h.view(-1, width))
+                torch.bmm(pulls.transpose(1, 2), h, out=grad_rows[own])
                 torch.sum(pulls, 1, keepdim=True, out=grad_offsets[own])
         if with_gradient:
+            grad_bias = row_sparse(touched, grad_offsets.squeeze(1), num_blocks)
             ctx.held = Held(
                 (
-                    grad_h.index_select(0, slot),
+                    grad_hidden[:num_tokens],
                     row_sparse(touched, grad_rows, num_blocks),
-                    None if bias is None else row_sparse(touched, grad_offsets.squeeze(1), num_blocks),
+                    None if bias is None else grad_bias,
                 )
             )
-        return torch.dot(log_p.squeeze(1).neg(), share.squeeze(1).to(log_p.dtype))
+        return torch.dot(log_p.neg_(), share.to(log_p.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*ctx.held.times(grad), None, None, None)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Blocks, next to each other among those touched, that are multiplied at once."""
-
-    first: int
-    """Position of the first among the blocks touched."""
-    blocks: int
-    tokens: int
-    """Slots of each of its blocks: tokens of the one that has most."""
-
-    @property
-    def slots(self) -> int:
-        return self.blocks * self.tokens
-
-
-_IN_CACHE = 2**19
-"""Numbers in the blocks of a batch: rows that were gathered are still in cache when used again."""
-
-
-def _batches(counts: list[int], block_numel: int) -> list[_Batch]:
-    """Consecutive blocks in batches, with fewer empty slots than tokens in each.
-
-    Args:
-        counts: Tokens of each block touched.
-        block_numel: Numbers in the rows of a block.
-    """
-    batches: list[_Batch] = []
-    most = max(1, _IN_CACHE // block_numel)
-    first = tokens = total = 0
-    for position, count in enumerate(counts):
-        blocks = position - first
-        if blocks == most or (blocks + 1) * max(tokens, count) > 2 * (total + count):
-            batches.append(_Batch(first, blocks, tokens))
-            first, tokens, total = position, 0, 0
-        tokens, total = max(tokens, count), total + count
-    if counts:
-        batches.append(_Batch(first, len(counts) - first, tokens))
-    return batches
-
-
-def _slots(
-    place: Tensor, counts: Tensor, batches: list[_Batch]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The slot of each token; and of each slot its token, and whether it is in use.
-
-    The slots of a block lie together. Those not in use repeat its first token.
-    """
-    tokens = [batch.tokens for batch in batches for _ in range(batch.blocks)]
-    lengths = torch.tensor(tokens, dtype=torch.int64, device=place.device)
-    num_slots = sum(tokens)
-    by_block, order = place.sort()
-    first = counts.cumsum(0) - counts
-    shift = lengths.cumsum(0) - lengths - first
-    position = torch.arange(place.shape[0], device=place.device)
-    in_order = position + shift.index_select(0, by_block)
-    token = order.index_select(0, first).repeat_interleave(lengths, output_size=num_slots)
-    token.index_copy_(0, in_order, order)
-    used = torch.zeros_like(token, dtype=torch.bool).index_fill_(0, in_order, True)
-    return torch.empty_like(order).index_copy_(0, order, in_order), token, used
 
 
 def _rows(weight: Tensor, ids: list[int], touched: Tensor) -> Tensor:
@@ -243,31 +187,48 @@ class _BlockScores(torch.autograd.Function):
 
 
 def block_footprint(
-    num_tokens: int, blocks: Amount, block_size: int, width: int, size: int, *, bias: bool
+    num_tokens: int,
+    shares: Float[Tensor, "C"],
+    block_size: int,
+    width: int,
+    size: int,
+    *,
+    bias: bool,
 ) -> Footprint:
     """Bytes of :func:`block_cross_entropy`.
 
     Args:
         num_tokens: N.
-        blocks: Distinct blocks that the tokens want rows of.
+        shares: Of the tokens, of each block in the mean.
         block_size: B.
         width: H.
         size: Bytes of a number.
         bias: Whether there is one.
     """
+    counts = typical_counts(num_tokens, shares)
+    touched = float(occurring(num_tokens, shares).sum())
+    batches = in_batches(counts, block_size * width)
+    largest = max((batch.slots for batch in batches), default=0)
+    gathered = max((batch.blocks for batch in batches if batch.blocks > 1), default=0)
+    slots = sum(batch.slots for batch in batches)
     states = num_tokens * width * size
-    gradients = row_sparse_bytes(blocks, block_size * width, size, bias=False)
-    gradients += row_sparse_bytes(blocks, block_size, size, bias=False) * bias
-    scores = num_tokens * block_size * size
-    # In order of blocks: hidden states, these weighted, their gradient; and that in the old order.
-    beside = 3 * states + 2 * scores + blocks * block_size * size + TOKEN_BYTES * num_tokens
+    gradients = row_sparse_bytes(touched, block_size * width, size, bias=False)
+    gradients += row_sparse_bytes(touched, block_size, size, bias=False) * bias
+    # Of a batch: hidden states and their gradient, scores, and these after the softmax.
+    beside = largest * (2 * width + 2 * block_size) * size + touched * block_size * size
+    beside += _SLOT_BYTES * slots + TOKEN_BYTES * num_tokens
     return Footprint(
         forward=gradients + states + beside,
         kept=gradients + states,
         backward=gradients + states,
         gradients=gradients,
         hidden=states,
+        workspace=gathered * block_size * width * size,
     )
+
+
+_SLOT_BYTES = 32
+"""Of a slot beside its batch's: token, row of its gradient, member, weight, log probability."""
 
 
 def block_scores_bytes(num_tokens: int, block_size: int, width: int, size: int) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from softmax_bench import ops
-from softmax_bench.ops import linear, reference, softmax_loss
+from softmax_bench.ops import block_batches, linear, reference, softmax_loss
 from softmax_bench.ops import pairs as pair_module
 from softmax_bench.ops.large_pages import empty_buffer
 
@@ -212,9 +212,9 @@ def test_block_scores(size: tuple[int, int, int, int], blocks: int, with_bias: b
     assert_same(ops.block_scores, reference.block_scores, [hidden, weight, bias], [block])
 
 
-@given(sizes, st.integers(1, 7), st.booleans(), st.booleans())
+@given(sizes, st.integers(1, 7), st.booleans(), st.booleans(), st.booleans())
 def test_block_cross_entropy(
-    size: tuple[int, int, int, int], blocks: int, filled_up: bool, with_bias: bool
+    size: tuple[int, int, int, int], blocks: int, filled_up: bool, with_bias: bool, alone: bool
 ) -> None:
     torch.manual_seed(size[3])
     tokens, width = size[0], size[2]
@@ -223,12 +223,14 @@ def test_block_cross_entropy(
     bias = torch.randn(blocks, size[1], dtype=torch.float64) if with_bias else None
     rows = blocks * size[1] - (size[1] // 2 if filled_up else 0)
     target, coefficient = torch.randint(rows, (tokens,)), torch.rand(tokens).double()
-    assert_same(
-        partial(ops.block_cross_entropy, num_rows=rows),
-        partial(reference.block_cross_entropy, num_rows=rows),
-        [hidden, weight, bias],
-        [target, coefficient],
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_batches, "_EMPTY", 0 if alone else block_batches._EMPTY)
+        assert_same(
+            partial(ops.block_cross_entropy, num_rows=rows),
+            partial(reference.block_cross_entropy, num_rows=rows),
+            [hidden, weight, bias],
+            [target, coefficient],
+        )
 
 
 def random_pairs(tokens: int, classes: int, most: int) -> tuple[Tensor, Tensor]:

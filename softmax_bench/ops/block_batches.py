@@ -1,0 +1,100 @@
+"""Which blocks are multiplied at once, and where each token's states stand meanwhile.
+
+A product a block would be mostly the cost of calling it, and no work for more than one core: most
+blocks serve a token or two. So blocks are taken together, each with as many slots for tokens as
+the one of them that has most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_IN_CACHE = 2**19
+"""Numbers in the rows of a batch, at most: gathered rows are in cache still when used again."""
+_EMPTY = 2**20
+"""Multiplications with a batch's empty slots, at most: they take no longer than another call."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Blocks, next to each other among those touched, that are multiplied at once."""
+
+    first: int
+    """Position of the first among the blocks touched."""
+    blocks: int
+    tokens: int
+    """Slots of each of its blocks: tokens of the one that has most."""
+
+    @property
+    def slots(self) -> int:
+        """Of all its blocks."""
+        return self.blocks * self.tokens
+
+
+def in_batches(counts: Sequence[int], block_numel: int) -> list[Batch]:
+    """Consecutive blocks in batches, as many as fit in cache with few empty slots.
+
+    Args:
+        counts: Tokens of each block touched.
+        block_numel: Numbers in the rows of a block.
+    """
+    batches: list[Batch] = []
+    first = tokens = total = 0
+    for position, count in enumerate(counts):
+        blocks = position - first + 1
+        empty = blocks * max(tokens, count) - total - count
+        if blocks > 1 and (blocks * block_numel > _IN_CACHE or empty * block_numel > _EMPTY):
+            batches.append(Batch(first, blocks - 1, tokens))
+            first, tokens, total = position, 0, 0
+        tokens, total = max(tokens, count), total + count
+    if counts:
+        batches.append(Batch(first, len(counts) - first, tokens))
+    return batches
+
+
+def slots(
+    place: Int[Tensor, "N"], counts: Int[Tensor, "T"], batches: Sequence[Batch]
+) -> tuple[Int[Tensor, "S"], Int[Tensor, "S"]]:
+    """The token in each slot, and the token again where it is in use, N where it is not.
+
+    The slots of a block lie together. Those not in use repeat its first token, so that what is
+    computed with them is as finite as the rest.
+
+    Args:
+        place: Position of each token's block among the T blocks touched.
+        counts: Tokens of each of these.
+        batches: All of them.
+    """
+    tokens = [batch.tokens for batch in batches for _ in range(batch.blocks)]
+    lengths = torch.tensor(tokens, dtype=torch.int64, device=place.device)
+    of_block, order = place.sort()
+    first = counts.cumsum(0) - counts
+    shift = lengths.cumsum(0) - lengths - first
+    slot = torch.arange(place.shape[0], device=place.device) + shift.index_select(0, of_block)
+    source = order.index_select(0, first).repeat_interleave(lengths, output_size=sum(tokens))
+    source.index_copy_(0, slot, order)
+    sink = torch.full_like(source, place.shape[0]).index_copy_(0, slot, order)
+    return source, sink
+
+
+def occurring(num_tokens: int, shares: Float[Tensor, "C"]) -> Float[Tensor, "C"]:
+    """The probability that any of so many tokens is of a block, for blocks with these shares."""
+    return 1 - (1 - shares) ** num_tokens
+
+
+def typical_counts(num_tokens: int, shares: Float[Tensor, "C"]) -> list[int]:
+    """Tokens of each block touched, in a step like most.
+
+    Of blocks that seldom occur there are as many as occur in the mean, with as many tokens as they
+    then have in the mean.
+    """
+    probability = occurring(num_tokens, shares)
+    met = probability.cumsum(0).round()
+    there = met.diff(prepend=met.new_zeros(1)) > 0
+    counts = num_tokens * shares[there] / probability[there]
+    return [round(count) for count in counts.tolist()]

@@ -1,0 +1,61 @@
+"""Blocks in batches: each block once, each token in a slot of its own among those of its block."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softmax_bench.measure import zipf_counts
+from softmax_bench.ops import block_batches
+from softmax_bench.ops.block_batches import in_batches, occurring, slots, typical_counts
+
+counts_of_blocks = st.lists(st.integers(1, 50), max_size=30)
+
+
+@given(counts_of_blocks, st.sampled_from([1, 1000, 2**18, 2**22]))
+def test_batches_hold_every_block_once_and_little_else(counts: list[int], numel: int) -> None:
+    batches = in_batches(counts, numel)
+    assert [b.first + i for b in batches for i in range(b.blocks)] == list(range(len(counts)))
+    for batch in batches:
+        own = counts[batch.first : batch.first + batch.blocks]
+        assert batch.tokens == max(own)
+        if batch.blocks > 1:
+            assert batch.blocks * numel <= block_batches._IN_CACHE
+            assert (batch.slots - sum(own)) * numel <= block_batches._EMPTY
+
+
+@given(counts_of_blocks, st.randoms(use_true_random=False))
+def test_every_token_has_a_slot_among_those_of_its_block(
+    counts: list[int], shuffling: random.Random
+) -> None:
+    tokens = [block for block, count in enumerate(counts) for _ in range(count)]
+    shuffling.shuffle(tokens)
+    place = torch.tensor(tokens, dtype=torch.int64)
+    batches = in_batches(counts, 2**15)
+    source, sink = slots(place, torch.tensor(counts, dtype=torch.int64), batches)
+    of_slot = [
+        batch.first + block
+        for batch in batches
+        for block in range(batch.blocks)
+        for _ in range(batch.tokens)
+    ]
+    assert place[source].tolist() == of_slot
+    used = sink < len(tokens)
+    assert sorted(sink[used].tolist()) == list(range(len(tokens)))
+    assert torch.equal(sink[used], source[used])
+
+
+def test_typical_counts_are_like_those_of_drawn_steps() -> None:
+    counts = zipf_counts(2000)
+    shares = torch.from_numpy(counts / counts.sum()).view(100, 20).sum(1)
+    typical = typical_counts(300, shares)
+    draws = np.random.default_rng(0).multinomial(300, shares.numpy(), size=2000)
+    touched = (draws > 0).sum(1).mean()
+    assert abs(float(occurring(300, shares).sum()) - touched) < 0.2
+    assert abs(len(typical) - touched) <= 1
+    assert abs(typical[0] - draws[:, 0].mean()) <= 1
+    assert abs(sum(typical) - 300) < 0.1 * 300
