@@ -29,8 +29,8 @@ USUAL_SLOWDOWN = 1.5
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
 """Of Python with torch, which every process loads."""
-_EVALUATIONS = 7
-"""Six of the validation text and one of the test text."""
+_EVALUATIONS = 8
+"""Six of the validation text, one of the test text, and one of as much of the training text."""
 _STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
 _TIMING_OVERHEAD = 1.5
 _NGRAM_SECONDS_PER_TOKEN = 5e-6

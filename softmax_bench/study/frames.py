@@ -96,6 +96,7 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
             budget = {
                 "train_tokens": result.train_tokens,
                 "train_seconds": result.train_seconds,
+                "train_perplexity": result.train_perplexity,
                 "parameters": result.parameters,
                 "layer_parameters": result.layer_parameters,
             }

@@ -70,8 +70,9 @@ def train_on_states(
         device=trial.device, dtype=getattr(torch, trial.dtype),
     )  # fmt: skip
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
-    with watch_machine() as seen:
+    with watch_machine() as watched:
         history = _train(layer, trial, states, on_step, on_evaluation, saved)
+    seen = _seen(trial, states, history[-1].tokens)
     return train_record(
         trial,
         started,
@@ -79,7 +80,8 @@ def train_on_states(
         saved,
         layer,
         layer,
-        disturbance=Disturbance(**asdict(seen[0])),
+        disturbance=Disturbance(**asdict(watched[0])),
+        train_perplexity=_quality(layer, states, seen).perplexity,
         valid=_evaluation(layer, states, states.split("valid"), history[-1].valid),
         test=_evaluation(layer, states, states.split("test")),
     )
@@ -129,6 +131,12 @@ def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:
         order = rng.permutation(train)
         for start in range(0, len(order), size):
             yield np.sort(order[start : start + size])  # a mapped file is read forwards
+
+
+def _seen(trial: TrainTrial, states: States, trained: int) -> Ids:
+    """Examples that were trained on, no more than there are to test."""
+    most = min(trained, len(states.split("test")))
+    return next(_batches(states.split("train"), most, trial.seed))
 
 
 def _examples(layer: OutputLayer, states: States, places: Ids) -> tuple[Tensor, Tensor]:

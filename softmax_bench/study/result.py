@@ -94,6 +94,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     curve: list[CurvePoint]
     valid: Evaluation
     test: Evaluation
+    train_perplexity: float | None = None
+    """Exact as the others, of as much of the text that was trained on as there is test text."""
     disturbance: Disturbance | None = None
     """What else the machine did during training, evaluations on the validation text included; of
     training that was interrupted, since it last went on."""

@@ -92,12 +92,13 @@ def train_trial(
     """
     started = now()
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
-    with watch_machine() as seen:
+    with watch_machine() as watched:
         model, history = train_model(
             trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
         )
     device = torch.device(trial.device)
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
+    seen = make_streams(_seen(trial, corpus, history[-1].tokens), EVALUATION_BATCH, corpus.eos_id)
     counts = torch.from_numpy(corpus.class_counts).to(device)
     return train_record(
         trial,
@@ -106,7 +107,8 @@ def train_trial(
         saved,
         model,
         model.layer,
-        disturbance=Disturbance(**asdict(seen[0])),
+        disturbance=Disturbance(**asdict(watched[0])),
+        train_perplexity=evaluate(model, seen.to(device), EVALUATION_WINDOW).perplexity,
         valid=_evaluation(history[-1].valid, corpus, "valid"),
         test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
     )
@@ -121,6 +123,7 @@ def train_record(
     layer: nn.Module,
     *,
     disturbance: Disturbance,
+    train_perplexity: float,
     valid: Evaluation,
     test: Evaluation,
 ) -> TrainRecord:
@@ -148,9 +151,18 @@ def train_record(
             ],
             valid=valid,
             test=test,
+            train_perplexity=train_perplexity,
             disturbance=disturbance,
         ),
     )
+
+
+def _seen(trial: TrainTrial, corpus: Corpus, trained: int) -> npt.NDArray[np.integer]:
+    """The beginning of each stream that was trained on, together no longer than the test text."""
+    streams = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
+    steps = math.ceil(min(trained, len(corpus.train), len(corpus.test)) / streams.batch_size)
+    starts = range(0, len(corpus.train), streams.length)
+    return np.concatenate([corpus.train[start : start + steps] for start in starts])
 
 
 def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:

@@ -1,0 +1,57 @@
+"""Exact perplexity of the text that was trained on, beside that of the test text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmax_bench.corpora import load_corpus
+from softmax_bench.corpora.states import load_states
+from softmax_bench.study.frames import frames
+from softmax_bench.study.given import train_on_states
+from softmax_bench.study.run import _seen, train_trial
+from softmax_bench.study.trial import TrainTrial
+
+
+def a_trial(**fields: object) -> TrainTrial:
+    known: dict[str, object] = {
+        "corpus": "made up", "corpus_sha256": "0", "layer": "full", "encoder": "rnn",
+        "hidden_size": 16, "num_layers": 1, "embedding_size": 16, "dropout": 0.0, "tied": False,
+        "optimizer": "adam", "learning_rate": 0.02, "clip_norm": 1.0, "batch_size": 5, "bptt": 4,
+        "max_tokens": 40, "seed": 0, "threads": 1, "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    return TrainTrial(**known | fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trained", "steps"), [(40, 8), (41, 9), (10**6, 20)], ids=["some", "more", "longer than test"]
+)
+def test_it_is_of_the_beginning_of_each_stream(trained: int, steps: int) -> None:
+    text = load_corpus("synthetic", vocab_size=50, seed=0)
+    text = replace(text, train=np.arange(1000, dtype=np.int32), test=text.test[:100])
+    seen = _seen(a_trial(vocab_size=50), text, trained)
+    assert seen.tolist() == [200 * stream + step for stream in range(5) for step in range(steps)]
+
+
+def test_it_is_low_where_a_text_was_learned_by_heart() -> None:
+    text = load_corpus("synthetic", vocab_size=50, seed=0)
+    text = replace(text, train=text.train[:200])
+    record = train_trial(a_trial(vocab_size=text.vocab_size, max_tokens=20_000), text)
+    seen = record.result.train_perplexity
+    assert seen is not None
+    assert 1 < seen < record.result.test.perplexity / 3
+    assert frames([record]).train["train_perplexity"].tolist() == [seen]
+
+
+def test_it_is_low_where_labels_were_learned_by_heart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "h.npy", rng.normal(size=(60, 64)))
+    np.save(tmp_path / "t.npy", rng.integers(6, size=60))
+    states = load_states(tmp_path / "h.npy", tmp_path / "t.npy")
+    trial = a_trial(vocab_size=6, encoder="given", hidden_size=64, max_tokens=4000)
+    result = train_on_states(trial, states).result
+    assert result.train_perplexity is not None
+    assert 1 < result.train_perplexity < result.test.perplexity / 3
