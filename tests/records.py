@@ -12,6 +12,7 @@ from softmax_bench.study.record import (
     Environment,
     FidelityRecord,
     NgramRecord,
+    Record,
     SpeedRecord,
     TrainRecord,
 )
@@ -77,6 +78,18 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
             ),
         ),
     )  # fmt: skip
+
+
+def learned(record: Record) -> dict[str, Any]:
+    """A record without times, and without the accounts of interruptions and disturbances.
+
+    What is left is the same however often training was interrupted, and on whichever machine.
+    """
+    fields = msgspec.to_builtins(record)
+    result = fields["result"] | {"train_seconds": None, "resumed": None, "disturbance": None}
+    for point in result.get("curve", ()):
+        point["seconds"] = None
+    return {"id": fields["id"], "trial": fields["trial"], "result": result}
 
 
 R = TypeVar("R", SpeedRecord, TrainRecord)

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
 from softmax_bench.study.store import read_store
+from tests.records import learned
 
 AUDITED = Path(__file__).parent / "audited"
 """Folder with the module that watches every process."""
@@ -110,14 +110,7 @@ def timeless(store: Path) -> dict[str, Any]:
     contents = read_store(store)
     assert not contents.damaged
     assert not contents.failures
-    found = {}
-    for identity, record in contents.records.items():
-        fields = msgspec.to_builtins(record)
-        result = fields["result"] | {"resumed": None, "train_seconds": None}
-        for point in result.get("curve", ()):
-            point["seconds"] = None
-        found[identity] = {"trial": fields["trial"], "result": result}
-    return found
+    return {identity: learned(record) for identity, record in contents.records.items()}
 
 
 def resumed(store: Path) -> int:

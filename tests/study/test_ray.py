@@ -27,6 +27,7 @@ from softmax_bench.study.study import Study
 from softmax_bench.study.texts import know_text
 from softmax_bench.study.trial import trial_id
 from softmax_bench.study.watcher import Watcher
+from tests.records import learned
 from tests.study.jobs import WORKER, speed_job, train_job
 from tests.study.killed import killed_study
 
@@ -93,16 +94,10 @@ class LosesANode(Watcher):
         self.finished_jobs.append(job_id(step.job))
 
 
-def learned(store: Path) -> dict[str, Any]:
+def learned_in(store: Path) -> dict[str, Any]:
     """What training came to, without times."""
-    found = {}
-    for record in read_store(store).records.values():
-        if isinstance(record, TrainRecord):
-            result = msgspec.to_builtins(record.result)
-            for each in (result, *result["curve"]):
-                each.pop("seconds" if "seconds" in each else "train_seconds")
-            found[record.id] = result | {"resumed": None}
-    return found
+    records = read_store(store).records.values()
+    return {one.id: learned(one) for one in records if isinstance(one, TrainRecord)}
 
 
 @pytest.mark.parametrize("cluster", [1], indirect=True, ids=["1 CPU a node"])
@@ -136,7 +131,7 @@ def test_a_study_whose_node_is_lost_ends_like_one_on_this_machine(
     assert trained.result.resumed == 1  # from the checkpoint that had come
     with LocalExecutor(tmp_path / "here") as local:
         run(plan, tmp_path / "here", local)
-    assert learned(tmp_path / "ray") == learned(tmp_path / "here")
+    assert learned_in(tmp_path / "ray") == learned_in(tmp_path / "here")
     assert (
         read_store(tmp_path / "ray").records.keys() == read_store(tmp_path / "here").records.keys()
     )

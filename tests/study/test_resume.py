@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +12,7 @@ from softmax_bench.lm import Checkpoint
 from softmax_bench.study import run
 from softmax_bench.study.run import train_trial
 from softmax_bench.study.trial import TrainTrial
+from tests.records import learned
 
 
 class _KilledError(Exception):
@@ -43,16 +43,6 @@ def killed_after(steps: int) -> Callable[[int], None]:
     return on_step
 
 
-def outcome(record: Any) -> dict[str, Any]:
-    """The record without times, and without the accounts of interruptions and disturbances."""
-    fields: dict[str, Any] = msgspec.to_builtins(record)
-    result = fields["result"]
-    for each in (result, *result["curve"]):
-        each.pop("seconds" if "seconds" in each else "train_seconds")
-    result |= {"resumed": None, "disturbance": None}
-    return {key: fields[key] for key in ("id", "trial")} | result
-
-
 def test_an_interrupted_trial_ends_like_one_that_was_not(
     text: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +59,7 @@ def test_an_interrupted_trial_ends_like_one_that_was_not(
     tokens: list[int] = []
     record = train_trial(trial, text, checkpoint=path, on_step=tokens.append)
     assert record.result.resumed == 2
-    assert outcome(record) == outcome(uninterrupted)
+    assert learned(record) == learned(uninterrupted)
     assert sum(tokens) == record.result.train_tokens
     assert len(tokens) < 10
 
