@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_IN_CACHE = 2**19
+_IN_CACHE = 2**20
 """Numbers in the rows of a batch, at most: gathered rows are in cache still when used again."""
-_EMPTY = 2**20
-"""Multiplications with a batch's empty slots, at most: they take no longer than another call."""
+_EMPTY = 4e6
+"""Numbers multiplied for a batch's empty slots, at most: another batch would take longer."""
+_MOVED = 16
+"""Rows of a block whose products take as long as to move a token's states there and back."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,21 @@ class Batch:
         return self.blocks * self.tokens
 
 
-def in_batches(counts: Sequence[int], block_numel: int) -> list[Batch]:
+def in_batches(counts: Sequence[int], size: int, width: int) -> list[Batch]:
     """Consecutive blocks in batches, as many as fit in cache with few empty slots.
 
     Args:
         counts: Tokens of each block touched.
-        block_numel: Numbers in the rows of a block.
+        size: Rows of a block.
+        width: Numbers in a row.
     """
+    most_blocks, most_empty = _IN_CACHE / (size * width), _EMPTY / ((size + _MOVED) * width)
     batches: list[Batch] = []
     first = tokens = total = 0
     for position, count in enumerate(counts):
         blocks = position - first + 1
         empty = blocks * max(tokens, count) - total - count
-        if blocks > 1 and (blocks * block_numel > _IN_CACHE or empty * block_numel > _EMPTY):
+        if blocks > 1 and (blocks > most_blocks or empty > most_empty):
             batches.append(Batch(first, blocks - 1, tokens))
             first, tokens, total = position, 0, 0
         tokens, total = max(tokens, count), total + count
@@ -58,7 +62,7 @@ def in_batches(counts: Sequence[int], block_numel: int) -> list[Batch]:
 
 
 def slots(
-    place: Int[Tensor, "N"], counts: Int[Tensor, "T"], batches: Sequence[Batch]
+    order: Int[Tensor, "N"], counts: Int[Tensor, "T"], batches: Sequence[Batch]
 ) -> tuple[Int[Tensor, "S"], Int[Tensor, "S"]]:
     """The token in each slot, and the token again where it is in use, N where it is not.
 
@@ -66,19 +70,20 @@ def slots(
     computed with them is as finite as the rest.
 
     Args:
-        place: Position of each token's block among the T blocks touched.
-        counts: Tokens of each of these.
+        order: Tokens in the order of their blocks.
+        counts: Tokens of each of the T blocks touched.
         batches: All of them.
     """
     tokens = [batch.tokens for batch in batches for _ in range(batch.blocks)]
-    lengths = torch.tensor(tokens, dtype=torch.int64, device=place.device)
-    of_block, order = place.sort()
+    num_tokens = order.shape[0]
+    lengths = torch.tensor(tokens, dtype=torch.int64, device=order.device)
     first = counts.cumsum(0) - counts
     shift = lengths.cumsum(0) - lengths - first
-    slot = torch.arange(place.shape[0], device=place.device) + shift.index_select(0, of_block)
+    slot = torch.arange(num_tokens, device=order.device)
+    slot += shift.repeat_interleave(counts, output_size=num_tokens)
     source = order.index_select(0, first).repeat_interleave(lengths, output_size=sum(tokens))
     source.index_copy_(0, slot, order)
-    sink = torch.full_like(source, place.shape[0]).index_copy_(0, slot, order)
+    sink = torch.full_like(source, num_tokens).index_copy_(0, slot, order)
     return source, sink
 
 

@@ -65,9 +65,10 @@ class _BlockCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         (num_blocks, size, width), num_tokens = weight.shape, hidden.shape[0]
         block = row.div(size, rounding_mode="floor")
-        touched, place, counts = torch.unique(block, return_inverse=True, return_counts=True)
-        ids, batches = touched.tolist(), in_batches(counts.tolist(), size * width)
-        source, sink = slots(place, counts, batches)
+        in_order, order = block.sort()
+        touched, counts = torch.unique_consecutive(in_order, return_counts=True)
+        ids, batches = touched.tolist(), in_batches(counts.tolist(), size, width)
+        source, sink = slots(order, counts, batches)
         member = (row - block * size).index_select(0, source)
         share = coefficient.index_select(0, source).masked_fill_(sink == num_tokens, 0)
         log_p = torch.empty_like(share, dtype=accumulator(hidden.dtype))
@@ -207,7 +208,7 @@ def block_footprint(
     """
     counts = typical_counts(num_tokens, shares)
     touched = float(occurring(num_tokens, shares).sum())
-    batches = in_batches(counts, block_size * width)
+    batches = in_batches(counts, block_size, width)
     largest = max((batch.slots for batch in batches), default=0)
     gathered = max((batch.blocks for batch in batches if batch.blocks > 1), default=0)
     slots = sum(batch.slots for batch in batches)

@@ -44,14 +44,16 @@ def held(spec: str, size: tuple[int, int, int], **options: Any) -> Memory:
     num_classes, num_tokens, width = size
     counts = zipf_counts(num_classes)
     layer = create_layer(spec, width, num_classes, counts, **options)
-    target = evenly(counts, num_tokens) if "adaptive" in spec else None
+    uneven = "adaptive" in spec or "two_level" in spec
+    target = evenly(counts, num_tokens) if uneven else None
     return LayerStep(layer, num_tokens, target=target).memory()
 
 
 def evenly(counts: np.ndarray, num_tokens: int) -> torch.Tensor:
     """Targets as near to the counts as can be.
 
-    What an adaptive softmax holds is given by the few tokens of its tails: by luck, if drawn.
+    What an adaptive softmax holds is given by the few tokens of its tails, and what a two-level one
+    holds by those that share a cluster: by luck, if drawn.
     """
     running = np.cumsum(counts / counts.sum())
     return torch.from_numpy(np.searchsorted(running, (np.arange(num_tokens) + 0.5) / num_tokens))
