@@ -26,14 +26,16 @@ def measure(spec: str, vocab_size: int, hidden_size: int, num_tokens: int, seed:
 
 
 def compare(spec: str, steps: list[Memory]) -> dict[str, object]:
-    """Bytes of a layer's steps, as means, and how far the expected activations are from them."""
+    """Bytes of a layer's steps, as means, and how far the expected ones are from them."""
+    gradients = sum(step.gradients for step in steps) / len(steps)
     activations = pd.Series([step.activations for step in steps])
     expected = steps[0].expected_activations
     return {
         "layer": f"`{spec}`",
         "peak MB": _mb(sum(step.peak for step in steps) / len(steps)),
-        "gradients MB": _mb(sum(step.gradients for step in steps) / len(steps)),
-        "of at most MB": _mb(steps[0].expected_gradients),
+        "gradients MB": _mb(gradients),
+        "expected": _mb(steps[0].expected_gradients),
+        "off": f"{steps[0].expected_gradients / gradients - 1:+.1%}",
         "activations MB": _mb(activations.mean()),
         "from": _mb(activations.min()),
         "to": _mb(activations.max()),

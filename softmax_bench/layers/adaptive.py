@@ -211,6 +211,7 @@ class AdaptiveSoftmax(OutputLayer):
             bytes=size * (2.0 * parameters + 2.0 * num_tokens * width),
             parameters=parameters,
             rows_touched=self.num_classes,
+            gradients=sum(p.nbytes for p in self.parameters()),
             activations=self._mean_activations(num_tokens),
         )
 

@@ -62,6 +62,9 @@ class Cost:
     parameters: int
     rows_touched: int
     """Rows of the parameters that the step reads and updates."""
+    gradients: Amount | None = None
+    """Bytes of the gradients of the parameters after the step, as a mean over targets by the class
+    counts; None where a layer does not say."""
     activations: Amount | None = None
     """Bytes that the step allocates and holds at its peak, less the gradients of the parameters:
     saved tensors, scratch, samples, the gradient of the hidden states. Together with the gradients

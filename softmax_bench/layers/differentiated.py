@@ -135,12 +135,14 @@ class DifferentiatedSoftmax(OutputLayer):
         weights = sum(band.weight.numel() for band in self._linears())
         parameters = sum(p.numel() for p in self.parameters())
         size = next(self.parameters()).element_size()
+        held = self._footprint(num_tokens)
         return Cost(
             flops=8.0 * num_tokens * weights,
             bytes=size * (2.0 * parameters + 2.0 * num_tokens * self.in_features),
             parameters=parameters,
             rows_touched=self.num_classes,
-            activations=self._footprint(num_tokens).activations,
+            gradients=held.gradients,
+            activations=held.activations,
         )
 
     def _footprint(self, num_tokens: int) -> Footprint:

@@ -79,12 +79,14 @@ class FullSoftmax(LinearOutputLayer):
         """Three products over all classes; weights and their gradients move once."""
         rows, width = self.num_classes, self.in_features
         size = self.weight.element_size()
+        held = self._footprint(num_tokens)
         return Cost(
             flops=6.0 * num_tokens * rows * width,
             bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
-            activations=None if self.label_smoothing else self._footprint(num_tokens).activations,
+            gradients=held.gradients,
+            activations=None if self.label_smoothing else held.activations,
         )
 
     def _footprint(self, num_tokens: int) -> Footprint:

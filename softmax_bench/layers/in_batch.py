@@ -93,5 +93,6 @@ class InBatchSoftmax(LinearOutputLayer):
             bytes=size * (3.0 * distinct * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=int(distinct),
+            gradients=held.gradients,
             activations=held.activations,
         )

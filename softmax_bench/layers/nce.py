@@ -160,12 +160,14 @@ class NCE(LinearOutputLayer):
         k = self.sampler.num_samples
         drawn = k if self.shared else k * num_tokens
         rows = min(self.num_classes, drawn + num_tokens)
+        held = self._footprint(num_tokens)
         return Cost(
             flops=6.0 * num_tokens * (k + 1) * width,
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
-            activations=self._footprint(num_tokens).activations,
+            gradients=held.gradients,
+            activations=held.activations,
         )
 
     def _footprint(self, num_tokens: int) -> Footprint:

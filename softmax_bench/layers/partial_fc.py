@@ -100,5 +100,6 @@ class PartialFC(LinearOutputLayer):
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            gradients=held.gradients,
             activations=held.activations,
         )

@@ -120,12 +120,14 @@ class ProposalSoftmax(LinearOutputLayer):
         width, size = self.in_features, self.weight.element_size()
         pairs = num_tokens * (self.num_samples + 1)
         rows = min(self.num_classes, pairs)
+        held = self._footprint(num_tokens)
         return Cost(
             flops=6.0 * pairs * width + self._proposal_flops(num_tokens),
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
-            activations=self._footprint(num_tokens).activations,
+            gradients=held.gradients,
+            activations=held.activations,
         )
 
     def _drawing_bytes(self, num_tokens: int) -> int:

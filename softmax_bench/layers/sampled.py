@@ -90,12 +90,14 @@ class SampledSoftmax(LinearOutputLayer):
         width, size = self.in_features, self.weight.element_size()
         samples = min(self.sampler.num_samples, self.num_classes)
         rows = min(self.num_classes, samples + num_tokens)
+        held = self._footprint(num_tokens)
         return Cost(
             flops=6.0 * num_tokens * (samples + 1) * width,
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
-            activations=self._footprint(num_tokens).activations,
+            gradients=held.gradients,
+            activations=held.activations,
         )
 
     def _footprint(self, num_tokens: int) -> Footprint:

@@ -69,6 +69,7 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
             bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            gradients=held.gradients,
             activations=held.activations,
         )
 

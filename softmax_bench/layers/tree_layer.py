@@ -15,7 +15,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import tree_search
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.noise import positive_counts
-from softmax_bench.ops import keep_coalesced, pair_footprint
+from softmax_bench.ops import keep_coalesced, occurring, pair_footprint
 from softmax_bench.tree import ABSENT, Tree
 
 
@@ -59,12 +59,12 @@ class TreeSoftmax(OutputLayer):
         else:
             self.register_parameter("bias", None)
         self.register_buffer("tree", torch.from_numpy(tree.children).to(device))
-        self._set_tree(tree, self.weight.device)
-        self.reset_parameters(tree)
+        self.reset_parameters(self._set_tree(tree, self.weight.device))
         for parameter in self.row_sparse_parameters():
             keep_coalesced(parameter)
 
-    def _set_tree(self, tree: Tree, device: torch.device) -> None:
+    def _set_tree(self, tree: Tree, device: torch.device) -> Tensor:
+        """Take a tree; the count of the classes below each side (nodes, k) of its nodes."""
         paths = tree.paths()
         # Derived from the tree, so not in the state dict.
         for name, array in (
@@ -75,18 +75,16 @@ class TreeSoftmax(OutputLayer):
             self.register_buffer(name, torch.from_numpy(array).to(device), persistent=False)
         self._levels = [torch.from_numpy(level) for level in tree.levels]
         self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
+        mass = self._mass(tree)
+        self._node_shares = mass.sum(1) / positive_counts(self._counts, self.num_classes).sum()
+        return mass
 
     def _mean_pairs(self, depths: Tensor) -> float:
         """Scores that a target needs on average, by the counts: rows of the nodes on its path."""
         shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
         return float(depths.double() @ (shares / shares.sum())) * self.rows_per_node
 
-    def reset_parameters(self, tree: Tree) -> None:
-        """Small uniform rows; biases at the unigram distribution."""
-        bound = 1 / math.sqrt(self.in_features)
-        nn.init.uniform_(self.weight, -bound, bound)
-        if self.bias is None:
-            return
+    def _mass(self, tree: Tree) -> Tensor:
         counts = torch.from_numpy(positive_counts(self._counts, self.num_classes))
         mass = torch.zeros(tree.children.shape, dtype=torch.float64)
         of_node = torch.zeros(tree.children.shape[0], dtype=torch.float64)
@@ -97,8 +95,19 @@ class TreeSoftmax(OutputLayer):
             sides = torch.where(below < 0, of_leaf, of_node[below.clamp(min=0)])
             mass[level] = sides.masked_fill(below == ABSENT, 0.0)
             of_node[level] = mass[level].sum(1)
-        with torch.no_grad():
-            self.bias.copy_(self._bias_of_shares(mass).view(-1))
+        return mass
+
+    def reset_parameters(self, mass: Tensor) -> None:
+        """Small uniform rows; biases at the unigram distribution.
+
+        Args:
+            mass: Count of the classes below each side (nodes, k).
+        """
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(self._bias_of_shares(mass).view(-1))
 
     @abstractmethod
     def _bias_of_shares(self, mass: Tensor) -> Tensor:
@@ -173,12 +182,13 @@ class TreeSoftmax(OutputLayer):
         pairs = self._pairs
         width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
         rows = int(min(self.weight.shape[0], num_tokens * pairs))
-        # The peak is in the backward, beside the gradients: how many rows they have is no matter.
-        held = pair_footprint(num_tokens, num_tokens * pairs, rows, width, size, bias=bias)
+        met = float(occurring(num_tokens, self._node_shares).sum()) * self.rows_per_node
+        held = pair_footprint(num_tokens, num_tokens * pairs, met, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * pairs * width,
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
+            gradients=held.gradients,
             activations=held.activations,
         )

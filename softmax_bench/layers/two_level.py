@@ -183,11 +183,13 @@ class TwoLevelSoftmax(OutputLayer):
         touched = float(occurring(num_tokens, of_cluster).sum()) * self.block
         outer = cross_entropy_footprint(num_tokens, clusters, width, size, bias=bias)
         inner = block_footprint(num_tokens, of_cluster, self.block, width, size, bias=bias)
+        held = in_turn([outer, inner])
         return Cost(
             flops=6.0 * num_tokens * (clusters + self.block) * width,
             bytes=size
             * (3.0 * touched * width + 2.0 * clusters * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=int(touched) + clusters,
-            activations=in_turn([outer, inner]).activations,
+            gradients=held.gradients,
+            activations=held.activations,
         )

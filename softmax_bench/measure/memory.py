@@ -27,7 +27,7 @@ class Memory:
     optimizer: int
     """The optimiser's state."""
     expected_gradients: int
-    """By the layer's own account of the rows that a step can touch: at most so many."""
+    """By the layer's own account; where it has none, of all rows that a step can touch."""
     expected_optimizer: int
     expected_activations: int | None
     """The peak less the gradients, by the layer's own account; None where it does not say."""
@@ -50,8 +50,8 @@ OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
 """Numbers that an optimiser remembers for each parameter."""
 
 
-def expected_gradient_bytes(layer: OutputLayer, num_tokens: int) -> int:
-    """Bytes of a step's gradients of the parameters, at most, by the layer's own account.
+def most_gradient_bytes(layer: OutputLayer, num_tokens: int) -> int:
+    """Bytes of a step's gradients of the parameters, at most, by the rows that it can touch.
 
     Dense ones are as large as the parameters; row-sparse ones hold rows and their ids.
     """

@@ -15,7 +15,7 @@ from softmax_bench.lm import clip_grad_norm, make_optimizer
 from softmax_bench.measure.memory import (
     OPTIMIZER_STATES,
     Memory,
-    expected_gradient_bytes,
+    most_gradient_bytes,
     peak_bytes,
     stored_bytes,
 )
@@ -152,15 +152,19 @@ class LayerStep:
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
         parameters = sum(map(stored_bytes, layer))
-        activations = self.layer.cost(len(self.target)).activations
+        tokens = len(self.target)
+        cost = self.layer.cost(tokens)
+        gradients = cost.gradients
+        if gradients is None:
+            gradients = most_gradient_bytes(self.layer, tokens)
         held = Memory(
             peak=peak,
             parameters=parameters,
             gradients=sum(stored_bytes(p.grad) for p in layer if p.grad is not None),
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
-            expected_gradients=expected_gradient_bytes(self.layer, len(self.target)),
+            expected_gradients=round(gradients),
             expected_optimizer=OPTIMIZER_STATES[self._rule] * parameters,
-            expected_activations=None if activations is None else round(activations),
+            expected_activations=None if cost.activations is None else round(cost.activations),
         )
         self.zero_grad()
         return held

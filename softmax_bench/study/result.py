@@ -132,7 +132,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     activations: int
     """Peak of forward and backward less the gradients."""
     expected_gradients: int
-    """At most: not every row that can be touched is."""
+    """A mean; at most, in records of before it was one and where the layer does not say."""
     expected_optimizer: int
     expected_activations: int | None = None
     """None where the layer does not say, and in records of before it was asked."""
