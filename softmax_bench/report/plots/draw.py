@@ -89,15 +89,15 @@ def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look
 
 
 def _name_rings(axes: Axes, panel: Panel) -> None:
-    """Where they are, beside those that have room for it."""
+    """Where they are, above those that have room for it: most lines run below a crossing."""
     axes.autoscale_view()
     places = axes.transData.transform([ring[:2] for ring in panel.rings] or np.empty((0, 2)))
     for number, (x, y, _) in enumerate(panel.rings):
         others = np.delete(places, number, axis=0)
         if not len(others) or np.hypot(*(others - places[number]).T).min() > _ROOM:
             axes.annotate(
-                f"≈ {float(f'{x:.2g}'):,.10g}", (x, y), (8, -5), textcoords="offset points",
-                va="top", fontsize=8, color=INK,
+                f"≈ {float(f'{x:.2g}'):,.10g}", (x, y), (-2, 7), textcoords="offset points",
+                ha="center", va="bottom", fontsize=8, color=INK,
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )  # fmt: skip
 
