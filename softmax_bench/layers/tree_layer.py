@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import tree_search
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
-from softmax_bench.noise import positive_counts
-from softmax_bench.ops import keep_coalesced, occurring, pair_footprint
+from softmax_bench.noise import expected_distinct, positive_counts
+from softmax_bench.ops import keep_coalesced, pair_footprint
 from softmax_bench.tree import ABSENT, Tree
 
 
@@ -76,7 +76,8 @@ class TreeSoftmax(OutputLayer):
         self._levels = [torch.from_numpy(level) for level in tree.levels]
         self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
         mass = self._mass(tree)
-        self._node_shares = mass.sum(1) / positive_counts(self._counts, self.num_classes).sum()
+        total = positive_counts(self._counts, self.num_classes).sum()
+        self._node_shares = mass.sum(1).numpy() / total
         return mass
 
     def _mean_pairs(self, depths: Tensor) -> float:
@@ -182,7 +183,7 @@ class TreeSoftmax(OutputLayer):
         pairs = self._pairs
         width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
         rows = int(min(self.weight.shape[0], num_tokens * pairs))
-        met = float(occurring(num_tokens, self._node_shares).sum()) * self.rows_per_node
+        met = expected_distinct((self._node_shares, num_tokens)) * self.rows_per_node
         held = pair_footprint(num_tokens, num_tokens * pairs, met, width, size, bias=bias)
         return Cost(
             flops=6.0 * num_tokens * pairs * width,

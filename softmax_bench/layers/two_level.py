@@ -14,6 +14,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.ranked import FrequencyOrder, probabilities_by_rank
+from softmax_bench.noise import expected_distinct
 from softmax_bench.ops import (
     block_cross_entropy,
     block_footprint,
@@ -23,7 +24,6 @@ from softmax_bench.ops import (
     keep_coalesced,
     linear_cross_entropy,
     linear_nll,
-    occurring,
 )
 
 
@@ -180,7 +180,7 @@ class TwoLevelSoftmax(OutputLayer):
         shares = probabilities_by_rank(self._counts, self.num_classes)
         of_cluster = torch.from_numpy(shares.copy())
         of_cluster = F.pad(of_cluster, (0, self._padding)).view(clusters, self.block).sum(1)
-        touched = float(occurring(num_tokens, of_cluster).sum()) * self.block
+        touched = expected_distinct((of_cluster.numpy(), num_tokens)) * self.block
         outer = cross_entropy_footprint(num_tokens, clusters, width, size, bias=bias)
         inner = block_footprint(num_tokens, of_cluster, self.block, width, size, bias=bias)
         held = in_turn([outer, inner])

@@ -12,7 +12,6 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 how many bytes it holds at once, by its own account.
 """
 
-from softmax_bench.ops.block_batches import occurring
 from softmax_bench.ops.blocks import (
     block_cross_entropy,
     block_footprint,
@@ -59,7 +58,6 @@ __all__ = [
     "log_sum_exp",
     "logistic_footprint",
     "nll_footprint",
-    "occurring",
     "pair_footprint",
     "pair_scores",
     "plain_footprint",

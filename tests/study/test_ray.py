@@ -13,9 +13,8 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study import process
-from softmax_bench.study.executor import Executor
 from softmax_bench.study.grid import plan_study, sources
-from softmax_bench.study.job import Ended, Evaluated, Event, Job, Progress, Running, job_id
+from softmax_bench.study.job import Ended, Evaluated, Event, Progress, Running, job_id
 from softmax_bench.study.local import LocalExecutor
 from softmax_bench.study.lock import claim
 from softmax_bench.study.on_ray import RayExecutor
@@ -28,6 +27,7 @@ from softmax_bench.study.texts import know_text
 from softmax_bench.study.trial import trial_id
 from softmax_bench.study.watcher import Watcher
 from tests.records import learned
+from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job
 from tests.study.killed import killed_study
 
@@ -137,17 +137,6 @@ def test_a_study_whose_node_is_lost_ends_like_one_on_this_machine(
     )
     assert list((tmp_path / "ray" / "jobs").glob("*.lock")) == []
     assert list((tmp_path / "ray" / "checkpoints").glob("*")) == []
-
-
-def ended(executor: Executor, job: Job) -> tuple[list[type[Event]], Ended]:
-    """What kinds of events are told of a job, and its end."""
-    executor.submit(job)
-    kinds: list[type[Event]] = []
-    while True:
-        for report in executor.wait(60):
-            if isinstance(report, Ended):
-                return kinds, report
-            kinds.append(type(report.event))
 
 
 @pytest.mark.parametrize("cluster", [2], indirect=True, ids=["2 CPUs a node"])

@@ -11,11 +11,12 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.study import on_slurm
-from softmax_bench.study.job import Ended, Evaluated, Event, Job, Progress, Running
+from softmax_bench.study.job import Ended, Evaluated, Progress, Running
 from softmax_bench.study.lock import claim
 from softmax_bench.study.on_slurm import SlurmExecutor
 from softmax_bench.study.store import checkpoint_path, read_store
 from softmax_bench.study.trial import trial_id
+from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job
 from tests.study.killed import killed_study
 
@@ -33,17 +34,6 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _jobs_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def ended(executor: SlurmExecutor, job: Job) -> tuple[list[type[Event]], Ended]:
-    """What kinds of events are told of a job, and its end."""
-    executor.submit(job)
-    kinds: list[type[Event]] = []
-    while True:
-        for report in executor.wait(60):
-            if isinstance(report, Ended):
-                return kinds, report
-            kinds.append(type(report.event))
 
 
 def test_jobs_by_way_of_submitit(tmp_path: Path) -> None:

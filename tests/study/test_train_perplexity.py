@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +15,15 @@ from softmax_bench.study.frames import frames
 from softmax_bench.study.given import train_on_states
 from softmax_bench.study.run import _seen, train_trial
 from softmax_bench.study.trial import TrainTrial
+from tests.records import train_record
 
 
-def a_trial(**fields: object) -> TrainTrial:
-    known: dict[str, object] = {
-        "corpus": "made up", "corpus_sha256": "0", "layer": "full", "encoder": "rnn",
-        "hidden_size": 16, "num_layers": 1, "embedding_size": 16, "dropout": 0.0, "tied": False,
-        "optimizer": "adam", "learning_rate": 0.02, "clip_norm": 1.0, "batch_size": 5, "bptt": 4,
-        "max_tokens": 40, "seed": 0, "threads": 1, "device": "cpu", "dtype": "float32",
+def a_trial(size: int, **fields: Any) -> TrainTrial:
+    known = {
+        "encoder": "rnn", "hidden_size": 16, "embedding_size": 16, "optimizer": "adam",
+        "clip_norm": 1.0, "batch_size": 5, "bptt": 4, "max_tokens": 40, "threads": 1,
     }  # fmt: skip
-    return TrainTrial(**known | fields)  # type: ignore[arg-type]
+    return train_record("full", size, 100.0, 0.02, **known | fields).trial
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def a_trial(**fields: object) -> TrainTrial:
 def test_it_is_of_the_beginning_of_each_stream(trained: int, steps: int) -> None:
     text = load_corpus("synthetic", vocab_size=50, seed=0)
     text = replace(text, train=np.arange(1000, dtype=np.int32), test=text.test[:100])
-    seen = _seen(a_trial(vocab_size=50), text, trained)
+    seen = _seen(a_trial(50), text, trained)
     assert seen.tolist() == [200 * stream + step for stream in range(5) for step in range(steps)]
 
 
 def test_it_is_low_where_a_text_was_learned_by_heart() -> None:
     text = load_corpus("synthetic", vocab_size=50, seed=0)
     text = replace(text, train=text.train[:200])
-    record = train_trial(a_trial(vocab_size=text.vocab_size, max_tokens=20_000), text)
+    record = train_trial(a_trial(text.vocab_size, max_tokens=20_000), text)
     seen = record.result.train_perplexity
     assert seen is not None
     assert 1 < seen < record.result.test.perplexity / 3
@@ -51,7 +51,7 @@ def test_it_is_low_where_labels_were_learned_by_heart(tmp_path: Path) -> None:
     np.save(tmp_path / "h.npy", rng.normal(size=(60, 64)))
     np.save(tmp_path / "t.npy", rng.integers(6, size=60))
     states = load_states(tmp_path / "h.npy", tmp_path / "t.npy")
-    trial = a_trial(vocab_size=6, encoder="given", hidden_size=64, max_tokens=4000)
+    trial = a_trial(6, encoder="given", hidden_size=64, max_tokens=4000)
     result = train_on_states(trial, states).result
     assert result.train_perplexity is not None
     assert 1 < result.train_perplexity < result.test.perplexity / 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +16,21 @@ from softmax_bench.study.given import train_on_states
 from softmax_bench.study.record import TrainRecord
 from softmax_bench.study.run import train_trial
 from softmax_bench.study.trial import TrainTrial
+from tests.records import train_record
 
 Train = Callable[..., TrainRecord]
 
 
-def a_trial(**fields: Any) -> TrainTrial:
-    return TrainTrial(
-        corpus="made up", corpus_sha256="0", layer="full", hidden_size=4, num_layers=1,
-        embedding_size=4, dropout=0.0, tied=False, optimizer="sgd", learning_rate=0.1,
-        clip_norm=1.0, batch_size=5, bptt=4, max_tokens=40, seed=0, threads=1, device="cpu",
-        dtype="float32", **fields,
-    )  # fmt: skip
+def a_trial(size: int, encoder: str) -> TrainTrial:
+    return train_record(
+        "full", size, 100.0, encoder=encoder, hidden_size=4, embedding_size=4, clip_norm=1.0,
+        batch_size=5, bptt=4, max_tokens=40, threads=1,
+    ).trial  # fmt: skip
 
 
 def on_a_text(folder: Path) -> Train:
     text = load_corpus("synthetic", vocab_size=50, seed=0)
-    trial = a_trial(vocab_size=text.vocab_size, encoder="rnn")
+    trial = a_trial(text.vocab_size, "rnn")
     return lambda **calls: train_trial(trial, text, **calls)
 
 
@@ -41,7 +39,7 @@ def on_given_states(folder: Path) -> Train:
     np.save(folder / "h.npy", rng.normal(size=(300, 4)))
     np.save(folder / "t.npy", np.arange(300) % 6)
     states = load_states(folder / "h.npy", folder / "t.npy")
-    trial = a_trial(vocab_size=6, encoder="given")
+    trial = a_trial(6, "given")
     return lambda **calls: train_on_states(trial, states, **calls)
 
 

@@ -1,0 +1,17 @@
+"""What a job came to."""
+
+from __future__ import annotations
+
+from softmax_bench.study.executor import Executor
+from softmax_bench.study.job import Ended, Event, Job
+
+
+def ended(executor: Executor, job: Job) -> tuple[list[type[Event]], Ended]:
+    """What kinds of events are told of a job, and its end."""
+    executor.submit(job)
+    kinds: list[type[Event]] = []
+    while True:
+        for report in executor.wait(60):
+            if isinstance(report, Ended):
+                return kinds, report
+            kinds.append(type(report.event))
