@@ -49,7 +49,8 @@ class ProgressDisplay(Watcher):
             else None
         )
         self._steps: Sequence[Step] = ()
-        self._running: dict[str, RunningStep] = {}
+        self._running: dict[int, RunningStep] = {}
+        """By the job itself: to hash one for every event would disturb what it times."""
         self._postponed: set[str] = set()
         self._time_left = TimeLeft()
         self._spoken = time.monotonic()
@@ -87,29 +88,29 @@ class ProgressDisplay(Watcher):
 
     def started(self, step: Step) -> None:
         """A row of the live table."""
-        self._running[job_id(step.job)] = RunningStep(step)
+        self._running[id(step.job)] = RunningStep(step)
 
     def told(self, step: Step, event: Event) -> None:
         """Progress of a row."""
-        self._running[job_id(step.job)].hear(event)
+        self._running[id(step.job)].hear(event)
 
     def finished(self, step: Step, records: Sequence[Record]) -> None:
         """A line with the result."""
-        run = self._running.pop(job_id(step.job))
+        run = self._running.pop(id(step.job))
         self._time_left.learn(run)
         self._print(f"{step.title}: {_result(records, run.seconds)}")
 
     def failed(self, step: Step, failures: Sequence[FailureRecord]) -> None:
         """A line with the reason for each trial that is to blame."""
-        del self._running[job_id(step.job)]
+        del self._running[id(step.job)]
         for failure in failures:
             which = f" ({failure.configuration['layer']})" if len(ids_of(step)) > 1 else ""
             self._print(f"{step.title}{which} failed: {failure.reason}", "red")
 
     def postponed(self, step: Step) -> None:
         """A line, the first time."""
+        del self._running[id(step.job)]
         job = job_id(step.job)
-        del self._running[job]
         if job not in self._postponed:
             self._postponed.add(job)
             self._print(f"{step.title}: in work by another study on this store", "yellow")
