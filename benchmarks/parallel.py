@@ -29,6 +29,7 @@ from softmax_bench.measure import LayerStep, peak_bytes, zipf_counts
 from softmax_bench.ops import release_workspace
 from softmax_bench.parallel import ParallelOutputLayer, create_parallel_layer
 from softmax_bench.parallel.layer import all_processes
+from softmax_bench.parallel.processes import joined_processes
 from softmax_bench.parallel.traffic import Traffic
 
 CPU = torch.device("cpu")
@@ -81,9 +82,11 @@ def _process(
     rank: int, meeting: str, options: Options, sizes: list[int], layers: list[str]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=PROCESSES
-    )
+    with joined_processes(init_method=f"file://{meeting}", rank=rank, world_size=PROCESSES):
+        _table(rank, options, sizes, layers)
+
+
+def _table(rank: int, options: Options, sizes: list[int], layers: list[str]) -> None:
     show = print if rank == 0 else lambda *_: None
     show(f"N = {options.tokens}, H = {options.width}, float32, one thread a process, Adagrad\n")
     show(
@@ -100,7 +103,6 @@ def _process(
                 show(_row(classes, spec, "1", alone, alone))
                 for processes, line in lines.items():
                     show(_row(classes, spec, processes, line, alone))
-    dist.destroy_process_group()
 
 
 def _in_turn(rank: int, measure: Callable[[], Line]) -> Line | None:

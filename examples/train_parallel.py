@@ -9,14 +9,18 @@ import torch
 import torch.distributed as dist
 
 from softmax_bench.lm import LanguageModel, make_optimizer
-from softmax_bench.parallel import DataParallel, clip_grad_norm, create_parallel_layer
+from softmax_bench.parallel import (
+    DataParallel,
+    clip_grad_norm,
+    create_parallel_layer,
+    joined_processes,
+)
 
 CLASSES, HIDDEN, STEPS = 10_000, 64, 3
 
 
 def main() -> None:
     """Train for some steps on random words."""
-    dist.init_process_group("gloo")
     layer = create_parallel_layer("sampled", HIDDEN, CLASSES, tokens="divided")  # V / P of the rows
     parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
     model = parallel.model
@@ -31,8 +35,8 @@ def main() -> None:
         optimizer.step()
         if dist.get_rank() == 0:
             print(f"step {step + 1}: {loss:.3f} nats")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    with joined_processes():
+        main()

@@ -4,6 +4,7 @@
   are divided over processes, with losses and gradients as in one.
 * :class:`DataParallel`: copies of a whole model, row-sparse gradients included;
   :func:`clip_grad_norm` clips both.
+* :func:`joined_processes`: the process group around them.
 
 ``torchrun --nproc-per-node 2 -m softmax_bench.parallel`` trains with both; docs/parallel.md plans
 sizes beyond.
@@ -15,6 +16,7 @@ from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.full import ParallelFullSoftmax
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
 from softmax_bench.parallel.nce import ParallelNCE
+from softmax_bench.parallel.processes import joined_processes
 from softmax_bench.parallel.sampled import ParallelSampledSoftmax
 
 __all__ = [
@@ -26,4 +28,5 @@ __all__ = [
     "ParallelSampledSoftmax",
     "clip_grad_norm",
     "create_parallel_layer",
+    "joined_processes",
 ]

@@ -40,6 +40,7 @@ from softmax_bench.lm import (
 )
 from softmax_bench.parallel.create import create_parallel_layer
 from softmax_bench.parallel.data import DataParallel
+from softmax_bench.parallel.processes import joined_processes
 from softmax_bench.parallel.traffic import Traffic
 from softmax_bench.parallel.train import nats, train_steps
 
@@ -176,14 +177,12 @@ def main() -> None:
     if "RANK" not in os.environ:
         print(f"start it by torchrun:\n{__doc__}", file=sys.stderr)
         sys.exit(2)
-    dist.init_process_group("cpu:gloo")
-    try:
-        typer.run(train)
-    except SoftmaxBenchError as error:
-        print(f"softmax_bench.parallel: {error}", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        dist.destroy_process_group()
+    with joined_processes():
+        try:
+            typer.run(train)
+        except SoftmaxBenchError as error:
+            print(f"softmax_bench.parallel: {error}", file=sys.stderr)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -292,8 +292,8 @@ def all_processes(device: torch.device | str | None) -> DeviceMesh:
     """
     if not dist.is_initialized():
         raise SoftmaxBenchError(
-            "the processes must have been joined before: call "
-            "torch.distributed.init_process_group, in a program started by torchrun"
+            "the processes must have been joined before: with "
+            "softmax_bench.parallel.joined_processes(), in a program started by torchrun"
         )
     kind = torch.device("cpu" if device is None else device).type
     return init_device_mesh(kind, (dist.get_world_size(),))

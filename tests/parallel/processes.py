@@ -43,6 +43,7 @@ def run_checks(folder: Path) -> dict[str, str]:
         for process in started:
             process.kill()
     outcomes: dict[str, str] = {}
+    assert [process.returncode for process in started] == [0] * PROCESSES
     for file in sorted(folder.glob("*.json")):
         for name, wrong in json.loads(file.read_text()).items():
             outcomes[name] = outcomes.get(name, "") + wrong
@@ -51,19 +52,24 @@ def run_checks(folder: Path) -> dict[str, str]:
 
 def main(folder: Path, rank: int) -> None:
     """Run all checks as one of the processes."""
-    import torch
-    import torch.distributed as dist
+    from softmax_bench.parallel import joined_processes
 
-    import tests.parallel.checks
-    import tests.parallel.training
-
-    dist.init_process_group(
-        "gloo",
+    with joined_processes(
         init_method=f"file://{folder / 'meeting'}",
         rank=rank,
         world_size=PROCESSES,
         timeout=timedelta(seconds=60),
-    )
+    ):
+        run_in_turn(folder, rank)
+
+
+def run_in_turn(folder: Path, rank: int) -> None:
+    """Run all checks, and write what became of them."""
+    import torch
+
+    import tests.parallel.checks
+    import tests.parallel.training
+
     outcomes: dict[str, str] = {}
     for name, function in tests.parallel.processes.CHECKS.items():
         torch.manual_seed(0)
@@ -75,7 +81,6 @@ def main(folder: Path, rank: int) -> None:
             break
         finally:
             (folder / f"{rank}.json").write_text(json.dumps(outcomes))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
