@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 import tests.parallel.checks
 import tests.parallel.training  # noqa: F401 - both give their checks a name
-from tests.parallel.processes import CHECKS, run_checks
+from softmax_bench.parallel import joined_processes
+from softmax_bench.parallel.exchange import total
+from softmax_bench.parallel.layer import all_processes
+from tests.parallel.processes import CHECKS, THE_END, run_checks
+
+THREADS = Path("/proc/self/task")
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +20,21 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return run_checks(tmp_path_factory.mktemp("processes"))
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", [*CHECKS, THE_END])
 def test_two_processes(name: str, outcomes: dict[str, str]) -> None:
     assert name in outcomes, "not run: a check before it failed"
     assert not outcomes[name], outcomes[name]
+
+
+@pytest.mark.skipif(not THREADS.exists(), reason="threads are looked up as Linux shows them")
+def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
+    """One that did could abort the process while the interpreter ends."""
+
+    def of_gloo() -> list[str]:
+        names = [(thread / "comm").read_text().strip() for thread in THREADS.iterdir()]
+        return [name for name in names if "gloo" in name]
+
+    with joined_processes(init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1):
+        total(torch.ones(3), all_processes("cpu"))
+        assert of_gloo()
+    assert not of_gloo()
