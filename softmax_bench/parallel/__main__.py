@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import sys
 import time
 from enum import StrEnum
@@ -174,15 +173,12 @@ def _progress(console: Console) -> Progress:
 
 def main() -> None:
     """Join the processes, train, part."""
-    if "RANK" not in os.environ:
-        print(f"start it by torchrun:\n{__doc__}", file=sys.stderr)
-        sys.exit(2)
-    with joined_processes():
-        try:
+    try:
+        with joined_processes():
             typer.run(train)
-        except SoftmaxBenchError as error:
-            print(f"softmax_bench.parallel: {error}", file=sys.stderr)
-            sys.exit(2)
+    except SoftmaxBenchError as error:
+        print(f"softmax_bench.parallel: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

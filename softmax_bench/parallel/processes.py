@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ import torch.distributed as dist
 # is first used: imported here, before there is a group, it keeps none.
 import torch.distributed.nn.functional  # noqa: F401
 from torch.distributed.device_mesh import DeviceMesh
+
+from softmax_bench.errors import SoftmaxBenchError
 
 
 @contextmanager
@@ -28,7 +31,16 @@ def joined_processes(backend: str = "cpu:gloo", **options: Any) -> Iterator[None
     Args:
         backend: As of ``torch.distributed.init_process_group``.
         options: Its other arguments; none are needed in a program started by ``torchrun``.
+
+    Raises:
+        SoftmaxBenchError: There are no options, and the program was not started by ``torchrun``.
     """
+    if not options and "RANK" not in os.environ:
+        raise SoftmaxBenchError(
+            "start the program by torchrun, which starts it once for each process:\n"
+            "    torchrun --nproc-per-node 2 PROGRAM.py\n"
+            "    torchrun --nproc-per-node 2 -m MODULE"
+        )
     dist.init_process_group(backend, **options)
     try:
         yield
