@@ -33,7 +33,7 @@ from softmax_bench.measure import (
     zipf_counts,
 )
 from softmax_bench.measure.timing import Phases
-from softmax_bench.report.verdict import ratio_interval, verdict
+from softmax_bench.report.comparison.verdict import ratio_interval, verdict
 
 SHARE = 60.0 / 4
 """Seconds for a layer: ``softmax-bench time`` has 60 for its four, at each vocabulary size."""

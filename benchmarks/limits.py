@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from softmax_bench.classes.noise import make_noise
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.lm import LanguageModel, clip_grad_norm, make_optimizer
 from softmax_bench.measure import (
@@ -32,7 +33,6 @@ from softmax_bench.measure import (
     zipf_targets,
 )
 from softmax_bench.measure.roofline import measure_machine
-from softmax_bench.noise import make_noise
 from softmax_bench.ops import release_workspace
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from softmax_bench.layers import create_layer
-from softmax_bench.layers.full import FullSoftmax
+from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.measure import LayerStep, describe_environment, interleave, zipf_counts
 from softmax_bench.measure.timing import Phases
 

@@ -12,7 +12,7 @@ import msgspec
 import softmax_bench.advise.penalties
 from softmax_bench.advise.penalties import Penalty, penalties_of
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.frames import load_results
+from softmax_bench.records.frames import load_results
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(softmax_bench.advise.penalties.__file__).with_name("penalties.json")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         create_layer,
         layer_names,
     )
-    from softmax_bench.study.frames import Results, load_results
+    from softmax_bench.records.frames import Results, load_results
 
 _HOME = {
     "SoftmaxBenchError": "errors",
@@ -31,8 +31,8 @@ _HOME = {
     "SampledSoftmax": "layers",
     "create_layer": "layers",
     "layer_names": "layers",
-    "Results": "study.frames",
-    "load_results": "study.frames",
+    "Results": "records.frames",
+    "load_results": "records.frames",
 }
 
 __all__ = [

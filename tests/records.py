@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from softmax_bench.study.record import (
+from softmax_bench.records.record import (
     Environment,
     FidelityRecord,
     NgramRecord,
@@ -16,7 +16,7 @@ from softmax_bench.study.record import (
     SpeedRecord,
     TrainRecord,
 )
-from softmax_bench.study.result import (
+from softmax_bench.records.result import (
     CurvePoint,
     Disturbance,
     Estimate,
@@ -32,8 +32,8 @@ from softmax_bench.study.result import (
     Timing,
     TrainResult,
 )
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import FidelityTrial, NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import FidelityTrial, NgramTrial, SpeedTrial, TrainTrial, trial_id
 
 ENVIRONMENT = Environment(
     processor="Test processor", cores=2, memory_bytes=2**34, system="Linux", accelerator=None,

@@ -13,7 +13,7 @@ from softmax_bench import load_results
 from softmax_bench.cli import main
 from softmax_bench.layers import split_specs
 from softmax_bench.measure import catalogue
-from softmax_bench.study.store import write_record
+from softmax_bench.records.store import write_record
 from tests.records import disturbed, speed_record
 
 STUDY = """\

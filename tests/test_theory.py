@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.huffman import huffman_tree
 from softmax_bench.corpora.synthetic import SyntheticLanguage
-from softmax_bench.huffman import huffman_tree
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.measure import zipf_counts
 
 ROOT = Path(__file__).parents[1]

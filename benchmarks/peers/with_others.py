@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers.race import Inputs, Step, backward, competes, leaves
-from softmax_bench.huffman import huffman_tree
+from softmax_bench.classes.huffman import huffman_tree
 from softmax_bench.measure import zipf_counts
 
 

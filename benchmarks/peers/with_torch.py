@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.peers.race import Inputs, Step, backward, competes, cutoffs, leaves
-from softmax_bench.huffman import huffman_tree
+from softmax_bench.classes.huffman import huffman_tree
+from softmax_bench.classes.noise import make_noise
 from softmax_bench.measure import zipf_counts
-from softmax_bench.noise import make_noise
 
 
 @competes("full softmax", "torch: cross_entropy(linear(h))")

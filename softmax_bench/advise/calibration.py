@@ -24,7 +24,7 @@ from softmax_bench.measure import (
     watch_machine,
     zipf_counts,
 )
-from softmax_bench.study.result import Disturbance
+from softmax_bench.records.result import Disturbance
 
 SIZES = (
     (500, 64, 2000), (500, 512, 64), (1000, 192, 400), (2000, 64, 64), (2000, 512, 2000),

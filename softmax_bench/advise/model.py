@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 
 from softmax_bench.advise.calibration import Cell
 from softmax_bench.advise.workload import Workload
-from softmax_bench.ops.softmax_loss import BLOCK_ELEMENTS
+from softmax_bench.ops.cpu.softmax_loss import BLOCK_ELEMENTS
 
 Floats = npt.NDArray[np.float64]
 Terms = Mapping[str, Callable[[Workload], float]]

@@ -13,8 +13,8 @@ from importlib.resources import files
 import msgspec
 import pandas as pd
 
-from softmax_bench.report.tables import best_trials, summary_table
-from softmax_bench.study.frames import Results
+from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.summary import best_trials, summary_table
 
 
 class Penalty(msgspec.Struct, frozen=True, kw_only=True):

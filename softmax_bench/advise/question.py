@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softmax_bench.advise.workload import Workload, workload
+from softmax_bench.classes.huffman import check_counts
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.huffman import check_counts
 from softmax_bench.measure import zipf_counts
 
 Counts = npt.NDArray[np.float64]

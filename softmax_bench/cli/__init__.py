@@ -22,7 +22,7 @@ from softmax_bench.cli.run import run
 from softmax_bench.cli.time_layers import time_layers
 from softmax_bench.cli.tune import tune
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.store import disk_full
+from softmax_bench.records.store import disk_full
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -63,7 +63,7 @@ def advise(
     from softmax_bench.cache import cache_folder
     from softmax_bench.layers import split_specs
     from softmax_bench.study.check import common_mistakes
-    from softmax_bench.study.grid import usable_cores
+    from softmax_bench.study.plan.grid import usable_cores
 
     question = ask(vocab, hidden, tokens, counts)
     check_needs(need or [])

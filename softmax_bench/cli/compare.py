@@ -11,7 +11,7 @@ from softmax_bench.cli.output import make_console
 from softmax_bench.errors import SoftmaxBenchError
 
 if TYPE_CHECKING:
-    from softmax_bench.study.frames import Results
+    from softmax_bench.records.frames import Results
 
 
 def compare(
@@ -35,9 +35,9 @@ def compare(
 ) -> None:
     """Set two result sets, or two layers of one, side by side."""
     from softmax_bench.layers import split_specs
-    from softmax_bench.report import show_comparison
-    from softmax_bench.report.compare import compare_layers, compare_results
-    from softmax_bench.report.conditions import read_conditions
+    from softmax_bench.report.comparison import show as show_comparison
+    from softmax_bench.report.comparison.compare import compare_layers, compare_results
+    from softmax_bench.report.comparison.conditions import read_conditions
 
     if (b is None) == (layers is None):
         raise SoftmaxBenchError(
@@ -68,7 +68,7 @@ def compare(
 
 
 def _load(path: Path) -> Results:
-    from softmax_bench.report.pytest_benchmark import read_pytest_benchmark
-    from softmax_bench.study.frames import load_results
+    from softmax_bench.records.frames import load_results
+    from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
 
     return read_pytest_benchmark(path) if path.is_file() else load_results(path)

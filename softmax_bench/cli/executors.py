@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from softmax_bench.errors import SoftmaxBenchError
 
 if TYPE_CHECKING:
-    from softmax_bench.study.executor import Executor
+    from softmax_bench.study.executors.executor import Executor
 
 
 class ExecutorName(StrEnum):
@@ -28,11 +28,11 @@ def make_executor(name: ExecutorName, store: Path, slots: int, address: str | No
             at the address.
     """
     if name is ExecutorName.RAY:
-        from softmax_bench.study.on_ray import RayExecutor
+        from softmax_bench.study.executors.on_ray import RayExecutor
 
         return RayExecutor(store, slots, address)
     if name is ExecutorName.SLURM:
-        from softmax_bench.study.on_slurm import SlurmExecutor
+        from softmax_bench.study.executors.on_slurm import SlurmExecutor
 
         if address not in (None, "slurm", "local"):
             raise SoftmaxBenchError(
@@ -41,6 +41,6 @@ def make_executor(name: ExecutorName, store: Path, slots: int, address: str | No
         return SlurmExecutor(store, slots, address or "slurm")
     if address is not None:
         raise SoftmaxBenchError(f"--address {address} is for --executor ray or slurm")
-    from softmax_bench.study.local import LocalExecutor
+    from softmax_bench.study.executors.local import LocalExecutor
 
     return LocalExecutor(store, slots)

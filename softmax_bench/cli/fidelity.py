@@ -43,16 +43,16 @@ def fidelity(
 ) -> None:
     """Set each layer against full softmax: its gradient, its samples, what it learns."""
     from softmax_bench.layers import split_specs
+    from softmax_bench.records.frames import load_results
+    from softmax_bench.records.trial import FidelityTrial
     from softmax_bench.report import write_report
-    from softmax_bench.report.fidelity import print_fidelity
-    from softmax_bench.study.fidelity import check_fidelity
-    from softmax_bench.study.frames import load_results
-    from softmax_bench.study.grid import train_trial
-    from softmax_bench.study.job import Limits, Text
-    from softmax_bench.study.plan import plan_fidelity
+    from softmax_bench.report.tables.fidelity import print_fidelity
+    from softmax_bench.study.jobs.job import Limits, Text
+    from softmax_bench.study.plan.grid import train_trial
+    from softmax_bench.study.plan.plan import plan_fidelity
     from softmax_bench.study.study_file import make_study
     from softmax_bench.study.texts import know_text
-    from softmax_bench.study.trial import FidelityTrial
+    from softmax_bench.study.trials.fidelity import check_fidelity
 
     study = make_study(
         {

@@ -11,9 +11,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from softmax_bench.study.executor import Executor
-    from softmax_bench.study.plan import Plan
-    from softmax_bench.study.session import Outcome
+    from softmax_bench.study.executors.executor import Executor
+    from softmax_bench.study.plan.plan import Plan
+    from softmax_bench.study.run.session import Outcome
 
 
 def make_console() -> Console:
@@ -25,8 +25,8 @@ def make_console() -> Console:
 
 def show_report(results: Path, console: Console, out: Path | None = None) -> None:
     """Print the table of the store ``results``, write its report, and say where that is."""
+    from softmax_bench.records.frames import load_results
     from softmax_bench.report import print_table, summary_table, write_report
-    from softmax_bench.study.frames import load_results
 
     loaded = load_results(results)
     if loaded.train.empty and loaded.speed.empty and loaded.divergences.empty:
@@ -66,10 +66,10 @@ def run_plan(
     Raises:
         typer.Exit: Not every trial has a result; the status is 1.
     """
-    from softmax_bench.study.local import LocalExecutor
-    from softmax_bench.study.progress import ProgressDisplay
-    from softmax_bench.study.session import run
-    from softmax_bench.study.tensorboard import TensorBoard
+    from softmax_bench.study.executors.local import LocalExecutor
+    from softmax_bench.study.run.progress import ProgressDisplay
+    from softmax_bench.study.run.session import run
+    from softmax_bench.study.run.tensorboard import TensorBoard
 
     boards = [TensorBoard(store / "tensorboard")] if tensorboard else []
     with (
@@ -89,7 +89,7 @@ def run_plan(
 
 
 def _show_failures(outcome: Outcome, store: Path, console: Console) -> None:
-    from softmax_bench.study.trial import describe_trial
+    from softmax_bench.records.trial import describe_trial
 
     lines = [f"{len(outcome.failures)} of the trials failed:"]
     lines += [

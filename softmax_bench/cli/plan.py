@@ -43,10 +43,10 @@ def plan(
     import torch
 
     from softmax_bench.measure import measure_machine
-    from softmax_bench.study.estimate import Estimator
-    from softmax_bench.study.grid import plan_study, threads_of
-    from softmax_bench.study.plan_table import print_plan
-    from softmax_bench.study.store import read_store
+    from softmax_bench.records.store import read_store
+    from softmax_bench.study.plan.estimate import Estimator
+    from softmax_bench.study.plan.grid import plan_study, threads_of
+    from softmax_bench.study.plan.plan_table import print_plan
 
     console = make_console()
     texts = read_texts(chosen, data_dir, console)

@@ -21,8 +21,8 @@ def report(
 ) -> None:
     """Draw plots, tables and one HTML page from stored results."""
     if text:
-        from softmax_bench.report.terminal import print_report
-        from softmax_bench.study.frames import load_results
+        from softmax_bench.records.frames import load_results
+        from softmax_bench.report.show.terminal import print_report
 
         print_report(load_results(results), make_console())
     else:

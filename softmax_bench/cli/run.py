@@ -78,7 +78,7 @@ def run(
         max_tokens=max_tokens,
         settings=settings,
     )
-    from softmax_bench.study.grid import plan_given, plan_study
+    from softmax_bench.study.plan.grid import plan_given, plan_study
     from softmax_bench.study.texts import know_given
 
     console = make_console()

@@ -94,7 +94,7 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
     Raises:
         SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
     """
-    from softmax_bench.study.grid import NGRAM_MOST_TOKENS, sources
+    from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
     from softmax_bench.study.texts import know_text
 
     texts = []

@@ -31,11 +31,11 @@ def time_layers(
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
     from softmax_bench.layers import split_specs
+    from softmax_bench.records.trial import SpeedTrial
     from softmax_bench.study.check import common_mistakes
-    from softmax_bench.study.grid import usable_cores
-    from softmax_bench.study.job import Limits
-    from softmax_bench.study.plan import plan_timing
-    from softmax_bench.study.trial import SpeedTrial
+    from softmax_bench.study.jobs.job import Limits
+    from softmax_bench.study.plan.grid import usable_cores
+    from softmax_bench.study.plan.plan import plan_timing
 
     sizes = [int(size) for size in numbers(vocab_sizes, "--vocab-sizes")]
     specs = split_specs(layers)

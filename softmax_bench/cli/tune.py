@@ -53,9 +53,9 @@ def tune(
         max_tokens=None,
         settings=[*(settings or []), *changes],
     )
-    from softmax_bench.report.tuning import print_tuning, tuning_table
-    from softmax_bench.study.frames import load_results
-    from softmax_bench.study.grid import plan_tuning
+    from softmax_bench.records.frames import load_results
+    from softmax_bench.report.tables.tuning import print_tuning, tuning_table
+    from softmax_bench.study.plan.grid import plan_tuning
 
     console, store = make_console(), store_of(study, out)
     run_plan(

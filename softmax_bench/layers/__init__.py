@@ -2,21 +2,21 @@
 
 A new layer is a new file in this folder with one class derived from
 :class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``, or a class of that kind in any
-installed package with an entry point (see :mod:`softmax_bench.layers.origin`): tests, benchmarks,
+installed package with an entry point (see :mod:`softmax_bench.layers.plugins`): tests, benchmarks,
 command line and reports pick it up by themselves.
 """
 
 from softmax_bench.layers.base import CommonOptions, Cost, Knob, OutputLayer
-from softmax_bench.layers.full import FullSoftmax
-from softmax_bench.layers.hierarchical import HierarchicalSoftmax
-from softmax_bench.layers.nce import NCE
+from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.layers.registry import (
     create_layer,
     layer_names,
     parse_spec,
     split_specs,
 )
-from softmax_bench.layers.sampled import SampledSoftmax
+from softmax_bench.layers.sampled.nce import NCE
+from softmax_bench.layers.sampled.sampled import SampledSoftmax
+from softmax_bench.layers.trees.hierarchical import HierarchicalSoftmax
 
 __all__ = [
     "NCE",

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from softmax_bench.classes.huffman import check_counts
+from softmax_bench.classes.noise import positive_counts
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.huffman import check_counts
-from softmax_bench.noise import positive_counts
 from softmax_bench.ops import Amount, accumulator, untraced
 
 Counts = npt.ArrayLike | Tensor

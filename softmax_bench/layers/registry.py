@@ -14,7 +14,7 @@ from typing import Any
 import softmax_bench.layers
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Counts, OutputLayer
-from softmax_bench.layers.origin import Origin, from_entry_points, nearest
+from softmax_bench.layers.plugins import Origin, from_entry_points, nearest
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +35,11 @@ def _origins() -> dict[str, list[Origin]]:
 
 
 def _own_layers() -> list[tuple[str, Origin]]:
-    """Every layer class defined in a module of this folder."""
+    """Every layer class defined in a module of this folder or of a folder in it."""
     found = []
-    for module_info in pkgutil.iter_modules(softmax_bench.layers.__path__):
-        module = importlib.import_module(f"{softmax_bench.layers.__name__}.{module_info.name}")
+    package = softmax_bench.layers
+    for module_info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(module_info.name)
         for value in vars(module).values():
             if (
                 isinstance(value, type)

@@ -29,7 +29,7 @@ _VARIABLES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Fields of :class:`softmax_bench.study.record.Environment`."""
+    """Fields of :class:`softmax_bench.records.record.Environment`."""
     import psutil
 
     return {

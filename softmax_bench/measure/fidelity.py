@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from softmax_bench.layers import FullSoftmax, OutputLayer
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.proposals import ProposalSoftmax
-from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.layers.proposals.base import ProposalSoftmax
+from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.measure.moments import GradientMoments, MomentAccumulator
 from softmax_bench.ops import pair_scores
 

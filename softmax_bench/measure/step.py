@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from softmax_bench.classes.noise import Noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
@@ -20,7 +21,6 @@ from softmax_bench.measure.memory import (
     stored_bytes,
 )
 from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
-from softmax_bench.noise import Noise
 from softmax_bench.ops import release_workspace
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")

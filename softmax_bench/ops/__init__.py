@@ -12,6 +12,13 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
 how many bytes it holds at once, by its own account.
 """
 
+from softmax_bench.ops.all_classes import (
+    cross_entropy_footprint,
+    linear_cross_entropy,
+    linear_nll,
+    nll_footprint,
+    plain_footprint,
+)
 from softmax_bench.ops.blocks import (
     block_cross_entropy,
     block_footprint,
@@ -19,26 +26,19 @@ from softmax_bench.ops.blocks import (
     block_scores_bytes,
 )
 from softmax_bench.ops.compiling import untraced
-from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.cpu.exponentials import accumulator
+from softmax_bench.ops.cpu.softmax_loss import log_sum_exp
+from softmax_bench.ops.cpu.workspace import release_workspace
 from softmax_bench.ops.footprint import Amount, Footprint, in_turn
-from softmax_bench.ops.linear import (
-    cross_entropy_footprint,
-    linear_cross_entropy,
-    linear_nll,
-    nll_footprint,
-    plain_footprint,
-)
 from softmax_bench.ops.pairs import pair_footprint, pair_scores
 from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
-from softmax_bench.ops.softmax_loss import log_sum_exp
-from softmax_bench.ops.subset import subset_cross_entropy, subset_logistic
+from softmax_bench.ops.shared_sample import subset_cross_entropy, subset_logistic
 from softmax_bench.ops.subset_footprint import (
     logistic_footprint,
     scores_footprint,
     subset_footprint,
 )
 from softmax_bench.ops.subset_scores import subset_scores
-from softmax_bench.ops.workspace import release_workspace
 
 __all__ = [
     "Amount",

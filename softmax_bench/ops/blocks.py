@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from softmax_bench.ops.block_batches import in_batches, occurring, slots, typical_counts
 from softmax_bench.ops.compiling import untraced
-from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.cpu.block_batches import in_batches, occurring, slots, typical_counts
+from softmax_bench.ops.cpu.exponentials import accumulator
+from softmax_bench.ops.cpu.large_pages import empty_buffer
+from softmax_bench.ops.cpu.workspace import workspace
 from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint, row_sparse_bytes
 from softmax_bench.ops.gradients import Held
-from softmax_bench.ops.large_pages import empty_buffer
 from softmax_bench.ops.rows import embed_rows, needs_grad, row_sparse
-from softmax_bench.ops.workspace import workspace
 
 
 @untraced

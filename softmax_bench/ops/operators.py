@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softmax_bench.ops import dense
-from softmax_bench.ops.exponentials import accumulator
-from softmax_bench.ops.softmax_loss import Gradients
+from softmax_bench.ops.cpu import dense
+from softmax_bench.ops.cpu.exponentials import accumulator
+from softmax_bench.ops.cpu.softmax_loss import Gradients
 
 
 @torch.library.custom_op("softmax_bench::cross_entropy", mutates_args=())

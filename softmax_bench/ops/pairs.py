@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops.compiling import untraced
-from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.footprint import Amount, Footprint, row_sparse_bytes
 from softmax_bench.ops.rows import row_sparse
 

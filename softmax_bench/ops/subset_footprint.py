@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
+from softmax_bench.ops.cpu.softmax_loss import class_tiles, loss_scratch, token_blocks
 from softmax_bench.ops.footprint import TOKEN_BYTES, Amount, Footprint, row_sparse_bytes
-from softmax_bench.ops.softmax_loss import class_tiles, loss_scratch, token_blocks
 
 _SAMPLE_BYTES = 44
 """Of a sampled class beside its row: id, count, expected count, offsets, gradient of the offset."""

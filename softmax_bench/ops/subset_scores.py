@@ -1,7 +1,7 @@
 """Scores of a subset of classes that all tokens share, differentiated by autograd.
 
-The fused losses of :mod:`softmax_bench.ops.subset` never keep N x S scores, but must know each
-token's weight in the loss beforehand. Any other loss on the same scores is written with this.
+The fused losses of :mod:`softmax_bench.ops.shared_sample` never keep N x S scores, but must know
+each token's weight in the loss beforehand. Any other loss on the same scores is written with this.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_bench.ops.exponentials import accumulator
+from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.rows import embed_rows
 
 

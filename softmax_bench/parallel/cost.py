@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from softmax_bench.layers import Cost
-from softmax_bench.ops.softmax_loss import token_blocks
+from softmax_bench.ops.cpu.softmax_loss import token_blocks
 
 ID_BYTES = 8
 """Of a class id."""

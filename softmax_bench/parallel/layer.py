@@ -18,7 +18,7 @@ from softmax_bench.layers import CommonOptions, OutputLayer
 from softmax_bench.layers.base import log_unigram
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
-from softmax_bench.ops.exponentials import LOG2_E
+from softmax_bench.ops.cpu.exponentials import LOG2_E
 from softmax_bench.parallel.cost import Sent, Step
 from softmax_bench.parallel.exchange import (
     first_ones,

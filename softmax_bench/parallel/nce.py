@@ -7,11 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from softmax_bench.classes.noise import make_noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
 from softmax_bench.layers.base import log_unigram
-from softmax_bench.layers.sampling import SharedSampler
-from softmax_bench.noise import make_noise
+from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.exchange import shared, total

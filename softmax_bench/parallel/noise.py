@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from softmax_bench.layers.sampling import Sample, SharedSampler
-from softmax_bench.noise import Noise
+from softmax_bench.classes.noise import Noise
+from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
 from softmax_bench.parallel.exchange import first_ones
 from softmax_bench.parallel.vocabulary import DividedVocabulary
 

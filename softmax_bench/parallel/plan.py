@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
-from softmax_bench.ops.softmax_loss import token_blocks
+from softmax_bench.ops.cpu.softmax_loss import token_blocks
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent, Step
 

@@ -6,9 +6,9 @@ from typing import Unpack
 
 from torch import Tensor
 
+from softmax_bench.classes.noise import make_noise
 from softmax_bench.layers import Cost
-from softmax_bench.layers.sampling import SharedSampler
-from softmax_bench.noise import make_noise
+from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer

@@ -1,8 +1,8 @@
 """Cross-entropy over classes that are divided over processes, by a pass over one's own rows.
 
-Each process makes the three products of :func:`softmax_bench.ops.softmax_loss.softmax_loss` with
-its own rows. Between the second and the third the normalisers are joined, so that what a process
-holds is never N x V / P scores, and what is sent of them is three numbers a token.
+Each process makes the three products of :func:`softmax_bench.ops.cpu.softmax_loss.softmax_loss`
+with its own rows. Between the second and the third the normalisers are joined, so that what a
+process holds is never N x V / P scores, and what is sent of them is three numbers a token.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from softmax_bench.ops import accumulator, log_sum_exp
-from softmax_bench.ops.dense import target_scores
-from softmax_bench.ops.exponentials import LOG2_E
-from softmax_bench.ops.softmax_loss import softmax_loss
-from softmax_bench.ops.subset import column_of, join_rows, row_bias
+from softmax_bench.ops.cpu.dense import target_scores
+from softmax_bench.ops.cpu.exponentials import LOG2_E
+from softmax_bench.ops.cpu.softmax_loss import softmax_loss
+from softmax_bench.ops.shared_sample import column_of, join_rows, row_bias
 from softmax_bench.parallel.exchange import join_log2_sums
 from softmax_bench.parallel.passes import Gradients
 from softmax_bench.parallel.vocabulary import DividedVocabulary

@@ -18,7 +18,7 @@ import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import split_specs
-from softmax_bench.layers.origin import nearest
+from softmax_bench.layers.plugins import nearest
 from softmax_bench.study.check import Mistake, mistakes
 from softmax_bench.study.study import Study
 

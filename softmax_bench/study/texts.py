@@ -11,9 +11,9 @@ import msgspec
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.corpora.states import States, load_states
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.job import Text
+from softmax_bench.records.trial import GIVEN
+from softmax_bench.study.jobs.job import Text
 from softmax_bench.study.study import Study
-from softmax_bench.study.trial import GIVEN
 
 
 @dataclass(frozen=True)

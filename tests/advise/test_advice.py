@@ -18,7 +18,7 @@ from softmax_bench.advise.penalties import Penalty, expected_penalty, penalties_
 from softmax_bench.advise.question import Question, ask, read_bytes
 from softmax_bench.advise.show import print_advice
 from softmax_bench.layers import layer_names
-from softmax_bench.study.frames import frames
+from softmax_bench.records.frames import frames
 from tests.records import train_record
 
 QUESTION = Question(1000, 8, 20)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from softmax_bench.study.job import Job, TrainJob
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.jobs.job import Job, TrainJob
 from tests.records import train_record
 
 RAN = "ran"

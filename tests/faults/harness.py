@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from softmax_bench.study.store import read_store
+from softmax_bench.records.store import read_store
 from tests.records import learned
 
 AUDITED = Path(__file__).parent / "audited"
@@ -74,7 +74,7 @@ class StudyProcess:
             children = psutil.Process(self.process.pid).children()
         except psutil.NoSuchProcess:
             return []
-        return [child for child in children if "softmax_bench.study.worker" in _command(child)]
+        return [child for child in children if "softmax_bench.study.jobs.worker" in _command(child)]
 
     def ended(self) -> bool:
         """Whether it does not run any more."""

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from softmax_bench.study.job import Text, TrainJob
-from softmax_bench.study.local import LocalExecutor
-from softmax_bench.study.plan import Plan, Step, ids_of, state_of
-from softmax_bench.study.record import Record
-from softmax_bench.study.session import Outcome, run
-from softmax_bench.study.trial import TrainTrial
+from softmax_bench.records.record import Record
+from softmax_bench.records.trial import TrainTrial
+from softmax_bench.study.executors.local import LocalExecutor
+from softmax_bench.study.jobs.job import Text, TrainJob
+from softmax_bench.study.plan.plan import Plan, Step, ids_of, state_of
+from softmax_bench.study.run.session import Outcome, run
 from tests.records import train_record
 
 TRIALS = 30

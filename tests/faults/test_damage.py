@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from softmax_bench.study.store import read_store
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.store import read_store
+from softmax_bench.records.trial import trial_id
 from tests.faults.counting_worker import RAN
 from tests.faults.many_trials import TRIALS, all_trials, run_many
 

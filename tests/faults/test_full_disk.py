@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_bench.study.store import read_store
+from softmax_bench.records.store import read_store
 from tests.faults.harness import StudyProcess, audit_of, run_to_the_end, timeless
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_bench.study.store import read_store
+from softmax_bench.records.store import read_store
 from tests.faults.harness import AUDITED, audit_of
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_a_study_makes_no_code_of_data(uninterrupted: Path) -> None:
     noted = audit_of(uninterrupted).read_text().splitlines()
     watched = [line for line in noted if line.startswith("watching")]
-    assert sum("softmax_bench.study.worker" in line for line in watched) == len(
+    assert sum("softmax_bench.study.jobs.worker" in line for line in watched) == len(
         read_store(uninterrupted).records
     )
     assert sum("softmax_bench.cli run" in line for line in watched) == 1

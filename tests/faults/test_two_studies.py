@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_bench.study.store import read_store
+from softmax_bench.records.store import read_store
 from tests.faults.counting_worker import RAN
 from tests.faults.harness import StudyProcess, timeless
 from tests.faults.many_trials import TRIALS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from softmax_bench.layers import create_layer, layer_names, parse_spec
-from softmax_bench.layers.torch_adaptive import TorchAdaptiveSoftmax
+from softmax_bench.layers.reduced.torch_adaptive import TorchAdaptiveSoftmax
 from softmax_bench.testing import check_output_layer
 
 VARIANTS = [

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from softmax_bench.layers import NCE, OutputLayer, create_layer, layer_names, parse_spec
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.proposals import ProposalSoftmax
-from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.layers.proposals.base import ProposalSoftmax
+from softmax_bench.layers.sampled.drawing import SharedSampler
 
 V, H = 3, 4
 TARGET = 1

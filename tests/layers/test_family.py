@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.layers.base import Reduction
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.sampling import SharedSampler
+from softmax_bench.layers.sampled.drawing import SharedSampler
 
 V, H = 23, 5
 

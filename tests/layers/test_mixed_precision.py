@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.layers import create_layer, layer_names, parse_spec
-from softmax_bench.layers.proposals import ProposalSoftmax
+from softmax_bench.layers.proposals.base import ProposalSoftmax
 
 
 def losses_and_gradients(spec: str, *, mixed: bool) -> tuple[Tensor, list[Tensor]]:

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
+from softmax_bench.layers.batch.partial_fc import PartialFC
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.midx import quantise
-from softmax_bench.layers.partial_fc import PartialFC
-from softmax_bench.layers.proposals import BlockSums, ProposalSoftmax, draw_columns
+from softmax_bench.layers.proposals.base import BlockSums, ProposalSoftmax, draw_columns
+from softmax_bench.layers.proposals.midx import quantise
 
 H = 6
 ADAPTIVE = [

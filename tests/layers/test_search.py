@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.layers import create_layer
-from softmax_bench.layers.adaptive import AdaptiveSoftmax
-from softmax_bench.layers.tree_layer import TreeSoftmax
-from softmax_bench.layers.two_level import TwoLevelSoftmax
+from softmax_bench.layers.reduced.adaptive import AdaptiveSoftmax
+from softmax_bench.layers.trees.tree_layer import TreeSoftmax
+from softmax_bench.layers.trees.two_level import TwoLevelSoftmax
 from softmax_bench.measure import zipf_counts
 
 V, H, TOKENS, K = 3000, 8, 5, 10

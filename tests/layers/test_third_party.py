@@ -65,7 +65,7 @@ def test_a_class_by_its_place(install: Install) -> None:
     assert type(layer).__name__ == "Mine"
     assert layer.rank == 3
     assert set(layer.state_dict()) == {"weight"}
-    assert type(create_layer("softmax_bench.layers.full:FullSoftmax", 4, 9)) is FullSoftmax
+    assert type(create_layer("softmax_bench.layers.exact.full:FullSoftmax", 4, 9)) is FullSoftmax
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_two_layers_of_one_name_are_told_apart(install: Install) -> None:
     install("rival_layers", GOOD.replace('"mine"', '"full"'), full="rival_layers:Mine")
     with pytest.raises(SoftmaxBenchError) as raised:
         create_layer("full", 4, 9)
-    assert "softmax_bench.layers.full:FullSoftmax" in str(raised.value)
+    assert "softmax_bench.layers.exact.full:FullSoftmax" in str(raised.value)
     assert "rival_layers:Mine (rival_layers 1.5)" in str(raised.value)
     assert create_layer("rival_layers:Mine", 4, 9).rank == 2
     create_layer("nce", 4, 9)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from softmax_bench.layers import OutputLayer, create_layer, layer_names, parse_spec
 from softmax_bench.lm import LanguageModel
-from softmax_bench.ops import linear
+from softmax_bench.ops import all_classes as linear
 
 V, H = 40, 8
 

@@ -13,7 +13,7 @@ from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.layers.registry import layer_package
 from softmax_bench.measure import LayerStep, Memory, peak_bytes, zipf_counts
 from softmax_bench.ops import release_workspace
-from softmax_bench.ops.workspace import workspace
+from softmax_bench.ops.cpu.workspace import workspace
 
 OWN = [name for name in layer_names() if not layer_package(name)]
 SIZES = [(1000, 64, 64), (20_000, 200, 64), (20_000, 40, 512)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softmax_bench.measure import interleave
-from softmax_bench.report.verdict import ratio_interval, verdict
+from softmax_bench.report.comparison.verdict import ratio_interval, verdict
 from tests.measure.test_interleave import Machine
 
 BUDGET = 60.0 * 0.75

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from softmax_bench.layers import FullSoftmax, SampledSoftmax, create_layer, layer_names, parse_spec
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.proposals import ProposalSoftmax
+from softmax_bench.layers.proposals.base import ProposalSoftmax
 from softmax_bench.measure import fidelity, peak_bytes
 from softmax_bench.measure.fidelity import (
     divergence,

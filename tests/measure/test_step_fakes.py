@@ -12,7 +12,7 @@ from softmax_bench.layers import FullSoftmax
 from softmax_bench.measure import LayerInference, LayerStep, elapsed, moment
 from softmax_bench.measure import disturbance as watching
 from softmax_bench.measure.disturbance import watch_machine
-from softmax_bench.study.result import Disturbance
+from softmax_bench.records.result import Disturbance
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmax_bench.measure import zipf_counts
-from softmax_bench.ops import block_batches
-from softmax_bench.ops.block_batches import in_batches, occurring, slots, typical_counts
+from softmax_bench.ops.cpu import block_batches
+from softmax_bench.ops.cpu.block_batches import in_batches, occurring, slots, typical_counts
 
 counts_of_blocks = st.lists(st.integers(1, 50), max_size=30)
 

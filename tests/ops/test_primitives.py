@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from softmax_bench import ops
-from softmax_bench.ops import block_batches, linear, reference, softmax_loss
+from softmax_bench.ops import all_classes as linear
 from softmax_bench.ops import pairs as pair_module
-from softmax_bench.ops.large_pages import empty_buffer
+from softmax_bench.ops import reference
+from softmax_bench.ops.cpu import block_batches, softmax_loss
+from softmax_bench.ops.cpu.large_pages import empty_buffer
 
 
 @pytest.fixture(autouse=True, scope="module")

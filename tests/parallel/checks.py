@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import NCE, FullSoftmax, OutputLayer, SampledSoftmax, create_layer
 from softmax_bench.measure import LayerStep
-from softmax_bench.ops import softmax_loss
+from softmax_bench.ops.cpu import softmax_loss
 from softmax_bench.parallel import (
     ParallelFullSoftmax,
     ParallelNCE,

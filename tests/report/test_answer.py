@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from softmax_bench.report.answer import headline, winners
-from softmax_bench.study.frames import frames
-from softmax_bench.study.record import SpeedRecord, TrainRecord
+from softmax_bench.records.frames import frames
+from softmax_bench.records.record import SpeedRecord, TrainRecord
+from softmax_bench.report.show.answer import headline, winners
 from tests.records import disturbed, speed_record, train_record
 
 

@@ -11,13 +11,13 @@ import msgspec
 import pandas as pd
 import pytest
 
-from softmax_bench.report.page import render_page
+from softmax_bench.records.frames import load_results
+from softmax_bench.records.record import Record
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import trial_id
 from softmax_bench.report.plots import chart_frame, charts
+from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
-from softmax_bench.study.frames import load_results
-from softmax_bench.study.record import Record
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import trial_id
 from tests.records import fill_store, speed_record, train_record
 from tests.report.test_style import contrast
 

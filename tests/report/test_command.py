@@ -10,12 +10,12 @@ import pytest
 
 from softmax_bench import load_results
 from softmax_bench.cli import main
-from softmax_bench.report.command import commands
-from softmax_bench.study.frames import frames
-from softmax_bench.study.job import trials_of
-from softmax_bench.study.plan import Plan
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.records.frames import frames
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.report.show.command import commands
+from softmax_bench.study.jobs.job import trials_of
+from softmax_bench.study.plan.plan import Plan
 from tests.records import ngram_record, speed_record, train_record
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softmax_bench.report.compare import compare_layers, compare_results
-from softmax_bench.report.conditions import read_conditions
-from softmax_bench.report.pytest_benchmark import read_pytest_benchmark
-from softmax_bench.report.show_comparison import markdown
-from softmax_bench.study.frames import Results, frames, load_results
+from softmax_bench.records.frames import Results, frames, load_results
+from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
+from softmax_bench.report.comparison.compare import compare_layers, compare_results
+from softmax_bench.report.comparison.conditions import read_conditions
+from softmax_bench.report.comparison.show import markdown
 from tests.records import ENVIRONMENT, disturbed, speed_record, train_record
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from softmax_bench.records.frames import frames
+from softmax_bench.records.store import write_record
 from softmax_bench.report import write_report
-from softmax_bench.report.fidelity import fidelity_table
 from softmax_bench.report.plots import charts
 from softmax_bench.report.plots.chart import Dots, Lines
-from softmax_bench.report.tables import summary_table
-from softmax_bench.study.frames import frames
-from softmax_bench.study.store import write_record
+from softmax_bench.report.tables.fidelity import fidelity_table
+from softmax_bench.report.tables.summary import summary_table
 from tests.records import fidelity_record, speed_record, train_record
 
 

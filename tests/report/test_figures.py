@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from softmax_bench.records.frames import Results, frames
+from softmax_bench.records.record import Record
 from softmax_bench.report.plots import charts, draw
 from softmax_bench.report.style import looks
-from softmax_bench.study.frames import Results, frames
-from softmax_bench.study.record import Record
 from tests.records import ngram_record, speed_record, train_record
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from softmax_bench.report.command import commands
-from softmax_bench.report.page import render_page
+from softmax_bench.records.frames import Results, frames
+from softmax_bench.records.record import Record
 from softmax_bench.report.plots import charts
+from softmax_bench.report.show.command import commands
+from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
-from softmax_bench.report.tables import markdown_table, summary_table
-from softmax_bench.study.frames import Results, frames
-from softmax_bench.study.record import Record
+from softmax_bench.report.tables.summary import markdown_table, summary_table
 from tests.records import ngram_record, speed_record, train_record
 
 HOSTILE = [

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from softmax_bench.report.caveats import warnings
-from softmax_bench.report.method import method
-from softmax_bench.study.frames import frames
+from softmax_bench.records.frames import frames
+from softmax_bench.report.show.method import method
+from softmax_bench.report.tables.caveats import warnings
 from tests.records import fidelity_record, speed_record, train_record
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.frames import load_results
+from softmax_bench.records.record import Record
+from softmax_bench.records.store import write_record
 from softmax_bench.report import write_report
-from softmax_bench.report.page import render_page
 from softmax_bench.report.plots import charts
+from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
-from softmax_bench.study.frames import load_results
-from softmax_bench.study.record import Record
-from softmax_bench.study.store import write_record
 from tests.records import fill_store, speed_record, train_record
 
 
@@ -129,7 +129,7 @@ def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full_disk(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("softmax_bench.report.files._write", full_disk)
+    monkeypatch.setattr("softmax_bench.report.show.files._write", full_disk)
     with pytest.raises(SoftmaxBenchError, match="no space is left to write the report"):
         write_report(store)
     (store.parent / "file").touch()

@@ -7,10 +7,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from softmax_bench.layers import layer_names
+from softmax_bench.records.frames import Results, frames
 from softmax_bench.report.plots import Chart, charts, draw, layers_of
 from softmax_bench.report.plots.draw import spread
 from softmax_bench.report.style import looks
-from softmax_bench.study.frames import Results, frames
 from tests.records import speed_record, train_record
 
 FOUR = ["full", "hierarchical", "nce", "sampled"]

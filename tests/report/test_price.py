@@ -5,10 +5,10 @@ import math
 import msgspec
 import pytest
 
-from softmax_bench.report.price import price_table
-from softmax_bench.report.scaling import crossing_sentences, scaling_table
-from softmax_bench.study.frames import frames
-from softmax_bench.study.record import Record
+from softmax_bench.records.frames import frames
+from softmax_bench.records.record import Record
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
 from tests.records import speed_record, train_record
 
 

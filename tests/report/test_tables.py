@@ -6,16 +6,16 @@ import msgspec
 import pandas as pd
 import pytest
 
-from softmax_bench.report.caveats import warnings
-from softmax_bench.report.tables import (
+from softmax_bench.records.frames import frames, load_results
+from softmax_bench.records.record import FailureRecord, Record
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import trial_id
+from softmax_bench.report.tables.caveats import warnings
+from softmax_bench.report.tables.summary import (
     markdown_table,
     references,
     summary_table,
 )
-from softmax_bench.study.frames import frames, load_results
-from softmax_bench.study.record import FailureRecord, Record
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import trial_id
 from tests.records import disturbed, ngram_record, speed_record, train_record
 
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from softmax_bench.layers import layer_names
-from softmax_bench.report.terminal import print_report
-from softmax_bench.study.frames import Results, frames, load_results
+from softmax_bench.records.frames import Results, frames, load_results
+from softmax_bench.report.show.terminal import print_report
 from tests.records import speed_record, train_record
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from softmax_bench.intervals import Floats
-from softmax_bench.report.verdict import perplexity_interval, ratio_interval, verdict
+from softmax_bench.report.comparison.verdict import perplexity_interval, ratio_interval, verdict
 from tests.test_intervals import wander
 
 

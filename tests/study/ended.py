@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from softmax_bench.study.executor import Executor
-from softmax_bench.study.job import Ended, Event, Job
+from softmax_bench.study.executors.executor import Executor
+from softmax_bench.study.jobs.job import Ended, Event, Job
 
 
 def ended(executor: Executor, job: Job) -> tuple[list[type[Event]], Ended]:

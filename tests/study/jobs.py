@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 
-from softmax_bench.study.job import (
+from softmax_bench.records.store import checkpoint_path, write_record
+from softmax_bench.records.trial import SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.jobs.job import (
     Evaluated,
     Failed,
     Job,
@@ -27,10 +29,8 @@ from softmax_bench.study.job import (
     TrainJob,
     trials_of,
 )
-from softmax_bench.study.job import Text as TextSource
-from softmax_bench.study.process import DISK_FULL
-from softmax_bench.study.store import checkpoint_path, write_record
-from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.jobs.job import Text as TextSource
+from softmax_bench.study.jobs.process import DISK_FULL
 from tests.records import speed_record, train_record
 
 WORKER = "tests.study.jobs"

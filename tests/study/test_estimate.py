@@ -14,19 +14,19 @@ from softmax_bench.corpora import load_corpus
 from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import Machine, zipf_counts
-from softmax_bench.study.estimate import (
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.jobs.job import Text, TrainJob
+from softmax_bench.study.plan.estimate import (
     _NGRAM_BYTES_PER_TOKEN,
     USUAL_SLOWDOWN,
     Estimator,
     _describe,
 )
-from softmax_bench.study.grid import NGRAM_ORDER, plan_study
-from softmax_bench.study.job import Text, TrainJob
-from softmax_bench.study.plan import State, Step
-from softmax_bench.study.plan_table import print_plan
+from softmax_bench.study.plan.grid import NGRAM_ORDER, plan_study
+from softmax_bench.study.plan.plan import State, Step
+from softmax_bench.study.plan.plan_table import print_plan
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText
-from softmax_bench.study.trial import trial_id
 from tests.records import train_record
 
 MACHINE = Machine(flops=1e11, products={}, bytes=1e10)

@@ -7,11 +7,11 @@ import pytest
 
 from softmax_bench.corpora import load_corpus
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.report.fidelity import fidelity_table
-from softmax_bench.study.fidelity import measure_fidelity
-from softmax_bench.study.frames import load_results
-from softmax_bench.study.store import write_record
-from softmax_bench.study.trial import FidelityTrial, TrainTrial
+from softmax_bench.records.frames import load_results
+from softmax_bench.records.store import write_record
+from softmax_bench.records.trial import FidelityTrial, TrainTrial
+from softmax_bench.report.tables.fidelity import fidelity_table
+from softmax_bench.study.trials.fidelity import measure_fidelity
 
 CORPUS = load_corpus("synthetic", vocab_size=60, tokens=1000)
 MODEL = TrainTrial(
@@ -67,6 +67,6 @@ def test_layers_against_one_model(tmp_path: Path) -> None:
 def test_bad_choices_train_nothing(
     changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softmax_bench.study.fidelity.train_model", None)
+    monkeypatch.setattr("softmax_bench.study.trials.fidelity.train_model", None)
     with pytest.raises(SoftmaxBenchError, match=message):
         next(measure_fidelity([trial(**changes)], CORPUS))  # type: ignore[arg-type]

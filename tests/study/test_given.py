@@ -13,14 +13,14 @@ import torch
 
 from softmax_bench.corpora.states import States, load_states
 from softmax_bench.lm import Checkpoint, DivergedError
-from softmax_bench.report.command import commands
-from softmax_bench.study.frames import frames
-from softmax_bench.study.given import train_on_states
-from softmax_bench.study.grid import plan_given
-from softmax_bench.study.job import SpeedJob, TrainJob
+from softmax_bench.records.frames import frames
+from softmax_bench.records.trial import TrainTrial
+from softmax_bench.report.show.command import commands
+from softmax_bench.study.jobs.job import SpeedJob, TrainJob
+from softmax_bench.study.plan.grid import plan_given
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText, know_given, load_given
-from softmax_bench.study.trial import TrainTrial
+from softmax_bench.study.trials.hidden_states import train_on_states
 
 CLASSES = 12
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from softmax_bench.study.job import Ended, Evaluated, Job, NgramJob, Progress, Running
-from softmax_bench.study.job import Text as TextSource
-from softmax_bench.study.parcel import Checkpoint, Parcel, pack, unpack, work
-from softmax_bench.study.resources import Resources, resources_of, with_whole_paths
-from softmax_bench.study.store import checkpoint_path, read_store
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.store import checkpoint_path, read_store
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.executors.parcel import Checkpoint, Parcel, pack, unpack, work
+from softmax_bench.study.jobs.job import Ended, Evaluated, Job, NgramJob, Progress, Running
+from softmax_bench.study.jobs.job import Text as TextSource
+from softmax_bench.study.jobs.resources import Resources, resources_of, with_whole_paths
 from tests.records import ngram_record, train_record
 from tests.study.jobs import WORKER, speed_job, train_job
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from softmax_bench.study.job import Ended, Evaluated, Failure, Job, Progress, Report, Running
-from softmax_bench.study.local import LocalExecutor
-from softmax_bench.study.process import JobProcess
-from softmax_bench.study.store import read_store
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.store import read_store
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.executors.local import LocalExecutor
+from softmax_bench.study.jobs.job import Ended, Evaluated, Failure, Job, Progress, Report, Running
+from softmax_bench.study.jobs.process import JobProcess
 from tests.study.jobs import WORKER, speed_job, train_job
 
 
@@ -79,7 +79,7 @@ def test_a_job_may_not_take_more_memory_than_its_limit(tmp_path: Path) -> None:
 def test_a_job_may_not_take_longer_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softmax_bench.study.process._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("softmax_bench.study.jobs.process._GRACE_SECONDS", 0.1)
     failure = failure_of(tmp_path, train_job("hangs", seconds=0.5))
     assert failure.cause == "time"
     assert failure.reason == "took longer than its limit of 0.5 s"
@@ -119,7 +119,7 @@ def test_closing_ends_all_jobs(tmp_path: Path) -> None:
 def test_no_job_outlives_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from softmax_bench.study.process import JobProcess\n"
+        "from softmax_bench.study.jobs.process import JobProcess\n"
         "from tests.study.jobs import WORKER, train_job\n"
         f"process = JobProcess(train_job('hangs'), Path({str(tmp_path)!r}), WORKER)\n"
         "while not process.poll(): time.sleep(0.01)\n"

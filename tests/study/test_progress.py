@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from softmax_bench.study.job import Evaluated, Progress, trials_of
-from softmax_bench.study.plan import State, Step
-from softmax_bench.study.progress import ProgressDisplay
-from softmax_bench.study.record import FailureRecord
-from softmax_bench.study.time_left import RunningStep, TimeLeft
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.record import FailureRecord
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.jobs.job import Evaluated, Progress, trials_of
+from softmax_bench.study.plan.plan import State, Step
+from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
+from softmax_bench.study.run.progress import ProgressDisplay
 from tests.records import train_record
 from tests.study.jobs import speed_job, train_job
 

@@ -12,20 +12,20 @@ import psutil
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study import process
-from softmax_bench.study.grid import plan_study, sources
-from softmax_bench.study.job import Ended, Evaluated, Event, Progress, Running, job_id
-from softmax_bench.study.local import LocalExecutor
-from softmax_bench.study.lock import claim
-from softmax_bench.study.on_ray import RayExecutor
-from softmax_bench.study.plan import Step
-from softmax_bench.study.record import TrainRecord
-from softmax_bench.study.session import run
-from softmax_bench.study.store import read_store
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.store import read_store
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.executors.local import LocalExecutor
+from softmax_bench.study.executors.on_ray import RayExecutor
+from softmax_bench.study.jobs import process
+from softmax_bench.study.jobs.job import Ended, Evaluated, Event, Progress, Running, job_id
+from softmax_bench.study.jobs.lock import claim
+from softmax_bench.study.plan.grid import plan_study, sources
+from softmax_bench.study.plan.plan import Step
+from softmax_bench.study.run.session import run
+from softmax_bench.study.run.watcher import Watcher
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import know_text
-from softmax_bench.study.trial import trial_id
-from softmax_bench.study.watcher import Watcher
 from tests.records import learned
 from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job

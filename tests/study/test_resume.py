@@ -9,9 +9,9 @@ import torch
 
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.lm import Checkpoint
-from softmax_bench.study import run
-from softmax_bench.study.run import train_trial
-from softmax_bench.study.trial import TrainTrial
+from softmax_bench.records.trial import TrainTrial
+from softmax_bench.study.trials import train as run
+from softmax_bench.study.trials.train import train_trial
 from tests.records import learned
 
 

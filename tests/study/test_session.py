@@ -9,8 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from softmax_bench.study.grid import plan_study, sources
-from softmax_bench.study.job import (
+from softmax_bench.records.record import FailureRecord, Record
+from softmax_bench.records.store import DiskFullError, read_store, record_path, write_record
+from softmax_bench.records.trial import SpeedTrial, TrainTrial, trial_id
+from softmax_bench.study.executors.local import LocalExecutor
+from softmax_bench.study.jobs.job import (
     Ended,
     Failure,
     Job,
@@ -21,16 +24,13 @@ from softmax_bench.study.job import (
     TrainJob,
     job_id,
 )
-from softmax_bench.study.local import LocalExecutor
-from softmax_bench.study.plan import Plan, State, Step, ids_of, plan_timing
-from softmax_bench.study.process import JobProcess
-from softmax_bench.study.record import FailureRecord, Record
-from softmax_bench.study.session import Outcome, run
-from softmax_bench.study.store import DiskFullError, read_store, record_path, write_record
+from softmax_bench.study.jobs.process import JobProcess
+from softmax_bench.study.plan.grid import plan_study, sources
+from softmax_bench.study.plan.plan import Plan, State, Step, ids_of, plan_timing
+from softmax_bench.study.run.session import Outcome, run
+from softmax_bench.study.run.watcher import Watcher
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText
-from softmax_bench.study.trial import SpeedTrial, TrainTrial, trial_id
-from softmax_bench.study.watcher import Watcher
 from tests.records import ngram_record, speed_record, train_record
 from tests.study.jobs import WORKER, speed_job
 
@@ -295,7 +295,7 @@ def test_no_space_left_stops_the_study_and_loses_nothing(tmp_path: Path) -> None
 def test_what_another_study_has_in_work_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softmax_bench.study.session._ELSEWHERE_SECONDS", 0.1)
+    monkeypatch.setattr("softmax_bench.study.run.session._ELSEWHERE_SECONDS", 0.1)
     plan = plan_study(study_of(layers=["hangs"], time_budget=0), [TEXT])
     (step,) = without_ngrams(plan)({}, ())
     other = JobProcess(step.job, tmp_path, WORKER)

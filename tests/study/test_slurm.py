@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study import on_slurm
-from softmax_bench.study.job import Ended, Evaluated, Progress, Running
-from softmax_bench.study.lock import claim
-from softmax_bench.study.on_slurm import SlurmExecutor
-from softmax_bench.study.store import checkpoint_path, read_store
-from softmax_bench.study.trial import trial_id
+from softmax_bench.records.store import checkpoint_path, read_store
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.executors import on_slurm
+from softmax_bench.study.executors.on_slurm import SlurmExecutor
+from softmax_bench.study.jobs.job import Ended, Evaluated, Progress, Running
+from softmax_bench.study.jobs.lock import claim
 from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job
 from tests.study.killed import killed_study

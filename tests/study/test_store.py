@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.frames import load_results
-from softmax_bench.study.record import SCHEMA_VERSION, FailureRecord
-from softmax_bench.study.store import (
+from softmax_bench.records.frames import load_results
+from softmax_bench.records.record import SCHEMA_VERSION, FailureRecord
+from softmax_bench.records.store import (
     DamagedRecordError,
     DiskFullError,
     read_record,
@@ -18,7 +18,7 @@ from softmax_bench.study.store import (
     set_aside,
     write_record,
 )
-from softmax_bench.study.trial import SpeedTrial, trial_id
+from softmax_bench.records.trial import SpeedTrial, trial_id
 from tests.records import speed_record, train_record
 
 TRIAL = SpeedTrial(

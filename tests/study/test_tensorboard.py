@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.study.job import Evaluated, Progress, job_id
-from softmax_bench.study.plan import State, Step
-from softmax_bench.study.tensorboard import TensorBoard
+from softmax_bench.study.jobs.job import Evaluated, Progress, job_id
+from softmax_bench.study.plan.plan import State, Step
+from softmax_bench.study.run.tensorboard import TensorBoard
 from tests.study.jobs import train_job
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from softmax_bench.corpora import load_corpus
 from softmax_bench.corpora.states import load_states
-from softmax_bench.study.frames import frames
-from softmax_bench.study.given import train_on_states
-from softmax_bench.study.run import _seen, train_trial
-from softmax_bench.study.trial import TrainTrial
+from softmax_bench.records.frames import frames
+from softmax_bench.records.trial import TrainTrial
+from softmax_bench.study.trials.hidden_states import train_on_states
+from softmax_bench.study.trials.train import _seen, train_trial
 from tests.records import train_record
 
 

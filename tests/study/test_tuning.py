@@ -7,14 +7,14 @@ import math
 import msgspec
 import pytest
 
-from softmax_bench.report.tuning import tuning_table
-from softmax_bench.study.frames import frames
-from softmax_bench.study.grid import plan_study, plan_tuning
-from softmax_bench.study.job import TrainJob
-from softmax_bench.study.plan import Plan, State
-from softmax_bench.study.record import TrainRecord
+from softmax_bench.records.frames import frames
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.trial import TrainTrial, trial_id
+from softmax_bench.report.tables.tuning import tuning_table
+from softmax_bench.study.jobs.job import TrainJob
+from softmax_bench.study.plan.grid import plan_study, plan_tuning
+from softmax_bench.study.plan.plan import Plan, State
 from softmax_bench.study.study import Study
-from softmax_bench.study.trial import TrainTrial, trial_id
 from tests.records import train_record
 from tests.study.test_session import TEXT, study_of
 

@@ -11,11 +11,11 @@ import pytest
 from softmax_bench.corpora import load_corpus
 from softmax_bench.corpora.states import load_states
 from softmax_bench.measure import disturbance as watching
-from softmax_bench.study.frames import frames
-from softmax_bench.study.given import train_on_states
-from softmax_bench.study.record import TrainRecord
-from softmax_bench.study.run import train_trial
-from softmax_bench.study.trial import TrainTrial
+from softmax_bench.records.frames import frames
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.trial import TrainTrial
+from softmax_bench.study.trials.hidden_states import train_on_states
+from softmax_bench.study.trials.train import train_trial
 from tests.records import train_record
 
 Train = Callable[..., TrainRecord]

@@ -10,9 +10,9 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import DivergedError
-from softmax_bench.study import worker
-from softmax_bench.study.job import Event, Failed
-from softmax_bench.study.process import DISK_FULL
+from softmax_bench.study.jobs import worker
+from softmax_bench.study.jobs.job import Event, Failed
+from softmax_bench.study.jobs.process import DISK_FULL
 from tests.study.jobs import train_job
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from softmax_bench.records.frames import Results
 from softmax_bench.report.plots import fidelity, quality, speed
 from softmax_bench.report.plots.chart import Chart, chart_frame, layers_of
 from softmax_bench.report.plots.draw import draw
-from softmax_bench.study.frames import Results
 
 CHARTS: list[Callable[[Results], Chart | None]] = [
     quality.price,

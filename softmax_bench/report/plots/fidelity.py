@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from softmax_bench.report.fidelity import latest_fidelity
+from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Row, Rows, Series
 from softmax_bench.report.plots.vocabulary import size_title
-from softmax_bench.study.frames import Results
+from softmax_bench.report.tables.fidelity import latest_fidelity
 
 _GRADIENTS = {"hidden": "gradient of the hidden states", "weight": "gradient of the rows"}
 _SAME_ROWS = (

@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
-from softmax_bench.report.price import price_table
-from softmax_bench.report.tables import best_trials, one_configuration, references, summary_table
-from softmax_bench.study.frames import Results
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.summary import (
+    best_trials,
+    one_configuration,
+    references,
+    summary_table,
+)
 
 
 def perplexity(results: Results) -> Chart | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from softmax_bench.huffman import huffman_tree
+from softmax_bench.classes.huffman import huffman_tree
+from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Row, Rows, Series, Stack
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
-from softmax_bench.report.price import price_table
-from softmax_bench.report.scaling import scaling_table
 from softmax_bench.report.style import family
-from softmax_bench.report.tables import latest_speed, summary_table
-from softmax_bench.study.frames import Results
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.scaling import scaling_table
+from softmax_bench.report.tables.summary import latest_speed, summary_table
 
 _STEP_PHASES = ["draw", "forward", "backward", "clip", "optimizer"]
 

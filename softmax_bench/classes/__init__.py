@@ -1,0 +1,1 @@
+"""Facts about the classes that layers are built from: counts, noise distributions, trees."""

@@ -1,0 +1,50 @@
+"""Classes in order of frequency: for layers whose shape depends on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.classes.noise import positive_counts
+
+
+class FrequencyOrder(nn.Module):
+    """Class ids to ranks of frequency and back, so that ids may come in any order.
+
+    Without counts ids are ranks. The state dict carries the order: the parameters mean nothing
+    without it.
+    """
+
+    class_of_rank: Tensor
+    rank_of_class: Tensor
+
+    def __init__(self, counts: npt.NDArray[np.float64] | None, num_classes: int) -> None:
+        super().__init__()
+        positive = positive_counts(counts, num_classes)
+        order = torch.from_numpy(np.argsort(-positive, kind="stable"))
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(num_classes)
+        self.register_buffer("class_of_rank", order)
+        self.register_buffer("rank_of_class", ranks)
+
+    def ranks(self, classes: Tensor) -> Tensor:
+        """Rank of each class: 0 is the most frequent."""
+        return self.rank_of_class[classes]
+
+    def classes(self, ranks: Tensor) -> Tensor:
+        """Class of each rank."""
+        return self.class_of_rank[ranks]
+
+    def by_class(self, by_rank: Tensor) -> Tensor:
+        """Columns in order of rank put in order of class id."""
+        return by_rank.index_select(1, self.rank_of_class)
+
+
+def probabilities_by_rank(
+    counts: npt.NDArray[np.float64] | None, num_classes: int
+) -> npt.NDArray[np.float64]:
+    """Relative frequencies, falling; a class never seen counts as seen once."""
+    positive = np.sort(positive_counts(counts, num_classes))[::-1]
+    return positive / positive.sum()

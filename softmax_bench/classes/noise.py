@@ -1,0 +1,204 @@
+"""Distributions that negative classes are drawn from, each with its exact probabilities.
+
+Every draw is O(1) whatever the number of classes, and every probability comes from float64: in
+float32 the tail of a million classes is wrong by tens of per cent, which a correction by
+``log q`` turns into a biased gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from softmax_bench.classes.huffman import check_counts
+from softmax_bench.errors import SoftmaxBenchError
+
+
+def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArray[np.float64]:
+    """Counts in which a class never seen counts as seen once, so that none is impossible.
+
+    Where counts are below 1, as relative frequencies are, it counts as much as the rarest class.
+    Without counts all classes are alike.
+    """
+    if counts is None:
+        return np.ones(num_classes)
+    checked = check_counts(counts, num_classes)
+    return np.where(checked > 0, checked, checked.min(initial=1.0, where=checked > 0))
+
+
+class Noise(nn.Module, ABC):
+    """A distribution over ``num_classes`` classes.
+
+    Its tables come from the class counts and stay out of the state dict.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def sample(self, num_samples: int, device: torch.device) -> Int[Tensor, "num_samples"]:
+        """Draw classes, independently and with replacement, from torch's global generator."""
+
+    @abstractmethod
+    def log_prob(self, classes: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Log-probability of classes, in float64."""
+
+    @abstractmethod
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Of all classes (V,): for accounts, without the tables, which may have no memory."""
+
+
+class UniformNoise(Noise):
+    """Every class alike."""
+
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
+        return torch.randint(self.num_classes, (num_samples,), device=device)
+
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
+        value = -math.log(self.num_classes)
+        return torch.full(classes.shape, value, dtype=torch.float64, device=classes.device)
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        return np.full(self.num_classes, 1.0 / self.num_classes)
+
+
+class LogUniformNoise(Noise):
+    """``q(r) = log(1 + 1/(r+1)) / log(V+1)`` for the class of frequency rank r: Zipf's law nearly.
+
+    Drawn in closed form, without any table: ``r = floor((V+1)^u) - 1``. With ``counts`` the ranks
+    are found here; without, class ids must be ranks already.
+    """
+
+    ranked: Tensor | None
+    rank: Tensor | None
+
+    def __init__(self, num_classes: int, counts: npt.ArrayLike | None = None) -> None:
+        super().__init__(num_classes)
+        self._log_range = math.log1p(num_classes)
+        self._counts = counts
+        ranked = rank = None
+        if counts is not None:
+            order = np.argsort(-check_counts(counts, num_classes), kind="stable")
+            if np.any(order != np.arange(num_classes)):
+                ranked = torch.from_numpy(order)
+                rank = torch.empty_like(ranked)
+                rank[ranked] = torch.arange(num_classes)
+        self.register_buffer("ranked", ranked, persistent=False)
+        self.register_buffer("rank", rank, persistent=False)
+
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
+        u = torch.rand(num_samples, dtype=torch.float64, device=device)
+        # The product can round up to the end of the range: clamp.
+        rank = torch.exp(u * self._log_range).long().sub_(1).clamp_(0, self.num_classes - 1)
+        return rank if self.ranked is None else self.ranked.index_select(0, rank)
+
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
+        rank = classes if self.rank is None else self.rank[classes]
+        return torch.log1p(1.0 / (rank.double() + 1.0)).log_().sub_(math.log(self._log_range))
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        by_rank = np.log1p(1.0 / np.arange(1, self.num_classes + 1)) / self._log_range
+        if self._counts is None:
+            return by_rank
+        of_class = np.empty_like(by_rank)
+        of_class[np.argsort(-np.asarray(self._counts), kind="stable")] = by_rank
+        return of_class
+
+
+class UnigramNoise(Noise):
+    """``q(i)`` in proportion to ``count_i ** power``, drawn from an alias table (Walker 1977)."""
+
+    threshold: Tensor
+    alias: Tensor
+    log_q: Tensor
+
+    def __init__(
+        self, num_classes: int, counts: npt.ArrayLike | None = None, power: float = 1.0
+    ) -> None:
+        super().__init__(num_classes)
+        self._counts, self._power = counts, power
+        probabilities = self.probabilities()
+        threshold, alias = alias_table(probabilities)
+        self.register_buffer("threshold", torch.from_numpy(threshold), persistent=False)
+        self.register_buffer("alias", torch.from_numpy(alias), persistent=False)
+        self.register_buffer("log_q", torch.from_numpy(np.log(probabilities)), persistent=False)
+
+    def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
+        # One uniform number tells the column and, by what is left of its 53 bits, the side.
+        u = torch.rand(num_samples, dtype=torch.float64, device=device).mul_(self.num_classes)
+        column = u.long().clamp_(max=self.num_classes - 1)
+        stays = u.sub_(column) < self.threshold.index_select(0, column)
+        return torch.where(stays, column, self.alias.index_select(0, column))
+
+    def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
+        return self.log_q[classes]
+
+    def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
+        weights = positive_counts(self._counts, self.num_classes) ** self._power
+        return weights / weights.sum()
+
+
+def expected_distinct(*draws: tuple[npt.NDArray[np.float64], int]) -> float:
+    """Classes that occur among independent draws, as a mean.
+
+    Args:
+        *draws: Probabilities (V,) of the classes, and how many draws are made by them.
+    """
+    log_missed = sum(n * np.log1p(-np.minimum(q, 1 - 1e-12)) for q, n in draws)
+    return float(-np.expm1(log_missed).sum())
+
+
+def alias_table(
+    probabilities: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Alias table of a distribution, by prefix sums instead of a loop over classes.
+
+    Scaled to mean one, light classes lack what heavy ones have too much. Running sums of both,
+    laid side by side, tell which heavy class fills each light one: the first whose running excess
+    exceeds the running lack (Hubschle-Schneider & Sanders 2022). The heavy class that ends inside
+    a light one's lack has itself been left light by that much, and is filled by the next.
+
+    Returns:
+        ``threshold`` and ``alias`` (V,): column i stays i with probability ``threshold[i]``.
+    """
+    scaled = probabilities * probabilities.shape[0]
+    threshold = np.minimum(scaled, 1.0)
+    alias = np.arange(scaled.shape[0])
+    light, heavy = np.flatnonzero(scaled < 1.0), np.flatnonzero(scaled >= 1.0)
+    if not light.size or not heavy.size:
+        return np.ones_like(scaled), alias
+    lack = np.concatenate([[0.0], np.cumsum(1.0 - scaled[light])])
+    excess = np.cumsum(scaled[heavy] - 1.0)
+    last = heavy.size - 1
+    filler = np.minimum(np.searchsorted(excess, lack[:-1], side="right"), last)
+    alias[light] = heavy[filler]
+    # Running lack when heavy class j is used up, and what that leaves of its own column.
+    used = lack[np.minimum(np.searchsorted(lack[:-1], excess, side="left"), light.size)]
+    threshold[heavy] = np.clip(1.0 - (used - excess), 0.0, 1.0)
+    alias[heavy] = heavy[np.minimum(np.arange(heavy.size) + 1, last)]
+    threshold[heavy[last]] = 1.0  # by rounding alone could it be less
+    return threshold, alias
+
+
+def make_noise(
+    name: str, num_classes: int, counts: npt.ArrayLike | None, power: float = 1.0
+) -> Noise:
+    """A noise distribution by name.
+
+    Raises:
+        SoftmaxBenchError: There is no such distribution.
+    """
+    if name == "uniform":
+        return UniformNoise(num_classes)
+    if name == "log_uniform":
+        return LogUniformNoise(num_classes, counts)
+    if name == "unigram":
+        return UnigramNoise(num_classes, counts, power)
+    raise SoftmaxBenchError(f"unknown noise {name!r}: choose 'unigram', 'log_uniform' or 'uniform'")

@@ -1,0 +1,1 @@
+"""Layers that score the targets of the batch."""

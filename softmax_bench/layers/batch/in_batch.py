@@ -1,0 +1,98 @@
+"""In-batch softmax: the targets of the other tokens are the negatives."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.classes.noise import expected_distinct
+from softmax_bench.layers.base import CommonOptions, Cost, log_unigram, unigram
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores
+
+
+class InBatchSoftmax(LinearOutputLayer):
+    """Sampled softmax whose sample is the batch's own targets.
+
+    ``log(exp(s_t) + sum over the others j of exp(s_j) (1 - p_t) / (n_t p_j)) - s_t``, where n_t
+    tokens have another target than t. Nothing is drawn: a batch of data is a sample from the data's
+    own distribution p, whose probabilities come from ``class_counts`` (logQ correction; Yi et al.
+    2019, with the target's score left as it is, because the target is there with certainty).
+    Without the correction frequent classes are negatives so often that they are predicted too
+    rarely. An ignored token counts as one of class 0.
+
+    Args:
+        correction: Whether to weight by p; without, ``log(exp(s_t) + sum exp(s_j)) - s_t``.
+        **common: As for every output layer.
+    """
+
+    name = "in_batch"
+    scores = "N x the distinct targets of the batch"
+    source = "Hidasi et al. 2016; Yi et al. 2019"
+    good_for = "recommenders whose rows come from a network and are made for the batch anyway"
+    step_flops = "6 N (N' + 1) H, N' the distinct targets"
+    exact = False
+    normalised = "no"
+    touches_all_rows = False
+
+    log_p: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        correction: bool = True,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        self.correction = correction
+        log_p = log_unigram(self._counts, num_classes).to(self.weight.device)
+        self.register_buffer("log_p", log_p, persistent=False)
+
+    def _batch(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct targets, what to add to their scores, and to each token's own score."""
+        rows, place, count = torch.unique(target, return_inverse=True, return_counts=True)
+        offset, own_offset = count.double().log(), torch.zeros_like(self.log_p[target])
+        if self.correction:
+            others = torch.log1p(-self.log_p[target].exp().clamp(max=1 - 1e-12))
+            offset = offset - self.log_p[rows]
+            own_offset = (target.shape[0] - count[place]).clamp(min=1).log() - others
+        return rows, offset, own_offset
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        rows, offset, own_offset = self._batch(target)
+        return subset_cross_entropy(
+            hidden,
+            self.weight,
+            self.bias,
+            target,
+            coefficient,
+            rows,
+            offset,
+            own_offset.to(hidden.dtype),
+        )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        rows, offset, own_offset = self._batch(target)
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, rows)
+        own = own + own_offset.to(own.dtype)
+        scores = scores + offset.to(own.dtype)
+        scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)
+        return torch.logaddexp(own, scores.logsumexp(1)) - own
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the distinct targets that p leads to expect."""
+        distinct = expected_distinct((unigram(self._counts, self.num_classes), num_tokens))
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        held = subset_footprint(num_tokens, distinct, distinct, width, size, bias=bias)
+        return Cost(
+            flops=6.0 * num_tokens * (distinct + 1) * width,
+            bytes=size * (3.0 * distinct * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=int(distinct),
+            gradients=held.gradients,
+            activations=held.activations,
+        )

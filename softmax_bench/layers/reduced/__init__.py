@@ -1,0 +1,1 @@
+"""Layers that score all classes, the rare ones in fewer dimensions."""

@@ -1,0 +1,254 @@
+"""Adaptive softmax: frequent classes in a head, rare ones in tails of falling width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.gumbel import draw
+from softmax_bench.layers.reduced.cutoffs import choose_cutoffs
+from softmax_bench.ops import (
+    Footprint,
+    cross_entropy_footprint,
+    in_turn,
+    linear_cross_entropy,
+    linear_nll,
+)
+
+_DRAWS = 100
+"""Of targets, that memory is averaged over."""
+
+
+class AdaptiveSoftmax(OutputLayer):
+    """``p_head(w|h)`` for the most frequent classes, ``p_head(i|h) p_i(w|h)`` for those in tail i.
+
+    The head scores the frequent classes and one entry a tail; tail i projects the hidden state to
+    ``in_features / div_value^(i+1)`` dimensions and scores its own classes. A token costs the head
+    and at most one tail.
+
+    As ``torch.nn.AdaptiveLogSoftmaxWithLoss``, whose state dict it takes, with what that lacks:
+    class ids in any order, biases, ``ignore_index`` and ``reduction``, widths that never reach 0,
+    a gradient for every tail in every step, memory that N x V does not enter, one look at the
+    device a step instead of one a tail, and cut-offs chosen by a cost model.
+
+    Args:
+        cutoffs: Ranks of frequency at which the tails begin, rising, each below V; chosen by
+            :func:`~softmax_bench.layers.reduced.cutoffs.choose_cutoffs` if None.
+        div_value: Factor by which each tail is narrower than the one before.
+        **common: As for every output layer.
+    """
+
+    name = "adaptive"
+    scores = "the head, and each target's tail"
+    source = "Grave et al. 2017"
+    good_for = "large V with rare classes: nearly full softmax's perplexity, some times faster"
+    step_flops = "6 N H (head) + 6 N sum_i share_i H_i (H + V_i) over the tails i"
+    exact = True
+    normalised = "by construction"
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        cutoffs: Sequence[int] | None = None,
+        div_value: float = 4.0,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        if not div_value > 0:
+            raise SoftmaxBenchError(f"div_value must be positive, not {div_value}")
+        super().__init__(in_features, num_classes, **common)
+        shares = probabilities_by_rank(self._counts, num_classes)
+        if cutoffs is None:
+            cutoffs = choose_cutoffs(shares, in_features, div_value)
+        if any(not isinstance(c, int) or isinstance(c, bool) for c in cutoffs) or not all(
+            low < high for low, high in zip((0, *cutoffs), (*cutoffs, num_classes), strict=True)
+        ):
+            raise SoftmaxBenchError(
+                f"cutoffs must be rising whole numbers from 1 to {num_classes - 1}, "
+                f"not {list(cutoffs)!r}"
+            )
+        self.order = FrequencyOrder(self._counts, num_classes)
+        self.cutoffs = [*cutoffs, num_classes]
+        self.shortlist_size = self.cutoffs[0]
+        factory = {"device": common.get("device"), "dtype": common.get("dtype")}
+        bias = common.get("bias", True)
+        self.head = nn.Linear(in_features, self.shortlist_size + len(cutoffs), bias=bias, **factory)
+        self.tail = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(in_features, width, bias=False, **factory),
+                nn.Linear(width, high - low, bias=bias, **factory),
+            )
+            for low, high, width in self._tails(div_value)
+        )
+        self._shares = [float(shares[low:high].sum()) for low, high in self._ranges()]
+        self.order.to(self.head.weight.device)
+        if bias:
+            self._start_at_unigram(shares)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        return list(zip(self.cutoffs[:-1], self.cutoffs[1:], strict=True))
+
+    def _parts(self) -> Iterator[tuple[nn.Linear, nn.Linear]]:
+        """Projection and scores of each tail."""
+        for tail in self.tail:
+            assert isinstance(tail, nn.Sequential)
+            project, scores = tail
+            assert isinstance(project, nn.Linear)
+            assert isinstance(scores, nn.Linear)
+            yield project, scores
+
+    def _tails(self, div_value: float) -> list[tuple[int, int, int]]:
+        return [
+            (low, high, max(1, int(self.in_features // div_value ** (index + 1))))
+            for index, (low, high) in enumerate(self._ranges())
+        ]
+
+    @torch.no_grad()
+    def _start_at_unigram(self, shares: np.ndarray) -> None:
+        log_share = torch.from_numpy(np.log(shares))
+        tails = [log_share[low:high] for low, high in self._ranges()]
+        head = [
+            log_share[: self.shortlist_size],
+            *(tail.logsumexp(0, keepdim=True) for tail in tails),
+        ]
+        self.head.bias.copy_(torch.cat(head))
+        for (_, scores), tail in zip(self._parts(), tails, strict=True):
+            scores.bias.copy_(tail)
+
+    def _split(self, target: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Entry of the head for each token, its rank, and the tokens of each tail."""
+        rank = self.order.ranks(target)
+        bounds = torch.tensor(self.cutoffs[:-1], device=rank.device)
+        cluster = torch.bucketize(rank, bounds, right=True)
+        entry = torch.where(cluster == 0, rank, self.shortlist_size - 1 + cluster)
+        order = cluster.argsort(stable=True)
+        sizes = cluster.bincount(minlength=len(self.cutoffs)).tolist()
+        return entry, rank, list(order.split(sizes))[1:]
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        entry, rank, tokens_of_tail = self._split(target)
+        loss = linear_cross_entropy(hidden, self.head.weight, self.head.bias, entry, coefficient)
+        parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
+        for (project, scores), low, tokens in parts:
+            loss = loss + linear_cross_entropy(
+                project(hidden.index_select(0, tokens)),
+                scores.weight,
+                scores.bias,
+                rank.index_select(0, tokens) - low,
+                coefficient.index_select(0, tokens),
+            )
+        return loss
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        entry, rank, tokens_of_tail = self._split(target)
+        losses, _ = linear_nll(hidden, self.head.weight, self.head.bias, entry)
+        parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
+        for (project, scores), low, tokens in parts:
+            nll, _ = linear_nll(
+                project(hidden.index_select(0, tokens)),
+                scores.weight,
+                scores.bias,
+                rank.index_select(0, tokens) - low,
+            )
+            losses = losses.index_add(0, tokens, nll)
+        return losses
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -self._losses(hidden, target)
+
+    def _log_prob(self, hidden: Tensor) -> Tensor:
+        head = self.head(hidden).log_softmax(1)
+        parts = [head[:, : self.shortlist_size]]
+        for index, tail in enumerate(self.tail):
+            parts.append(tail(hidden).log_softmax(1) + head[:, self.shortlist_size + index, None])
+        return self.order.by_class(torch.cat(parts, 1))
+
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """A tail is opened only for tokens that give it more than their k-th best class so far."""
+        head = self.head(hidden).log_softmax(1)
+        best, rank = head[:, : self.shortlist_size].topk(min(k, self.shortlist_size))
+        best = F.pad(best, (0, k - best.shape[1]), value=-math.inf)
+        rank = F.pad(rank, (0, k - rank.shape[1]))
+        for index, (low, high) in enumerate(self._ranges()):
+            reached = head[:, self.shortlist_size + index]
+            token = (reached > best[:, -1]).nonzero().squeeze(1)
+            inside = self.tail[index](hidden[token]).log_softmax(1) + reached[token].unsqueeze(1)
+            values, columns = inside.topk(min(k, high - low))
+            merged, place = torch.cat([best[token], values], 1).topk(k)
+            best[token] = merged
+            rank[token] = torch.cat([rank[token], columns + low], 1).gather(1, place)
+        return best, self.order.classes(rank)
+
+    def _sample(self, hidden: Tensor) -> Tensor:
+        rank = draw(self.head(hidden))
+        entry = rank - self.shortlist_size
+        for index, low in enumerate(self.cutoffs[:-1]):
+            token = (entry == index).nonzero().squeeze(1)
+            rank[token] = draw(self.tail[index](hidden[token])) + low
+        return self.order.classes(rank)
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the head, and over each tail for its share of the tokens."""
+        size, width = self.head.weight.element_size(), self.in_features
+        per_token = 6.0 * width * self.head.out_features
+        for share, (project, scores) in zip(self._shares, self._parts(), strict=True):
+            narrow = project.out_features
+            per_token += share * 6.0 * narrow * (width + scores.out_features)
+        parameters = sum(p.numel() for p in self.parameters())
+        return Cost(
+            flops=num_tokens * per_token,
+            bytes=size * (2.0 * parameters + 2.0 * num_tokens * width),
+            parameters=parameters,
+            rows_touched=self.num_classes,
+            gradients=sum(p.nbytes for p in self.parameters()),
+            activations=self._mean_activations(num_tokens),
+        )
+
+    def _mean_activations(self, num_tokens: int) -> float:
+        """Over draws of how many tokens each tail gets.
+
+        That of the mean numbers is not the mean: a tail's loss is made in one way or in another,
+        with some more tokens or some less.
+        """
+        shares = [max(0.0, 1 - sum(self._shares)), *self._shares]
+        draws = np.random.default_rng(0).multinomial(num_tokens, shares, size=_DRAWS).tolist()
+        return float(np.mean([self._footprint(num_tokens, of[1:]).activations for of in draws]))
+
+    def _footprint(self, num_tokens: int, tokens_of_tail: Sequence[int]) -> Footprint:
+        width, size = self.in_features, self.head.weight.element_size()
+        bias = self.head.bias is not None
+        head = cross_entropy_footprint(num_tokens, self.head.out_features, width, size, bias=bias)
+        parts = [head]
+        for tokens, (project, scores) in zip(tokens_of_tail, self._parts(), strict=True):
+            narrow = project.out_features
+            tail = cross_entropy_footprint(tokens, scores.out_features, narrow, size, bias=bias)
+            parts.append(self._projected(tail, tokens, project, num_tokens * width * size))
+        return in_turn(parts)
+
+    @staticmethod
+    def _projected(tail: Footprint, tokens: int, project: nn.Linear, all_states: int) -> Footprint:
+        """A tail's loss with the tokens picked for it and their projection.
+
+        Their gradient is put among zeros for the other tokens.
+        """
+        size = project.weight.element_size()
+        states = tokens * project.in_features * size
+        projected = tail.holding(states + tokens * project.out_features * size)
+        gradients = tail.gradients + project.weight.nbytes
+        return replace(
+            projected,
+            backward=max(projected.backward, gradients + states + all_states),
+            gradients=gradients,
+            hidden=all_states,
+        )

@@ -1,0 +1,161 @@
+"""Differentiated softmax: rare classes read fewer dimensions of the hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.gumbel import draw
+from softmax_bench.ops import Footprint, in_turn, linear_nll, nll_footprint
+
+
+class DifferentiatedSoftmax(OutputLayer):
+    """One softmax over all classes, whose rows are narrower for rarer classes.
+
+    Classes are cut into bands by rank of frequency; band i scores with ``widths[i]`` dimensions of
+    the hidden state. By default each band reads a part of its own (Chen et al. 2016); with
+    ``nested`` all read the first ones (their D-softmax*), so frequent classes see everything.
+    Every class is still normalised against every other: cost falls with the mean width, not with
+    the number of classes scored.
+
+    Args:
+        cutoffs: Ranks at which bands after the first begin; a tenth and a half of V if None.
+        widths: Dimensions of each band. They must add up to H, or, nested, be at most H. If None,
+            each band has half the width of the one before.
+        nested: Whether bands share the first dimensions.
+        **common: As for every output layer.
+    """
+
+    name = "differentiated"
+    scores = "all N x V, rare classes in fewer dimensions"
+    source = "Chen et al. 2016"
+    good_for = "fewer parameters and products at full normalisation; rare classes pay"
+    step_flops = "8 N sum_i V_i H_i over the bands i"
+    exact = True
+    normalised = "no"
+    traceable = True
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        cutoffs: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        nested: bool = False,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        if cutoffs is None:
+            cutoffs = sorted({c for c in (num_classes // 10, num_classes // 2) if c > 0})
+            cutoffs = cutoffs[: max(0, in_features - 1)]
+        self.bounds = [0, *cutoffs, num_classes]
+        if any(low >= high for low, high in zip(self.bounds, self.bounds[1:], strict=False)):
+            raise SoftmaxBenchError(
+                f"cutoffs must rise from 1 to {num_classes - 1}, not {list(cutoffs)!r}"
+            )
+        bands = len(self.bounds) - 1
+        if widths is None:
+            widths = _halving(in_features, bands, nested=nested)
+        fits = max(widths) <= in_features if nested else sum(widths) == in_features
+        if len(widths) != bands or min(widths) < 1 or not fits:
+            wanted = f"each at most {in_features}" if nested else f"adding up to {in_features}"
+            raise SoftmaxBenchError(
+                f"widths must be {bands} positive numbers, one a band, {wanted}, "
+                f"not {list(widths)!r}"
+            )
+        starts = [0] * bands if nested else np.cumsum([0, *widths[:-1]]).tolist()
+        self.columns = [slice(a, a + w) for a, w in zip(starts, widths, strict=True)]
+        self.bands = nn.ModuleList(
+            nn.Linear(
+                width,
+                high - low,
+                bias=common.get("bias", True),
+                device=common.get("device"),
+                dtype=common.get("dtype"),
+            )
+            for width, low, high in zip(widths, self.bounds, self.bounds[1:], strict=False)
+        )
+        self.order = FrequencyOrder(self._counts, num_classes)
+        self.order.to(next(self.bands.parameters()).device)
+        self._start_at_unigram()
+
+    def _linears(self) -> list[nn.Linear]:
+        return [band for band in self.bands if isinstance(band, nn.Linear)]
+
+    @torch.no_grad()
+    def _start_at_unigram(self) -> None:
+        log_share = torch.from_numpy(np.log(probabilities_by_rank(self._counts, self.num_classes)))
+        for low, band in zip(self.bounds, self._linears(), strict=False):
+            if band.bias is not None:
+                band.bias.copy_(log_share[low : low + band.out_features])
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        rank = self.order.ranks(target)
+        log_z, own = [], []
+        for band, columns, low in zip(self._linears(), self.columns, self.bounds, strict=False):
+            place = (rank - low).clamp(0, band.out_features - 1)
+            nll, of_band = linear_nll(hidden[:, columns], band.weight, band.bias, place)
+            log_z.append(of_band)
+            own.append(of_band - nll)
+        index = torch.bucketize(
+            rank, torch.tensor(self.bounds[1:-1], device=rank.device), right=True
+        )
+        score = torch.stack(own, 1).gather(1, index.unsqueeze(1)).squeeze(1)
+        return torch.stack(log_z, 1).logsumexp(1) - score
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -self._losses(hidden, target)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """By rank."""
+        parts = zip(self._linears(), self.columns, strict=True)
+        return torch.cat([band(hidden[:, columns]) for band, columns in parts], 1)
+
+    def _log_prob(self, hidden: Tensor) -> Tensor:
+        return self.order.by_class(self._scores(hidden).log_softmax(1))
+
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        values, ranks = self._scores(hidden).log_softmax(1).topk(k)
+        return values, self.order.classes(ranks)
+
+    def _sample(self, hidden: Tensor) -> Tensor:
+        return self.order.classes(draw(self._scores(hidden)))
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Four products over each band: the backward makes the scores again."""
+        weights = sum(band.weight.numel() for band in self._linears())
+        parameters = sum(p.numel() for p in self.parameters())
+        size = next(self.parameters()).element_size()
+        held = self._footprint(num_tokens)
+        return Cost(
+            flops=8.0 * num_tokens * weights,
+            bytes=size * (2.0 * parameters + 2.0 * num_tokens * self.in_features),
+            parameters=parameters,
+            rows_touched=self.num_classes,
+            gradients=held.gradients,
+            activations=held.activations,
+        )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        return in_turn([self._of_band(band, num_tokens) for band in self._linears()])
+
+    def _of_band(self, band: nn.Linear, num_tokens: int) -> Footprint:
+        rows, width, size = band.out_features, band.in_features, band.weight.element_size()
+        held = nll_footprint(num_tokens, rows, width, size, bias=band.bias is not None)
+        return replace(held, hidden=num_tokens * self.in_features * size)  # zero in other columns
+
+
+def _halving(in_features: int, bands: int, *, nested: bool) -> list[int]:
+    if nested:
+        return [max(1, in_features >> band) for band in range(bands)]
+    widths = [max(1, in_features >> (band + 1)) for band in range(1, bands)]
+    return [in_features - sum(widths), *widths]

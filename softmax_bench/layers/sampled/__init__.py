@@ -1,0 +1,1 @@
+"""Layers that score the target and a sample of classes drawn by frequency."""

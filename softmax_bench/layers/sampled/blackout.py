@@ -1,0 +1,85 @@
+"""BlackOut: a discriminative loss on a sample, weighted against the noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import CommonOptions, Knob, unigram
+from softmax_bench.layers.sampled.sampled import SampledSoftmax
+from softmax_bench.ops import Footprint, scores_footprint, subset_scores
+
+
+class BlackOut(SampledSoftmax):
+    """``loss = -log p_t - sum_{j in sample} log(1 - p_j)``.
+
+    p is the softmax over target and sample of ``s_j - log q_j``: the target is to be likely, and
+    each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The sample is shared by the
+    batch; where it holds a token's own target, that one is left out for the token. As the sample
+    grows the gradient tends to that of the target's log odds ``-log(p_t / (1 - p_t))`` under the
+    full softmax, since a target is never among its own negatives; its bias falls like 1/k^2.
+
+    Args:
+        num_samples: Classes shared by the batch, drawn with replacement.
+        power: Exponent of the counts that classes are drawn by; the paper's best fall from 0.4 to
+            0.1 as the vocabulary grows.
+        **common: As for every output layer.
+    """
+
+    name = "blackout"
+    scores = "N x k, one sample for all tokens"
+    source = "Ji et al. 2016"
+    good_for = "large V; the negatives push harder than in sampled softmax"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        power: float = 0.4,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_classes,
+            num_samples=num_samples,
+            noise="unigram",
+            power=power,
+            replacement=True,
+            **common,
+        )
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        losses = self._losses(hidden, target)
+        return torch.dot(losses, coefficient.to(losses.dtype))
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own - log_q(target).to(own.dtype)
+        scores = scores - log_q(sample.rows).to(own.dtype)
+        # A class drawn c times is in the sample c times.
+        count = sample.count.to(own.dtype)
+        hit = sample.rows == target.unsqueeze(1)
+        weighted = (scores + count.log()).masked_fill(hit, -math.inf)
+        log_z = torch.logaddexp(own, weighted.logsumexp(1))
+        # A class that took all the probability would cost infinitely much: bound it.
+        p = torch.exp(scores - log_z.unsqueeze(1)).clamp(max=1 - 1e-6)
+        unlikely = torch.log1p(-p).masked_fill(hit, 0.0) @ count
+        return log_z - own - unlikely
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        # At the end of the forward there are the corrected scores, the counted ones, p before and
+        # after its bound, -p, log(1 - p) and this masked: seven of N x S; and the mask of the hits.
+        shares = unigram(self._counts, self.num_classes)
+        samples, rows = self.sampler.expected_rows(shares, num_tokens)
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        held = scores_footprint(num_tokens, samples, rows, width, size, bias=bias)
+        return replace(held, forward=held.forward + num_tokens * samples * (7 * size + 1))

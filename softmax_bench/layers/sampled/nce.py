@@ -1,0 +1,182 @@
+"""Noise-contrastive estimation: classes told from noise, so that no normaliser is needed."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench.classes.noise import expected_distinct, make_noise
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import CommonOptions, Cost, Knob, Normalised, log_unigram, unigram
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
+from softmax_bench.ops import (
+    Footprint,
+    logistic_footprint,
+    pair_footprint,
+    pair_scores,
+    subset_logistic,
+    subset_scores,
+)
+
+
+class NCE(LinearOutputLayer):
+    """Noise-contrastive estimation of ``log p(w|h) = s_w - log Z`` with one ``log Z`` for all h.
+
+    A target is told from k classes drawn from the noise q by logistic regression on the log odds
+    ``x_w = s_w - log Z - log(k q_w)``::
+
+        loss = softplus(-x_target) + sum over the k noise classes of softplus(x)
+
+    As k grows the gradient tends to that of maximum likelihood; at any k the optimum is the data
+    distribution, scores normalised by themselves. ``log_prob`` nevertheless normalises exactly;
+    ``unnormalized_target_log_prob`` gives what the scores alone claim.
+
+    The bias starts at log-unigram + log Z: the model starts self-normalised at the unigram
+    distribution. With Z = 1 and zero bias instead, training first spends its time on learning V.
+
+    Args:
+        num_samples: Noise classes k a token.
+        noise: ``"unigram"``, ``"log_uniform"`` or ``"uniform"``.
+        power: Exponent of the counts, for ``"unigram"``.
+        shared: Whether all tokens of a batch share their noise (one dense product), or each draws
+            its own (k pairs a token; costs more at equal k, with less variance).
+        log_z: A number to fix it, ``"learned"`` to make it a parameter (started at 0), or
+            ``"estimated"`` for a running importance-sampled estimate (shared noise only).
+        **common: As for every output layer.
+    """
+
+    name = "nce"
+    scores = "N x k, one sample for all tokens or one each"
+    source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
+    good_for = "large V, where scores without a normaliser are wanted afterwards"
+    step_flops = "6 N (num_samples + 1) H"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
+    exact = False
+    normalised: ClassVar[Normalised] = "by training"
+    touches_all_rows = False
+
+    log_z: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "unigram",
+        power: float = 1.0,
+        shared: bool = True,
+        log_z: float | str = 0.0,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        if isinstance(log_z, str) and log_z not in ("learned", "estimated"):
+            raise SoftmaxBenchError(
+                f"log_z must be a number, 'learned' or 'estimated', not {log_z!r}"
+            )
+        if log_z == "estimated" and not shared:
+            raise SoftmaxBenchError("log_z='estimated' needs shared=True: it averages over a batch")
+        self._log_z = log_z
+        super().__init__(in_features, num_classes, **common)
+        self.shared = shared
+        distribution = make_noise(noise, num_classes, self._counts, power)
+        self.sampler = SharedSampler(distribution, num_samples, replacement=True)
+        start = torch.tensor(
+            0.0 if isinstance(log_z, str) else float(log_z), dtype=self.weight.dtype
+        )
+        if log_z == "learned":
+            self.log_z = nn.Parameter(start)
+        else:
+            self.register_buffer("log_z", start)
+        self.to(self.weight.device)
+
+    def _initial_bias(self) -> Tensor:
+        log_z = 0.0 if isinstance(self._log_z, str) else float(self._log_z)
+        return log_unigram(self._counts, self.num_classes) + log_z
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        if not self.shared:
+            return super()._loss(hidden, target, coefficient)
+        sample = self._draw(hidden)
+        return subset_logistic(
+            hidden,
+            self.weight,
+            self.bias,
+            self.log_z,
+            target,
+            coefficient,
+            sample.rows,
+            -self._log_noise(sample.rows),
+            sample.count,
+            -self._log_noise(target).to(hidden.dtype),
+        )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        if not self.shared:
+            return self._per_token_losses(hidden, target)
+        sample = self._draw(hidden)
+        own, noise = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own - self.log_z - self._log_noise(target).to(own.dtype)
+        noise = noise - self.log_z - self._log_noise(sample.rows).to(own.dtype)
+        return F.softplus(-own) + F.softplus(noise) @ sample.count.to(own.dtype)
+
+    def _log_noise(self, classes: Tensor) -> Tensor:
+        """``log(k q)`` of classes, float64."""
+        return self.sampler.log_expected_count(classes)
+
+    def _draw(self, hidden: Tensor) -> Sample:
+        sample = self.sampler.draw(hidden.device)
+        if self._log_z == "estimated" and self.training:
+            self._update_log_z(hidden, sample.rows, sample.count.log() - sample.log_expected)
+        return sample
+
+    def _per_token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        tokens, k = hidden.shape[0], self.sampler.num_samples
+        noise = self.sampler.noise.sample(tokens * k, hidden.device).view(tokens, k)
+        rows = torch.cat([target.unsqueeze(1), noise], 1)
+        starts = torch.arange(tokens + 1, device=hidden.device) * (k + 1)
+        scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
+        odds = scores.view(tokens, k + 1) - self.log_z - self._log_noise(rows).to(scores.dtype)
+        return F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
+
+    @torch.no_grad()
+    def _update_log_z(self, hidden: Tensor, rows: Tensor, log_weight: Tensor) -> None:
+        bias = None if self.bias is None else self.bias.index_select(0, rows)
+        scores = F.linear(hidden, self.weight.index_select(0, rows), bias)
+        estimate = torch.logsumexp(scores + log_weight.to(scores.dtype), 1).mean()
+        estimate = torch.where(estimate.isfinite(), estimate.to(self.log_z.dtype), self.log_z)
+        self.log_z.lerp_(estimate, 0.01)
+
+    def _claim(self, scores: Tensor) -> Tensor:
+        return scores - self.log_z
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the noise and the targets."""
+        width, size = self.in_features, self.weight.element_size()
+        k = self.sampler.num_samples
+        drawn = k if self.shared else k * num_tokens
+        rows = min(self.num_classes, drawn + num_tokens)
+        held = self._footprint(num_tokens)
+        return Cost(
+            flops=6.0 * num_tokens * (k + 1) * width,
+            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=rows,
+            gradients=held.gradients,
+            activations=held.activations,
+        )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        shares = unigram(self._counts, self.num_classes)
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        if self.shared:
+            samples, rows = self.sampler.expected_rows(shares, num_tokens)
+            return logistic_footprint(num_tokens, samples, rows, width, size, bias=bias)
+        pairs = num_tokens * (self.sampler.num_samples + 1)
+        noise = self.sampler.noise.probabilities(), pairs - num_tokens
+        rows = expected_distinct(noise, (shares, num_tokens))
+        return pair_footprint(num_tokens, pairs, rows, width, size, bias=bias)

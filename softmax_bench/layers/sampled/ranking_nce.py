@@ -1,0 +1,75 @@
+"""Ranking NCE, also called InfoNCE: which of k + 1 classes is the data's, the rest is noise?"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import CommonOptions, Knob
+from softmax_bench.layers.sampled.sampled import SampledSoftmax
+from softmax_bench.ops import subset_cross_entropy, subset_scores
+
+
+class RankingNCE(SampledSoftmax):
+    """``loss = log(exp(x_t) + sum over k noise classes of exp(x)) - x_t`` with ``x = s - log q``.
+
+    Unlike sampled softmax's, the target's score is corrected too, and noise that happens to be the
+    target stays: the objective's optimum is then the conditional distribution itself, at any k,
+    with scores free up to a constant a hidden state (Ma & Collins 2018, theorem 4.1).
+
+    Args:
+        num_samples: Noise classes k, shared by the batch, drawn with replacement.
+        noise: ``"unigram"``, ``"log_uniform"`` or ``"uniform"``.
+        power: Exponent of the counts, for ``"unigram"``.
+        **common: As for every output layer.
+    """
+
+    name = "ranking_nce"
+    scores = "N x k, one sample for all tokens"
+    source = "Jozefowicz et al. 2016; van den Oord et al. 2018; Ma & Collins 2018"
+    good_for = "large V; consistent at any number of samples"
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "unigram",
+        power: float = 1.0,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_classes,
+            num_samples=num_samples,
+            noise=noise,
+            power=power,
+            replacement=True,
+            **common,
+        )
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        sample = self.sampler.draw(hidden.device)
+        return subset_cross_entropy(
+            hidden,
+            self.weight,
+            self.bias,
+            target,
+            coefficient,
+            sample.rows,
+            sample.count.log() - self.sampler.noise.log_prob(sample.rows),
+            -self.sampler.noise.log_prob(target).to(hidden.dtype),
+            keep_hits=True,
+        )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own - log_q(target).to(own.dtype)
+        scores = scores + (sample.count.log() - log_q(sample.rows)).to(own.dtype)
+        return torch.logaddexp(own, scores.logsumexp(1)) - own

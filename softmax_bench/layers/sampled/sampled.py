@@ -1,0 +1,107 @@
+"""Sampled softmax: the normaliser estimated from a sample of classes."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.classes.noise import make_noise
+from softmax_bench.layers.base import CommonOptions, Cost, Normalised, unigram
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.sampled.drawing import SharedSampler
+from softmax_bench.ops import Footprint, subset_cross_entropy, subset_footprint, subset_scores
+
+
+class SampledSoftmax(LinearOutputLayer):
+    """Softmax over the target and a sample of other classes that the whole batch shares.
+
+    ``loss = log(exp(s_t) + sum_{j in sample, j != t} exp(s_j - log E[count_j])) - s_t``
+
+    The sum estimates what the other classes contribute to Z without bias: the target itself is
+    always there, once, and needs no correction. So the loss is an estimate of the exact
+    cross-entropy and tends to it as samples grow. With replacement, a token's own target among
+    the draws is left out and the rest weighted up, which makes the gradient exactly unbiased
+    when q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1), whenever there is a rest.
+
+    Args:
+        num_samples: Classes shared by the batch (drawn, or distinct on average).
+        noise: Proposal ``"log_uniform"``, ``"unigram"`` or ``"uniform"``. Log-uniform takes ids
+            to be ranks of frequency where there are no ``class_counts`` to rank them by.
+        power: Exponent of the counts, for ``"unigram"``.
+        replacement: Whether a class drawn twice counts twice.
+        **common: As for every output layer.
+    """
+
+    name = "sampled"
+    scores = "N x S, one sample for all tokens"
+    source = "Bengio & Senecal 2003; Jean et al. 2015"
+    good_for = "large V at little cost in perplexity, where only training must be fast"
+    step_flops = "6 N (num_samples + 1) H"
+    exact = False
+    normalised: ClassVar[Normalised] = "no"
+    touches_all_rows = False
+    penalty = 0.0
+    """Weight of the squared estimate of log Z."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        num_samples: int = 1024,
+        noise: str = "log_uniform",
+        power: float = 1.0,
+        replacement: bool = False,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        proposal = make_noise(noise, num_classes, self._counts, power)
+        self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
+        self.sampler.to(self.weight.device)
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        sample = self.sampler.draw(hidden.device)
+        return subset_cross_entropy(
+            hidden,
+            self.weight,
+            self.bias,
+            target,
+            coefficient,
+            sample.rows,
+            sample.count.log() - sample.log_expected,
+            self.sampler.target_offset(target, sample).to(hidden.dtype),
+            penalty=self.penalty,
+        )
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        sample = self.sampler.draw(hidden.device)
+        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own = own + self.sampler.target_offset(target, sample).to(own.dtype)
+        scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
+        scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)
+        log_z = torch.logaddexp(own, scores.logsumexp(1))
+        return log_z - own + self.penalty * log_z.square()
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three products over the sample, two row-wise ones for the targets."""
+        width, size = self.in_features, self.weight.element_size()
+        samples = min(self.sampler.num_samples, self.num_classes)
+        rows = min(self.num_classes, samples + num_tokens)
+        held = self._footprint(num_tokens)
+        return Cost(
+            flops=6.0 * num_tokens * (samples + 1) * width,
+            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=rows,
+            gradients=held.gradients,
+            activations=held.activations,
+        )
+
+    def _footprint(self, num_tokens: int) -> Footprint:
+        shares = unigram(self._counts, self.num_classes)
+        samples, rows = self.sampler.expected_rows(shares, num_tokens)
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        return subset_footprint(num_tokens, samples, rows, width, size, bias=bias)

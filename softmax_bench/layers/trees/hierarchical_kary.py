@@ -1,0 +1,69 @@
+"""Hierarchical softmax on a k-ary tree: fewer, wider decisions."""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.classes.huffman import huffman_tree
+from softmax_bench.classes.noise import positive_counts
+from softmax_bench.classes.tree import ABSENT, Tree
+from softmax_bench.layers.base import CommonOptions, as_counts
+from softmax_bench.layers.trees.tree_layer import TreeSoftmax
+from softmax_bench.ops import pair_scores
+
+
+class KaryHierarchicalSoftmax(TreeSoftmax):
+    """``p(w|h) = prod over the nodes on the path to w of softmax(h W_n + b_n)[side taken]``.
+
+    Each node chooses among up to k children by a softmax: a path has about ``log_k V`` nodes of k
+    rows each. At k = 2 this is binary hierarchical softmax with one row too many a node.
+
+    Args:
+        arity: Children k of a node of the Huffman tree of ``class_counts``.
+        tree: A tree of one's own instead, or the ``.npy`` file of one; its arity is what counts.
+        **common: As for every output layer.
+    """
+
+    name = "hierarchical_kary"
+    scores = "k rows at each node on each target's path"
+    source = "Mikolov et al. 2013, with Huffman's k-ary construction (1952)"
+    good_for = "as hierarchical, with shorter paths of wider decisions"
+    step_flops = "6 N H k L, L the mean path length: about log V / log k"
+    exact = True
+    normalised = "by construction"
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        arity: int = 4,
+        tree: Tree | str | None = None,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        if tree is None:
+            counts = common.get("class_counts")
+            known = None if counts is None else as_counts(counts, num_classes)
+            tree = huffman_tree(positive_counts(known, num_classes), arity)
+        elif isinstance(tree, str):
+            tree = Tree.load(tree)
+        super().__init__(in_features, num_classes, tree, tree.arity, **common)
+
+    def _bias_of_shares(self, mass: Tensor) -> Tensor:
+        # A side that is absent is masked in use; its offset only has to be finite.
+        return torch.log(mass / mass.sum(1, keepdim=True)).clamp(min=-50.0)
+
+    def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
+        absent = self.tree.index_select(0, node) == ABSENT
+        return scores.masked_fill(absent, -math.inf).log_softmax(-1)
+
+    def _path_losses(self, hidden: Tensor, starts: Tensor, nodes: Tensor, codes: Tensor) -> Tensor:
+        k = self.rows_per_node
+        rows = nodes.unsqueeze(1) * k + torch.arange(k, device=nodes.device)
+        scores = pair_scores(hidden, self.weight, self.bias, starts * k, rows.view(-1))
+        sides = self._decide(scores.view(-1, k), nodes)
+        return -sides.gather(1, codes.long().unsqueeze(1)).squeeze(1)

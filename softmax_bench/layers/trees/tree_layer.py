@@ -1,0 +1,195 @@
+"""What all hierarchical layers share: a tree, its paths, and inference by walking it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softmax_bench.classes.noise import expected_distinct, positive_counts
+from softmax_bench.classes.tree import ABSENT, Tree
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.trees import tree_search
+from softmax_bench.ops import keep_coalesced, pair_footprint
+
+
+class TreeSoftmax(OutputLayer):
+    """``p(w|h)`` as the product of decisions at the nodes on the path to w.
+
+    Each decision is a distribution over a node's children, so the product sums to one over the
+    leaves by itself: training by exact likelihood scores only the nodes on the targets' paths, and
+    so does exact evaluation. ``weight`` and ``bias`` have ``rows_per_node`` rows a node.
+
+    Args:
+        tree: Its leaves are the class ids, which need no order. The state dict carries it.
+        rows_per_node: Rows that a decision takes.
+    """
+
+    bias: nn.Parameter | None
+    tree: Tensor
+    path_starts: Tensor
+    path_nodes: Tensor
+    path_codes: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        tree: Tree,
+        rows_per_node: int,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(in_features, num_classes, **common)
+        if tree.num_classes != num_classes:
+            raise SoftmaxBenchError(
+                f"the tree has {tree.num_classes} leaves, but there are {num_classes} classes"
+            )
+        self.rows_per_node = rows_per_node
+        device, dtype = common.get("device"), common.get("dtype")
+        rows = tree.children.shape[0] * rows_per_node
+        self.weight = nn.Parameter(torch.empty(rows, in_features, device=device, dtype=dtype))
+        if common.get("bias", True):
+            self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.register_buffer("tree", torch.from_numpy(tree.children).to(device))
+        self.reset_parameters(self._set_tree(tree, self.weight.device))
+        for parameter in self.row_sparse_parameters():
+            keep_coalesced(parameter)
+
+    def _set_tree(self, tree: Tree, device: torch.device) -> Tensor:
+        """Take a tree; the count of the classes below each side (nodes, k) of its nodes."""
+        paths = tree.paths()
+        # Derived from the tree, so not in the state dict.
+        for name, array in (
+            ("path_starts", paths.starts),
+            ("path_nodes", paths.nodes),
+            ("path_codes", paths.codes),
+        ):
+            self.register_buffer(name, torch.from_numpy(array).to(device), persistent=False)
+        self._levels = [torch.from_numpy(level) for level in tree.levels]
+        self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
+        mass = self._mass(tree)
+        total = positive_counts(self._counts, self.num_classes).sum()
+        self._node_shares = mass.sum(1).numpy() / total
+        return mass
+
+    def _mean_pairs(self, depths: Tensor) -> float:
+        """Scores that a target needs on average, by the counts: rows of the nodes on its path."""
+        shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
+        return float(depths.double() @ (shares / shares.sum())) * self.rows_per_node
+
+    def _mass(self, tree: Tree) -> Tensor:
+        counts = torch.from_numpy(positive_counts(self._counts, self.num_classes))
+        mass = torch.zeros(tree.children.shape, dtype=torch.float64)
+        of_node = torch.zeros(tree.children.shape[0], dtype=torch.float64)
+        children = torch.from_numpy(tree.children)
+        for level in reversed(self._levels):
+            below = children[level]
+            of_leaf = counts[torch.where(below < 0, -(below.clamp(min=-counts.shape[0])) - 1, 0)]
+            sides = torch.where(below < 0, of_leaf, of_node[below.clamp(min=0)])
+            mass[level] = sides.masked_fill(below == ABSENT, 0.0)
+            of_node[level] = mass[level].sum(1)
+        return mass
+
+    def reset_parameters(self, mass: Tensor) -> None:
+        """Small uniform rows; biases at the unigram distribution.
+
+        Args:
+            mass: Count of the classes below each side (nodes, k).
+        """
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(self._bias_of_shares(mass).view(-1))
+
+    @abstractmethod
+    def _bias_of_shares(self, mass: Tensor) -> Tensor:
+        """Offsets (nodes, rows_per_node) by which each node decides as ``mass`` (nodes, k) does."""
+
+    @abstractmethod
+    def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
+        """Log-probabilities (..., M, k) of the sides of nodes (M,) with scores (..., M, rows)."""
+
+    @abstractmethod
+    def _path_losses(self, hidden: Tensor, starts: Tensor, nodes: Tensor, codes: Tensor) -> Tensor:
+        """``-log p`` of the side taken at each of the nodes of all paths, (P,)."""
+
+    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """Weight and bias: a step touches the nodes on its targets' paths."""
+        yield from (p for p in (self.weight, self.bias) if p is not None)
+
+    def _paths(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each target's path starts, its nodes, and its codes, all paths in a row."""
+        begin = self.path_starts.index_select(0, target)
+        lengths = self.path_starts.index_select(0, target + 1) - begin
+        starts = F.pad(lengths.cumsum(0), (1, 0))
+        total = int(starts[-1])
+        shift = (begin - starts[:-1]).repeat_interleave(lengths, output_size=total)
+        place = shift + torch.arange(total, device=target.device)
+        nodes = self.path_nodes.index_select(0, place).long()
+        return starts, nodes, self.path_codes.index_select(0, place)
+
+    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        starts, nodes, codes = self._paths(target)
+        losses = self._path_losses(hidden, starts, nodes, codes)
+        share = coefficient.repeat_interleave(starts.diff(), output_size=losses.shape[0])
+        return torch.dot(losses, share.to(losses.dtype))
+
+    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        starts, nodes, codes = self._paths(target)
+        losses = self._path_losses(hidden, starts, nodes, codes)
+        return torch.segment_reduce(losses, "sum", offsets=starts, initial=0.0)
+
+    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -self._losses(hidden, target)
+
+    def _log_prob(self, hidden: Tensor) -> Tensor:
+        nodes = torch.arange(self.tree.shape[0], device=hidden.device)
+        scores = F.linear(hidden, self.weight, self.bias)
+        sides = self._decide(scores.unflatten(1, (nodes.shape[0], self.rows_per_node)), nodes)
+        return tree_search.leaf_log_probs(sides, self.tree, self._levels)
+
+    def _sides(self, hidden: Tensor, node: Tensor) -> Tensor:
+        """Log-probabilities (M, k) of the sides of one node for each hidden state (M, H)."""
+        offset = torch.arange(self.rows_per_node, device=node.device)
+        rows = node.unsqueeze(1) * self.rows_per_node + offset
+        scores = torch.linalg.vecdot(hidden.unsqueeze(1), self.weight[rows])
+        if self.bias is not None:
+            scores = scores + self.bias[rows]
+        return self._decide(scores, node)
+
+    def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        return tree_search.topk(hidden, self._sides, self.tree, k)
+
+    def _sample(self, hidden: Tensor) -> Tensor:
+        return tree_search.sample(hidden, self._sides, self.tree)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        children = state_dict.get(f"{prefix}tree")
+        if children is not None and not torch.equal(children.cpu(), self.tree.cpu()):
+            self._set_tree(Tree(children.cpu().numpy()), self.tree.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def cost(self, num_tokens: int) -> Cost:
+        """Three sparse products over the expected path length."""
+        pairs = self._pairs
+        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
+        rows = int(min(self.weight.shape[0], num_tokens * pairs))
+        met = expected_distinct((self._node_shares, num_tokens)) * self.rows_per_node
+        held = pair_footprint(num_tokens, num_tokens * pairs, met, width, size, bias=bias)
+        return Cost(
+            flops=6.0 * num_tokens * pairs * width,
+            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
+            parameters=sum(p.numel() for p in self.parameters()),
+            rows_touched=rows,
+            gradients=held.gradients,
+            activations=held.activations,
+        )

@@ -1,0 +1,297 @@
+"""Cross-entropy of a linear layer, blocked: scores, loss and all gradients in one pass.
+
+For tokens ``n`` with hidden states ``h_n`` and classes ``j`` with rows ``w_j`` and biases ``b_j``::
+
+    s_nj   = h_n . w_j + b_j
+    loss   = sum_n c_n (log Z_n - s_n,t(n)),      Z_n = sum_j exp(s_nj)
+    dloss/ds_nj = c_n (exp(s_nj) / Z_n - [j = t(n)])
+
+Three matrix products of 2NVH flop each are unavoidable: the scores, the gradient of ``h`` and the
+gradient of ``W``. Everything else is organised so that it costs little beside them:
+
+* Scores are made tile by tile (all tokens of a block x a few hundred classes) and turned into
+  exponentials and multiplied by ``W`` while they are still in cache, with the normaliser so far
+  carried along, so no pass over the whole block comes between.
+* The normaliser is never applied to the N x V exponentials. It is folded into the N x H
+  operands: ``dh_n`` is scaled after its product, ``h_n`` before the product for ``dW``.
+* Exponentials of one block of tokens are kept for the second product; the buffer is bounded
+  (:data:`BLOCK_ELEMENTS`) and reused between steps, so memory does not grow with N x V.
+
+The same pass with rows gathered for a sample of classes, the target's score entering apart, is
+the loss of sampled softmax. With the rows divided over processes, normalisers are joined between
+the two products, so that each process still makes three products with its own rows only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from softmax_bench.ops.cpu.exponentials import LOG2_E, Exponentials, accumulator, careful_at_once
+from softmax_bench.ops.cpu.large_pages import empty_buffer
+from softmax_bench.ops.cpu.workspace import workspace
+
+BLOCK_ELEMENTS = 2**26
+"""Scores kept at once: 256 MiB in float32."""
+MIN_BLOCK_TOKENS = 128
+"""Fewer tokens a block would make the products wait for the rows of ``W``."""
+MIN_CACHED_TOKENS = 256
+"""Fewer tokens a block would cost the products more than sums over tiles of classes do."""
+TILE_ELEMENTS = 2**19
+"""Scores made at once: 2 MiB in float32, near the size of a core's own cache."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of a loss in the three operands of its scores."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+def token_blocks(num_tokens: int, num_classes: int) -> Iterator[slice]:
+    """Blocks of tokens whose scores together fit the workspace, of nearly equal size.
+
+    Where classes are fewer than tokens, a block is no larger than the cache instead: it then needs
+    no tiles of classes, and what is summed over blocks is the smaller of the two gradients.
+    """
+    in_cache = 2 * TILE_ELEMENTS // max(1, num_classes)
+    if num_classes <= num_tokens and in_cache >= MIN_CACHED_TOKENS:
+        most = in_cache
+    else:
+        most = max(MIN_BLOCK_TOKENS, BLOCK_ELEMENTS // max(1, num_classes))
+    count = max(1, math.ceil(num_tokens / most))
+    size = math.ceil(num_tokens / count)
+    for start in range(0, num_tokens, max(1, size)):
+        yield slice(start, min(start + size, num_tokens))
+
+
+def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
+    """Tiles of classes, nearly equal in size, whose scores for a block of tokens stay in cache."""
+    most = min(8192, max(256, TILE_ELEMENTS // max(1, num_tokens)))
+    if num_classes <= 2 * most:  # hardly more than a cache holds: one tile
+        return [slice(0, num_classes)] if num_classes else []
+    count = max(1, math.ceil(num_classes / most))
+    size = 64 * max(1, math.ceil(num_classes / count / 64))  # products like round numbers
+    return [slice(start, min(start + size, num_classes)) for start in range(0, num_classes, size)]
+
+
+def log_sum_exp(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, "V"] | None,
+    *,
+    first: Float[Tensor, "N"] | None = None,
+    excluded: Int[Tensor, "N"] | None = None,
+) -> Float[Tensor, "N"]:
+    """``log sum_j exp(h_n . w_j + b_j)`` of every token, one tile of scores at a time.
+
+    Args:
+        hidden: Hidden states.
+        weight: One row a class.
+        bias: One offset a class.
+        first: A score of each token that enters the sum besides those of the rows.
+        excluded: A row that does not enter a token's sum, -1 for none.
+    """
+    parts = [
+        _block_log_sum_exp(hidden[block], weight, bias, _part(first, block), _part(excluded, block))
+        for block in token_blocks(hidden.shape[0], 4096)
+    ]
+    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=accumulator(hidden.dtype))
+
+
+def _part(of_tokens: Tensor | None, block: slice) -> Tensor | None:
+    return None if of_tokens is None else of_tokens[block]
+
+
+def _block_log_sum_exp(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    first: Tensor | None,
+    excluded: Tensor | None,
+    *,
+    careful: bool | None = None,
+) -> Tensor:
+    careful = careful_at_once(hidden.device) if careful is None else careful
+    exponentials = Exponentials(hidden, weight, bias, first, excluded, careful=careful)
+    tiles = class_tiles(hidden.shape[0], weight.shape[0])
+    widest = max((tile.stop - tile.start for tile in tiles), default=0)
+    buffer = workspace(hidden.shape[0] * widest, hidden.dtype, hidden.device)
+    for tile in tiles:
+        width = tile.stop - tile.start
+        exponentials.write(tile, buffer[: hidden.shape[0] * width].view(-1, width))
+    if exponentials.overflowed:
+        return _block_log_sum_exp(hidden, weight, bias, first, excluded, careful=True)
+    return exponentials.total / LOG2_E
+
+
+def softmax_loss(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, "V"] | None,
+    coefficient: Float[Tensor, "N"],
+    *,
+    first: Float[Tensor, "N"] | None = None,
+    excluded: Int[Tensor, "N"] | None = None,
+    penalty: float = 0.0,
+    join: Callable[[slice, Tensor], Tensor] | None = None,
+    rows_alike: int | None = None,
+) -> tuple[Float[Tensor, "N"], Gradients]:
+    """Log-normalisers of all tokens, and the gradients of their part of the loss.
+
+    That part is ``sum_n coefficient_n (log Z_n + penalty (log Z_n)^2)``.
+
+    The part of a cross-entropy that comes from the targets is linear in the operands and left to
+    the caller: it touches one row a token.
+
+    Args:
+        hidden: Hidden states.
+        weight: One row a class.
+        bias: One offset a class.
+        coefficient: Weight of each token in the loss.
+        first: A score of each token that enters its sum besides those of the rows.
+        excluded: A row that does not enter a token's sum, -1 for none.
+        penalty: Weight of the square of ``log Z``.
+        join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
+            those of the sums over all rows, where other processes have the others. Called once a
+            block, in order.
+        rows_alike: A number of rows near that of each of these processes, and the same in all: it
+            decides the blocks, which must be the same too.
+
+    Returns:
+        ``log Z`` (N,), and the gradients in ``hidden``, ``weight`` and ``bias``.
+    """
+    num_tokens, num_classes = hidden.shape[0], weight.shape[0]
+    sums = accumulator(hidden.dtype)
+    gradients = Gradients(
+        torch.empty_like(hidden),
+        _weight_gradient(weight, num_tokens),
+        None if bias is None else torch.zeros_like(bias),
+    )
+    log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
+
+    for block in token_blocks(num_tokens, num_classes if rows_alike is None else rows_alike):
+        h = hidden[block]
+        tokens = h.shape[0]
+        tiles = class_tiles(tokens, num_classes)
+        buffer = workspace(tokens * num_classes, hidden.dtype, hidden.device)
+        parts = [
+            buffer[tokens * tile.start : tokens * tile.stop].view(tokens, -1) for tile in tiles
+        ]
+        operands = h, weight, bias, _part(first, block), _part(excluded, block)
+        careful = careful_at_once(hidden.device)
+        exponentials = Exponentials(*operands, careful=careful)
+        grad_h, references = _sums(exponentials, weight, tiles, parts, gradients.hidden[block])
+        if exponentials.overflowed:
+            exponentials = Exponentials(*operands, careful=True)
+            grad_h, references = _sums(exponentials, weight, tiles, parts, gradients.hidden[block])
+        log2_z = exponentials.total
+        if join is not None:
+            log2_z = join(block, log2_z)
+        log_z = log2_z / LOG2_E
+        log_normalizer[block] = log_z
+        scale = coefficient[block].to(sums)
+        if penalty:
+            scale = scale * (1 + 2 * penalty * log_z)
+        torch.mul(
+            grad_h,
+            (scale * (exponentials.reference - log2_z).exp2_()).unsqueeze(1),
+            out=gradients.hidden[block],
+        )
+
+        shared_hidden = torch.empty_like(h)
+        for tile, part, reference in zip(tiles, parts, references, strict=True):
+            share = (scale * (reference - log2_z).exp2_()).to(h.dtype)
+            torch.mul(h, share.unsqueeze(1), out=shared_hidden)
+            if block.start == 0:
+                torch.mm(part.t(), shared_hidden, out=gradients.weight[tile])
+            else:
+                gradients.weight[tile].addmm_(part.t(), shared_hidden)
+            if gradients.bias is not None:
+                gradients.bias[tile].addmv_(part.t(), share)
+    return log_normalizer, gradients
+
+
+def _weight_gradient(weight: Tensor, num_tokens: int) -> Tensor:
+    """Every row of it is written, unless there are no tokens."""
+    if not num_tokens:
+        return torch.zeros_like(weight)
+    return empty_buffer(weight.shape, weight.dtype, weight.device)
+
+
+def _sums(
+    exponentials: Exponentials,
+    weight: Tensor,
+    tiles: list[slice],
+    parts: list[Tensor],
+    out: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Exponentials of all tiles, written into ``parts``.
+
+    Returns:
+        Their product with ``weight`` relative to the last tile's reference, in ``out`` where the
+        types allow, and the reference of every tile.
+    """
+    sums = exponentials.reference.dtype
+    total = out if out.dtype == sums else torch.empty(out.shape, dtype=sums, device=out.device)
+    if not tiles:
+        total.zero_()
+    references = []
+    for tile, part in zip(tiles, parts, strict=True):
+        factor = exponentials.write(tile, part)
+        references.append(exponentials.reference)
+        _accumulate(total, factor, part, weight[tile], is_first=tile.start == 0)
+    return total, references
+
+
+def _accumulate(
+    grad: Tensor, factor: Tensor, exponentials: Tensor, weight: Tensor, *, is_first: bool
+) -> None:
+    """``grad = factor grad + exponentials weight``, in the type of ``grad``."""
+    same_type = grad.dtype == weight.dtype
+    if is_first:
+        if same_type:
+            torch.mm(exponentials, weight, out=grad)
+        else:
+            grad.copy_(exponentials @ weight)
+        return
+    grad.mul_(factor.unsqueeze(1))
+    if same_type:
+        grad.addmm_(exponentials, weight)
+    else:
+        grad.add_(exponentials @ weight)
+
+
+def loss_scratch(num_tokens: int, num_classes: int, width: int, size: int) -> tuple[int, int]:
+    """Bytes that :func:`softmax_loss` has in the workspace, and in tensors besides its results.
+
+    Args:
+        num_tokens: N.
+        num_classes: Rows that are scored.
+        width: H.
+        size: Bytes of a number.
+    """
+    tokens = _largest(token_blocks(num_tokens, num_classes))
+    references = len(class_tiles(tokens, num_classes)) * tokens
+    states = 2 * tokens * width  # scaled for the scores, and for the gradient of the rows
+    return size * tokens * num_classes, size * (states + references + num_classes)
+
+
+def log_sum_exp_scratch(
+    num_tokens: int, num_classes: int, width: int, size: int
+) -> tuple[int, int]:
+    """The same of :func:`log_sum_exp`."""
+    tokens = _largest(token_blocks(num_tokens, 4096))
+    widest = _largest(class_tiles(tokens, num_classes))
+    return size * tokens * widest, size * (tokens * width + num_classes)
+
+
+def _largest(parts: Iterable[slice]) -> int:
+    return max((part.stop - part.start for part in parts), default=0)

@@ -1,0 +1,1 @@
+"""What came out of a trial, and where it is stored. Needs no torch."""

@@ -1,0 +1,224 @@
+"""Stored results as tidy pandas frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from softmax_bench.records.record import (
+    FailureRecord,
+    FidelityRecord,
+    Record,
+    SpeedRecord,
+    TrainRecord,
+)
+from softmax_bench.records.result import Estimate, Evaluation
+from softmax_bench.records.store import read_contents
+from softmax_bench.records.trial import describe_trial, trial_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _nothing() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class Results:
+    """Stored results as tidy tables: one row an observation, the configuration in its columns."""
+
+    train: pd.DataFrame
+    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality, and
+    what else the machine did during training (``disturbance_*``)."""
+    curves: pd.DataFrame
+    """One row an evaluation during training; ``id`` refers to ``train``."""
+    speed: pd.DataFrame
+    """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
+    cost, memory, and what else the machine did (``disturbance_*``)."""
+    ngrams: pd.DataFrame
+    """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
+    environments: pd.DataFrame
+    """One row a record: the machine it was made on; ``id`` refers to the other tables."""
+    gradients: pd.DataFrame = field(default_factory=_nothing)
+    """One row a layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
+    ``bias``, ``variance``, ``cosine``, ``direction`` with their bounds, and quality of the samples
+    (``effective_samples``, ``log_z_bias`` ...)."""
+    divergences: pd.DataFrame = field(default_factory=_nothing)
+    """One row a layer that was trained on the hidden states of a full model: ``divergence`` from
+    that in nats with its bounds, ``nats``, ``log_z_mean`` ..."""
+    failures: pd.DataFrame = field(default_factory=_nothing)
+    """One row a trial that gave no result: its fields, ``title``, ``of``, ``cause``, ``reason``,
+    ``log``."""
+
+
+def load_results(path: str | os.PathLike[str]) -> Results:
+    """Load the store at ``path`` as pandas frames.
+
+    Raises:
+        SoftmaxBenchError: There is no store at ``path``. Of damaged records the log has a warning.
+    """
+    contents = read_contents(Path(path))
+    return frames(list(contents.records.values()), list(contents.failures.values()))
+
+
+def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) -> Results:
+    """Spread records into tidy tables."""
+    import pandas as pd
+
+    train: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    speed: list[dict[str, Any]] = []
+    ngrams: list[dict[str, Any]] = []
+    gradients: list[dict[str, Any]] = []
+    divergences: list[dict[str, Any]] = []
+    environments: list[dict[str, Any]] = []
+    for record in records:
+        environments.append({"id": record.id, **msgspec.structs.asdict(record.environment)})
+        if isinstance(record, FidelityRecord):
+            gradients += _gradients(record)
+            divergences.append(_divergence(record))
+            continue
+        head = {
+            "id": record.id,
+            "started": record.started,
+            **msgspec.structs.asdict(record.trial),
+        }
+        if isinstance(record, TrainRecord):
+            result = record.result
+            budget = {
+                "train_tokens": result.train_tokens,
+                "train_seconds": result.train_seconds,
+                "train_perplexity": result.train_perplexity,
+                "parameters": result.parameters,
+                "layer_parameters": result.layer_parameters,
+            }
+            quality = _quality(valid=result.valid, test=result.test)
+            train.append(head | budget | quality | _nested("disturbance", result.disturbance))
+            curves += [
+                {
+                    "id": record.id,
+                    "layer": record.trial.layer,
+                    "vocab_size": record.trial.vocab_size,
+                }
+                | msgspec.structs.asdict(point)
+                for point in result.curve
+            ]
+        elif isinstance(record, SpeedRecord):
+            cost = msgspec.structs.asdict(record.result)
+            phases = cost.pop("phases")
+            for part in ("memory", "disturbance"):
+                cost |= _nested(part, cost.pop(part))
+            speed += [
+                head
+                | {
+                    "phase": phase,
+                    "seconds": timing.median,
+                    "low": timing.low,
+                    "high": timing.high,
+                    "repetitions": timing.repetitions,
+                    "samples": timing.samples,
+                    "stopped": timing.stopped,
+                }
+                | cost
+                for phase, timing in phases.items()
+            ]
+        else:
+            counted = record.result
+            quality = _quality(valid=counted.valid, test=counted.test)
+            ngrams.append(head | {"train_seconds": counted.train_seconds} | quality)
+    return Results(
+        train=pd.DataFrame(train),
+        curves=pd.DataFrame(curves),
+        speed=pd.DataFrame(speed),
+        ngrams=pd.DataFrame(ngrams),
+        gradients=pd.DataFrame(gradients),
+        divergences=pd.DataFrame(divergences),
+        environments=pd.DataFrame(environments),
+        failures=pd.DataFrame([_failure(record) for record in failures]),
+    )
+
+
+def _nested(part: str, fields: msgspec.Struct | None) -> dict[str, Any]:
+    """Columns of a part of a result; none where a record does not have it."""
+    if fields is None:
+        return {}
+    return {f"{part}_{name}": value for name, value in msgspec.structs.asdict(fields).items()}
+
+
+def _fidelity_head(record: FidelityRecord) -> dict[str, Any]:
+    trial = record.trial
+    return {
+        "id": record.id,
+        "started": record.started,
+        "layer": trial.layer,
+        "vocab_size": trial.model.vocab_size,
+        "corpus": trial.model.corpus,
+        "num_states": trial.num_states,
+        "num_draws": trial.num_draws,
+        "model": trial_id(trial.model),
+    }
+
+
+def _gradients(record: FidelityRecord) -> list[dict[str, Any]]:
+    rows = []
+    for point in record.result.points:
+        samples = point.samples
+        drawn = (
+            {}
+            if samples is None
+            else {
+                "effective_samples": samples.effective,
+                "effective_samples_low": samples.effective_low,
+                "log_z_bias": samples.log_z_bias,
+                "log_z_sd": samples.log_z_sd,
+            }
+        )
+        rows += [
+            _fidelity_head(record)
+            | {"num_samples": point.num_samples, "of": of}
+            | {
+                key: value
+                for name in moments.__struct_fields__
+                for key, value in _estimate(name, getattr(moments, name)).items()
+            }
+            | drawn
+            for of, moments in (("hidden", point.hidden), ("weight", point.weight))
+        ]
+    return rows
+
+
+def _divergence(record: FidelityRecord) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record.result)
+    fields.pop("points")
+    divergence = fields.pop("divergence")
+    return _fidelity_head(record) | _estimate("divergence", divergence) | fields
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+    }
+
+
+def _failure(record: FailureRecord) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record)
+    title = describe_trial(record.trial)
+    return {"id": fields.pop("id"), "title": title, **fields.pop("configuration"), **fields}
+
+
+def _quality(**splits: Evaluation) -> dict[str, Any]:
+    return {
+        f"{split}_{name}": value
+        for split, evaluation in splits.items()
+        for name, value in msgspec.to_builtins(evaluation).items()
+    }

@@ -1,0 +1,127 @@
+"""The schema of every stored record: a trial, the machine it ran on, and what came of it.
+
+No torch here: reports are drawn on machines that have none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from softmax_bench.records.result import FidelityResult, NgramResult, SpeedResult, TrainResult
+from softmax_bench.records.trial import (
+    TRIALS,
+    FidelityTrial,
+    NgramTrial,
+    SpeedTrial,
+    TrainTrial,
+    Trial,
+)
+
+SCHEMA_VERSION = 1
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and the versions of what ran on it."""
+
+    processor: str
+    cores: int
+    memory_bytes: int
+    system: str
+    accelerator: str | None
+    versions: dict[str, str]
+    """Of python, torch, numpy and softmax-bench."""
+    blas: str
+    git_commit: str | None
+    """Commit of softmax_bench's own checkout, with ``-dirty`` where it was changed."""
+    threads: int | None = None
+    """Of torch, when described."""
+    driver: str | None = None
+    """Version of CUDA that torch was built for, and compute capability of the accelerator."""
+    variables: dict[str, str]
+    """Environment variables that change speed, where set (``OMP_NUM_THREADS`` ...)."""
+
+
+class TrainRecord(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="kind"):
+    """A finished training trial."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    """ISO 8601, UTC."""
+    trial: TrainTrial
+    environment: Environment
+    result: TrainResult
+
+
+class SpeedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
+    """A finished timing trial."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: SpeedTrial
+    environment: Environment
+    result: SpeedResult
+
+
+class NgramRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
+    """An n-gram model, the reference that needs no training."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: NgramTrial
+    environment: Environment
+    result: NgramResult
+
+
+class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
+    """A layer set against full softmax."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    trial: FidelityTrial
+    environment: Environment
+    result: FidelityResult
+
+
+Cause = Literal["diverged", "error", "crash", "memory", "time", "killed", "lost"]
+"""Why a trial gave no result: training went to NaN or infinity; an exception; a signal such as a
+segmentation fault; more memory than there was, or than its limit; more time than its limit; ended
+from outside; its machine was lost."""
+
+FROM_OUTSIDE: frozenset[Cause] = frozenset({"killed", "lost"})
+"""Causes that lie outside the trial: the same command, given again, tries it again."""
+
+
+class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
+    """A trial that gave no result, and why."""
+
+    schema: int = SCHEMA_VERSION
+    id: str
+    started: str
+    of: str
+    """What kind of trial: ``"train"``, ``"speed"`` or ``"ngram"``."""
+    configuration: dict[str, Any]
+    """Fields of the trial."""
+    cause: Cause
+    reason: str
+    """One line for people."""
+    seconds: float
+    """From the start of its process."""
+    log: str
+    """The end of what it printed."""
+
+    @property
+    def trial(self) -> Trial:
+        """The trial itself."""
+        return msgspec.convert(self.configuration, TRIALS[self.of])
+
+
+Record = TrainRecord | SpeedRecord | NgramRecord | FidelityRecord
+"""What a trial gave."""
+Stored = Record | FailureRecord
+"""What a file of the store may hold."""

@@ -1,0 +1,233 @@
+"""Stored results: a folder with one JSON file a record.
+
+A file is written whole or not at all, its name is the trial's identity, and nothing is ever
+shared between files: so several processes may write to one store, and two stores are merged by
+copying the files of one into the other. A failure lies in a file beside that of the result, so
+that no copying puts it in the place of one, and counts only where there is no result.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.record import SCHEMA_VERSION, FailureRecord, Record, Stored
+from softmax_bench.records.trial import trial_id
+
+_log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_RESULT, _FAILURE, _DAMAGED = ".json", ".failed.json", ".damaged"
+
+
+class DamagedRecordError(SoftmaxBenchError):
+    """A file of the store is no record: cut short, or changed by other hands."""
+
+
+class DiskFullError(SoftmaxBenchError):
+    """There is no room to write a record."""
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or what led to it, is that a disk or a quota is full."""
+    while error is not None:
+        if isinstance(error, DiskFullError):
+            return True
+        if isinstance(error, OSError) and (
+            error.errno in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+        ):  # a library may keep the text alone
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def record_path(folder: Path, identity: str) -> Path:
+    """Where the store ``folder`` keeps the result of a trial."""
+    return folder / f"{identity}{_RESULT}"
+
+
+def failure_path(folder: Path, identity: str) -> Path:
+    """Where the store ``folder`` keeps why a trial gave no result."""
+    return folder / f"{identity}{_FAILURE}"
+
+
+def checkpoint_path(folder: Path, identity: str) -> Path:
+    """Where a model in training is kept, to go on from; gone when its record is written."""
+    return folder / "checkpoints" / f"{identity}.safetensors"
+
+
+def write_record(folder: Path, record: Stored) -> Path:
+    """Write ``record`` into the store ``folder`` (made if absent), whole or not at all.
+
+    A result takes the place of an earlier failure of the same trial.
+
+    Raises:
+        DiskFullError: There is no room for it. Nothing that was written before is touched.
+        SoftmaxBenchError: It has a number that JSON has not.
+    """
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    try:
+        msgspec.json.decode(text, type=Stored)
+    except msgspec.ValidationError as error:
+        raise SoftmaxBenchError(
+            f"the record {record.id} could not be read again and is not written: {error}; a number "
+            "in it is infinite or none at all"
+        ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(record, FailureRecord):
+            return write_file(failure_path(folder, record.id), text)
+        path = write_file(record_path(folder, record.id), text)
+    except OSError as error:
+        if disk_full(error):
+            raise DiskFullError(f"no space is left to write a record in {folder}") from error
+        raise
+    failure_path(folder, record.id).unlink(missing_ok=True)
+    return path
+
+
+def write_file(target: Path, text: bytes) -> Path:
+    """Write a file of the store, whole or not at all, into a folder that there is."""
+    handle, temporary = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+    return target
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file's name as lasting as its content, where folders can be synchronised."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_record(path: Path) -> Stored:
+    """Read one record, of this schema or an older one.
+
+    Raises:
+        DamagedRecordError: The file is no record.
+        SoftmaxBenchError: It is a record of a schema that this version does not know yet.
+    """
+    content = path.read_bytes()
+    try:
+        record = msgspec.json.decode(content, type=Stored)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        newer = _schema(content)
+        if newer > SCHEMA_VERSION:
+            raise SoftmaxBenchError(
+                f"{path} is a record of schema {newer}, this version of softmax-bench reads up to "
+                f"{SCHEMA_VERSION}: install the version that wrote it"
+            ) from None
+        raise DamagedRecordError(f"{path} is not a result record: {error}") from error
+    if not isinstance(record, FailureRecord) and record.id != trial_id(record.trial):
+        raise DamagedRecordError(f"{path} was changed: its identity is not that of its trial")
+    return record
+
+
+def _schema(content: bytes) -> int:
+    class Head(msgspec.Struct):
+        schema: int = 0
+
+    try:
+        return msgspec.json.decode(content, type=Head).schema
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds; each trial counts once."""
+
+    records: dict[str, Record]
+    """Results by identity, oldest first."""
+    failures: dict[str, FailureRecord]
+    """Of the trials that have no result."""
+    damaged: dict[Path, str]
+    """Files that are no records, and why."""
+
+
+def read_store(folder: Path) -> Contents:
+    """Read whatever the store holds; nothing, where there is no such folder.
+
+    Raises:
+        SoftmaxBenchError: A record was written by a later version.
+    """
+    found: list[Stored] = []
+    damaged: dict[Path, str] = {}
+    for path in sorted(folder.glob(f"*{_RESULT}")):
+        try:
+            found.append(read_record(path))
+        except DamagedRecordError as error:
+            damaged[path] = str(error)
+        except FileNotFoundError:  # a failure, and another process has just got the result
+            continue
+    found.sort(key=lambda record: (record.started, record.id))
+    records = {record.id: record for record in found if not isinstance(record, FailureRecord)}
+    failures = {
+        record.id: record
+        for record in found
+        if isinstance(record, FailureRecord) and record.id not in records
+    }
+    return Contents(records, failures, damaged)
+
+
+def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
+    """Rename files that are no records, so that they are kept but no longer read; their new names.
+
+    They will be there for whoever wants to know what happened; the trials run again.
+    """
+    for path in damaged:
+        kept = path.with_name(path.name + _DAMAGED)
+        with suppress(FileNotFoundError):  # another study was faster
+            path.replace(kept)
+            yield kept
+
+
+def read_contents(path: Path) -> Contents:
+    """Read the store ``path`` for a report; damaged files are left out with a warning in the log.
+
+    Raises:
+        SoftmaxBenchError: The folder is missing or holds no record, or one of a later version.
+    """
+    if not path.is_dir():
+        raise SoftmaxBenchError(
+            f"no results at {path}: expected a folder that 'softmax-bench run' has written"
+        )
+    contents = read_store(path)
+    for message in contents.damaged.values():
+        _log.warning("left out: %s", message)
+    if contents.records:
+        return contents
+    if contents.failures:
+        first = next(iter(contents.failures.values()))
+        raise SoftmaxBenchError(
+            f"no results in {path}: all of its {len(contents.failures)} trials failed, the first "
+            f"because: {first.reason}"
+        )
+    raise SoftmaxBenchError(
+        f"no results in {path}: it holds no *{_RESULT} record; run 'softmax-bench run' first"
+    )

@@ -1,0 +1,1 @@
+"""Two sets of results compared: every ratio with an interval and a verdict."""

@@ -1,0 +1,103 @@
+"""A comparison for the terminal, and in Markdown for a pull request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.report.comparison.compare import Comparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_EXPLANATION = "Ratios are A / B, with 95 % intervals in brackets."
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: what was compared, the count of verdicts, the cells, warnings."""
+    cells = _cells(comparison.table)
+    cells["layer"] = [f"`{layer}`" for layer in cells["layer"]]
+    rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = [f"A: `{comparison.a}`, B: `{comparison.b}`. {_EXPLANATION}", ""]
+    lines += [*(f"* {count}" for count in _counts(comparison.table)), "", *table, ""]
+    lines += [f"> Warning: {warning}.  " for warning in comparison.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the same for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False)
+
+    say(f"A: {comparison.a}\nB: {comparison.b}\n{_EXPLANATION}")
+    cells = _cells(comparison.table)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in cells.columns:
+        numeric = heading in ("V", "memory", "ppl A", "ppl B")
+        table.add_column(
+            heading,
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
+    for row in cells.to_numpy().tolist():
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for count in _counts(comparison.table):
+        say(count)
+    for warning in comparison.warnings:
+        say(f"Warning: {warning}.", "yellow")
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells as text; columns that are empty all over are dropped."""
+    rows = [
+        {
+            "V": f"{row.vocab_size:,}",
+            "layer": row.layer,
+            "time": _ratio(row.time_ratio, row.time_low, row.time_high),
+            "A is": row.time_verdict.removeprefix("A is "),
+            "memory": _number(row.memory_ratio),
+            "ppl A": _number(row.perplexity_a, 4),
+            "ppl B": _number(row.perplexity_b, 4),
+            "ppl change": _change(row.perplexity_ratio, row.perplexity_low, row.perplexity_high),
+            "A's ppl is": row.perplexity_verdict.removeprefix("A is "),
+        }
+        for row in table.itertuples()
+    ]
+    cells = pd.DataFrame(rows)
+    return cells.loc[:, (cells != "").any()]
+
+
+def _counts(table: pd.DataFrame) -> list[str]:
+    """How often each verdict was given, a sentence for time and one for perplexity."""
+    found = []
+    for what, column in (("Time", "time_verdict"), ("Perplexity", "perplexity_verdict")):
+        given = table.loc[table[column] != "", column].value_counts()
+        if len(given):
+            counts = ", ".join(f"{verdict} in {count}" for verdict, count in given.items())
+            found.append(f"{what}: {counts} of {given.sum()}.")
+    return found
+
+
+def _ratio(ratio: float, low: float, high: float) -> str:
+    bounds = "" if np.isnan(low) else f" ({low:.3g}-{high:.3g})"
+    return _number(ratio) + bounds
+
+
+def _change(ratio: float, low: float, high: float) -> str:
+    if np.isnan(ratio):
+        return ""
+    bounds = "" if np.isnan(low) else f" ({low - 1:+.1%} to {high - 1:+.1%})"
+    return f"{ratio - 1:+.1%}{bounds}"
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}g}"

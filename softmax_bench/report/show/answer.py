@@ -1,0 +1,155 @@
+"""Which layer wins where: in sentences, and as a table of winners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.style import number_text
+from softmax_bench.report.tables.disturbed import disturbed_sizes
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.summary import best_trials, latest_speed, summary_table
+
+_MARGIN = 0.01
+"""Without an interval, results within one per cent of each other are no difference."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best layers at one vocabulary size, by one criterion."""
+
+    layers: list[str]
+    """The best one, then those whose intervals reach it."""
+    value: str
+    note: str = ""
+    """Against full softmax, and whether the measurements at this size were disturbed."""
+
+    @property
+    def level(self) -> str:
+        """The others, in words."""
+        return _listed(self.layers[1:]) if len(self.layers) > 1 else ""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way to be best, and who is, by vocabulary size."""
+
+    name: str
+    winners: dict[int, Winner]
+
+
+def winners(results: Results) -> list[Criterion]:
+    """Who is best by each criterion that was measured: lowest is best in all of them."""
+    table = summary_table(results)
+    prices = price_table(results)
+    if not prices.empty:
+        table = table.merge(prices, on=["vocab_size", "layer"], how="left")
+    found = []
+    # A layer that was disturbed may have lost by that: the mark is all layers'.
+    timed = disturbed_sizes(latest_speed(results))
+    trained = disturbed_sizes(best_trials(results))
+    for name, column, bounds, unit, disturbed in (
+        ("fastest training step", "step_ms", ("step_low_ms", "step_high_ms"), " ms", timed),
+        ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), "", ()),
+        ("soonest at the target perplexity", "seconds_to_target", None, " s", trained),
+        ("best perplexity in equal time", "perplexity_at_equal_seconds", None, "", trained),
+        ("least memory", "memory_mb", None, " MB", ()),
+    ):
+        if column not in table:
+            continue
+        known = table.dropna(subset=column)
+        won = {
+            int(size): _winner(rows, column, bounds, unit, disturbed=size in disturbed)
+            for size, rows in known.groupby("vocab_size")
+            if len(rows) > 1
+        }
+        if won:
+            found.append(Criterion(name, won))
+    return found
+
+
+def _winner(
+    rows: pd.DataFrame,
+    column: str,
+    bounds: tuple[str, str] | None,
+    unit: str,
+    *,
+    disturbed: bool,
+) -> Winner:
+    rows = rows.sort_values(column)
+    best = rows.iloc[0]
+    reach = best[column] * (1 + _MARGIN)
+    lows = rows[column]
+    if bounds is not None:
+        reach = max(reach, np.nan_to_num(best[bounds[1]]))
+        lows = rows[bounds[0]].fillna(rows[column])
+    tied = rows.loc[lows <= reach, "layer"].tolist()
+    notes = []
+    full = rows.loc[rows["layer"] == "full", column]
+    if not full.empty and best["layer"] != "full":
+        ratio = full.iloc[0] / best[column]
+        notes.append(
+            f"{_number(ratio)} times less than full"
+            if ratio >= 1.5
+            else f"{1 - 1 / ratio:.1%} below full"
+        )
+    if disturbed:
+        notes.append("disturbed")
+    return Winner([best["layer"], *[one for one in tied if one != best["layer"]]],
+                  f"{_number(best[column])}{unit}", ", ".join(notes))  # fmt: skip
+
+
+def headline(results: Results) -> str:
+    """The answer in one sentence, for the largest vocabulary measured."""
+    table = summary_table(results)
+    won = {criterion.name: criterion.winners for criterion in winners(results)}
+    fast, good = won.get("fastest training step", {}), won.get("lowest test perplexity", {})
+    both = set(fast) & set(good)
+    size = max(both or set(fast) or set(good), default=None)
+    if size is None and "divergence" in table:
+        nearest = table.loc[table["divergence"].idxmin()]
+        return (
+            f"At V = {nearest['vocab_size']:,}, {nearest['layer']} ends nearest to the full model, "
+            f"{_number(nearest['divergence'])} nats apart."
+        )
+    if size is None:
+        return "One layer alone: there is nothing to compare."
+    at = table[table["vocab_size"] == size].set_index("layer")
+    parts = []
+    if size in fast:
+        name = fast[size].layers[0]
+        part = f"{name} is the fastest ({fast[size].value} a training step"
+        if name != "full" and pd.notna(at.loc[name, "speedup"]):
+            part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
+        part += ")"
+        if len(fast[size].layers) > 1:
+            part += f", level with {fast[size].level}"
+        parts.append(part)
+    if size in good and size in fast and fast[size].layers[0] in good[size].layers[1:]:
+        best = good[size].layers[0]
+        parts.append(f"no worse than {best}, whose test perplexity of {good[size].value} is lowest")
+    elif size in good:
+        name = good[size].layers[0]
+        part = f"{name} predicts best (test perplexity {good[size].value})"
+        if len(good[size].layers) > 1:
+            part += f", level with {good[size].level}"
+        if size in fast and fast[size].layers[0] != name:
+            loss = at.loc[fast[size].layers[0], "test_perplexity"]
+            if pd.notna(loss):
+                change = loss / at.loc[name, "test_perplexity"] - 1
+                part += f"; the fastest is {change:.1%} above that"
+        parts.append(part)
+    return f"At V = {size:,}, " + ", and ".join(parts) + "."
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 3:
+        return f"{', '.join(names[:2])} and {len(names) - 2} others"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _number(value: float) -> str:
+    return number_text(value, 3 if value < 100 else 4)

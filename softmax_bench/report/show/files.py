@@ -1,0 +1,98 @@
+"""The report as files: one page, and every plot and table for use elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.frames import Results, load_results
+from softmax_bench.records.store import disk_full
+from softmax_bench.report import plots
+from softmax_bench.report.show.page import render_page
+from softmax_bench.report.style import looks
+from softmax_bench.report.tables.fidelity import fidelity_table
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.scaling import scaling_table
+from softmax_bench.report.tables.summary import markdown_table, summary_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(results_folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a store.
+
+    Args:
+        results_folder: The store.
+        out: Folder to write into, ``report`` inside the store by default.
+
+    Returns:
+        Path of the HTML page.
+
+    Raises:
+        SoftmaxBenchError: There are no results, or the report cannot be written: a file of it is
+            there whole or not at all.
+    """
+    results = load_results(results_folder)
+    out = results_folder / "report" if out is None else out
+    try:
+        return _write_files(results, out)
+    except OSError as error:
+        why = "no space is left" if disk_full(error) else f"it is not possible ({error})"
+        raise SoftmaxBenchError(
+            f"{why} to write the report into {out}; the results are kept: "
+            f"'softmax-bench report {results_folder}' draws it another time or, with --out, "
+            "elsewhere"
+        ) from error
+
+
+def _write_files(results: Results, out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    table = summary_table(results)
+    _write(out / "table.csv", table.to_csv(index=False).encode())
+    _write(out / "table.md", markdown_table(table).encode())
+    for name, derived in (
+        ("scaling", scaling_table(results)),
+        ("price-table", price_table(results)),
+        ("fidelity", fidelity_table(results)),
+    ):
+        if not derived.empty:
+            _write(out / f"{name}.csv", derived.to_csv(index=False).encode())
+    charts = plots.charts(results)
+    look = looks(table["layer"])
+    for chart in charts:
+        figure = plots.draw(chart, look)
+        _write(out / f"{chart.name}.png", _render(figure, "png"))
+        figure.set_layout_engine("none")  # it is laid out
+        _write(out / f"{chart.name}.svg", _render(figure, "svg"))
+        _write(out / f"{chart.name}.csv", plots.chart_frame(chart).to_csv(index=False).encode())
+    page = out / "index.html"
+    _write(page, render_page(results, charts, look).encode())
+    return page
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    file = io.BytesIO()
+    # A fixed salt and no date: the same results give the same file.
+    with mpl.rc_context({"svg.hashsalt": "softmax-bench", "svg.fonttype": "path"}):
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,88 @@
+"""How the results were measured, in sentences that hold for these results."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.fidelity import latest_fidelity
+from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_configuration
+
+
+def method(results: Results) -> list[str]:
+    """Sentences on training, evaluation, timing, memory and fidelity, as far as there are any."""
+    return [*_training(results), *_timing(results), *_fidelity(results)]
+
+
+def _training(results: Results) -> list[str]:
+    best = best_trials(results)
+    if best.empty:
+        return []
+    first = best.iloc[0]
+    seeds = best.groupby(["vocab_size", "layer"])["seed"].nunique()
+    told = [
+        f"One language model ({first['encoder']}, hidden size {first['hidden_size']}) was trained "
+        f"with each layer on the same {first['train_tokens']:,} tokens in the same order, "
+        + _several(seeds, "seed")
+        + ".",
+        "Perplexity is exact and normalised over all classes for every layer, whatever it was "
+        f"trained with, on all {first['test_tokens']:,} tokens of the test text.",
+    ]
+    train, _ = one_configuration(results.train, "train")
+    rates = train.groupby(["max_tokens", *KEY])["learning_rate"].nunique()
+    budgets = rates.groupby("max_tokens").max()
+    if budgets.max() > 1:
+        told.append(
+            f"Each layer has a learning rate of its own: the best of {budgets.max()} by validation "
+            f"perplexity, after {budgets.idxmax():,} tokens with each, the same for all layers."
+        )
+    if seeds.max() > 1:
+        told.append("Intervals of perplexity are Student's, over the seeds, at 95 %.")
+    return told
+
+
+def _timing(results: Results) -> list[str]:
+    speed = latest_speed(results)
+    if speed.empty:
+        return []
+    steps = speed[speed["phase"] == "step"]
+    first = steps.iloc[0]
+    clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # was no phase once
+    told = [
+        f"A step is drawing the noise, forward, backward{clipping} and the optimiser "
+        f"({first['optimizer']}) on {first['num_tokens']:,} random hidden states of size "
+        f"{first['hidden_size']}, in {first['dtype']}, on {first['threads']} "
+        f"thread{'s' if first['threads'] > 1 else ''}; targets follow Zipf's law.",
+        "The layers of one V took turns step by step, so that whatever else the machine did hit "
+        "all alike. A time is the median of "
+        + _several(steps["repetitions"], "repetition")
+        + ", its interval a bootstrap interval of the median at 95 %.",
+        "Memory is what the allocator counted: the most that tensors held at once.",
+    ]
+    if "machine_flops" in steps and steps["machine_flops"].notna().any():
+        flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
+        told.append(
+            f"Just before, a large matrix product ran at {flops / 1e9:,.0f} GFLOP/s and a large "
+            f"copy moved {width / 1e9:,.0f} GB/s: what is possible is judged by these."
+        )
+    return told
+
+
+def _fidelity(results: Results) -> list[str]:
+    _, apart = latest_fidelity(results)
+    if apart.empty:
+        return []
+    first = apart.iloc[0]
+    return [
+        f"Fidelity is measured on a full model of {first['corpus']}: {first['num_draws']} draws "
+        f"of a layer's gradient at {first['num_states']:,} of its hidden states against the exact "
+        "gradient, and what a layer learns from its hidden states against the model itself, on "
+        f"{first['tokens']:,} tokens of the test text."
+    ]
+
+
+def _several(counts: pd.Series, what: str) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    if low == high:
+        return f"{low:,} {what}{'s' if low > 1 else ''}"
+    return f"{low:,} to {high:,} {what}s"

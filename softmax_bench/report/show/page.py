@@ -1,0 +1,163 @@
+"""The report as one HTML page that holds everything it needs and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.plots import Chart, chart_frame
+from softmax_bench.report.show.answer import headline, winners
+from softmax_bench.report.show.command import commands
+from softmax_bench.report.show.method import method
+from softmax_bench.report.show.page_sections import (
+    configurations,
+    price_rows,
+    scaling_rows,
+    tuning_rows,
+)
+from softmax_bench.report.style import PARTS, Look
+from softmax_bench.report.tables.caveats import warnings
+from softmax_bench.report.tables.price import price_table
+from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
+from softmax_bench.report.tables.summary import (
+    COLUMNS,
+    ESSENTIAL,
+    best_trials,
+    cell_text,
+    summary_table,
+)
+from softmax_bench.report.tables.tuning import tuning_table
+
+_LOWEST_IS_BEST = ("test_perplexity", "excess", "train_seconds", "step_ms", "memory_mb")
+
+
+def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, Look]) -> str:
+    """The HTML of the report.
+
+    Names of layers and corpora may be anything: Jinja escapes them in the page, and the script
+    writes them as text. A policy in the page lets no other script run and nothing be loaded.
+    """
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    templates = files("softmax_bench.report") / "templates"
+    script = "".join((templates / name).read_text("utf-8") for name in ("charts.js", "page.js"))
+    table = summary_table(results)
+    scaling = scaling_table(results)
+    sizes = sorted(int(size) for size in table["vocab_size"].unique())
+    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
+    environment = Environment(
+        loader=PackageLoader("softmax_bench.report"), autoescape=True, trim_blocks=True
+    )
+    return environment.get_template("report.html.jinja").render(
+        style=Markup((templates / "report.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(_data(charts, looks, table[shown])),
+        looks=looks,
+        numbers={layer: number for number, layer in enumerate(looks)},
+        parts=PARTS,
+        headline=headline(results),
+        subtitle=_subtitle(results),
+        criteria=winners(results),
+        sizes=sizes,
+        warnings=warnings(results),
+        charts=charts,
+        columns=[
+            {"name": name, "heading": COLUMNS[name], "more": name not in ESSENTIAL}
+            for name in shown
+        ],
+        rows=_rows(table, shown),
+        prices=price_rows(price_table(results)),
+        tuning=tuning_rows(tuning_table(results)),
+        crossings=crossing_sentences(scaling, sizes[0]),
+        scaling=scaling_rows(scaling),
+        method=method(results),
+        commands=commands(results),
+        configurations=configurations(results),
+    )
+
+
+def _data(charts: Sequence[Chart], looks: Mapping[str, Look], table: pd.DataFrame) -> str:
+    """What the script draws from, as JSON that cannot end the element it stands in."""
+    content = {
+        "charts": [
+            _short(msgspec.to_builtins(chart, enc_hook=float))
+            | {"data": _split(chart_frame(chart))}
+            for chart in charts
+        ],
+        "looks": {
+            layer: {"number": number, "marker": look.marker, "dash": look.dash}
+            for number, (layer, look) in enumerate(looks.items())
+        },
+        "table": _split(table),
+    }
+    # What is not a number becomes null.
+    text = msgspec.json.encode(content, enc_hook=float).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _short(value: Any) -> Any:
+    """Six digits of every number: the files beside the page have them all."""
+    if isinstance(value, dict):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _split(frame: pd.DataFrame) -> dict[str, Any]:
+    rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    return {"columns": frame.columns.tolist(), "rows": _short(rows)}
+
+
+def _rows(table: pd.DataFrame, shown: Sequence[str]) -> list[dict[str, Any]]:
+    lowest = table.groupby("vocab_size")[
+        [name for name in _LOWEST_IS_BEST if name in shown]
+    ].transform("min")
+    rows = []
+    previous = None
+    for place, row in table.iterrows():
+        cells = [
+            {
+                "text": cell_text(name, row[name]),
+                "value": "" if pd.isna(row[name]) else row[name],
+                "best": name in lowest and row[name] == lowest.loc[place, name],
+            }
+            for name in shown
+        ]
+        size = int(row["vocab_size"])
+        rows.append(
+            {"layer": row["layer"], "size": size, "first": size != previous, "cells": cells}
+        )
+        previous = size
+    return rows
+
+
+def _subtitle(results: Results) -> str:
+    """What was compared, on what, and when."""
+    table = summary_table(results)
+    parts = [f"{table['layer'].nunique()} layers"]
+    best = best_trials(results)
+    if not best.empty:
+        tokens = best["train_tokens"].iloc[0]
+        parts.append(f"trained on {tokens:,.0f} tokens of {best['corpus'].iloc[0]}")
+    machines = results.environments[["processor", "cores"]].drop_duplicates()
+    machine = machines.iloc[-1]
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
+    parts.append(f"{machine['processor']}, {cores}")
+    days = sorted(
+        str(started)[:10]
+        for frame in (results.train, results.speed, results.divergences)
+        if not frame.empty
+        for started in frame["started"]
+    )
+    parts.append(days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")
+    return " · ".join(parts)

@@ -1,0 +1,121 @@
+"""The smaller tables of the page, as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.summary import best_trials, configuration_fields, latest_speed
+
+
+def scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
+    """Slopes as text, for layers that were timed at two sizes at least."""
+    if scaling.empty:
+        return []
+    shown = scaling[scaling["sizes"] > 1]
+    return [
+        [
+            str(row.layer),
+            f"{row.slope:.2f}",
+            "" if pd.isna(row.slope_low) else f"{row.slope_low:.2f} to {row.slope_high:.2f}",
+            f"{row.first_slope:.2f}",
+            f"{row.last_slope:.2f}",
+            _faster_text(row.faster_from),
+            _bend_text(row),
+        ]
+        for row in shown.itertuples()
+    ]
+
+
+def _bend_text(row: Any) -> str:
+    """``V = 10,000: 0.05 (-0.02 to 0.11), then 0.98 (0.92 to 1.04)``."""
+    if pd.isna(row.bend):
+        return ""
+    before = f"{row.slope_before:.2f} ({row.slope_before_low:.2f} to {row.slope_before_high:.2f})"
+    after = f"{row.slope_after:.2f} ({row.slope_after_low:.2f} to {row.slope_after_high:.2f})"
+    return f"V = {row.bend:,.0f}: {before}, then {after}"
+
+
+def _faster_text(size: float) -> str:
+    if pd.isna(size):
+        return ""
+    return "everywhere" if size == 0 else f"V = {float(f'{size:.2g}'):,.0f}"
+
+
+def tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
+    """What tuning found."""
+    return [
+        [
+            f"{row.vocab_size:,}",
+            str(row.layer),
+            f"{row.trials:,}",
+            f"{row.tokens:,}",
+            f"{row.valid_perplexity:.4g}",
+            f"{row.learning_rate:g}" + (", at an end" if row.at_end else ""),
+            f"{row.near_low:g} to {row.near_high:g}",
+            str(row.tuned or ""),
+        ]
+        for row in tuning.itertuples()
+    ]
+
+
+def price_rows(prices: pd.DataFrame) -> list[list[str]]:
+    """Perplexity and seconds at a price."""
+    return [
+        [
+            f"{row.vocab_size:,}",
+            str(row.layer),
+            f"{row.target:.4g}",
+            "" if pd.isna(row.seconds_to_target) else f"{row.seconds_to_target:.3g}",
+            f"{row.equal_seconds:.3g}",
+            ""
+            if pd.isna(row.perplexity_at_equal_seconds)
+            else f"{row.perplexity_at_equal_seconds:.4g}",
+            f"{row.perplexity_at_equal_tokens:.4g}",
+            "" if pd.isna(row.last_gain) else f"{row.last_gain:.1%}",
+            ""
+            if pd.isna(row.perplexity_at_convergence)
+            else f"{row.perplexity_at_convergence:.4g}",
+        ]
+        for row in prices.itertuples()
+    ]
+
+
+def configurations(results: Results) -> list[dict[str, Any]]:
+    """What was equal for all layers in training and in timing, and the machines."""
+    shown = []
+    for title, kind, frame in (
+        ("Training, equal for all layers", "train", best_trials(results)),
+        ("Timing, equal for all layers", "speed", latest_speed(results)),
+    ):
+        if not frame.empty:
+            equal = [f for f in configuration_fields(kind) if frame[f].nunique(dropna=False) == 1]
+            kept = [field for field in equal if field not in ("layer", "vocab_size")]
+            (fields,) = _distinct(frame[kept].iloc[:1])
+            shown.append({"title": title, "fields": fields})
+    machines = _distinct(results.environments.drop(columns="id"))
+    for number, machine in enumerate(machines, 1):
+        of = f" {number} of {len(machines)}" if len(machines) > 1 else ""
+        shown.append({"title": f"Machine{of}", "fields": machine})
+    return shown
+
+
+def _distinct(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table that differ, as text, without what is not there."""
+    seen: list[dict[str, Any]] = []
+    for row in frame.to_dict("records"):
+        plain = {str(key): _plain(key, value) for key, value in row.items()}
+        plain = {key: value for key, value in plain.items() if value}
+        if plain not in seen:
+            seen.append(plain)
+    return seen
+
+
+def _plain(key: object, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text}" for name, text in value.items())
+    if key == "memory_bytes":
+        return f"{value / 2**30:.1f} GiB"
+    return "" if value is None or pd.isna(value) else str(value)

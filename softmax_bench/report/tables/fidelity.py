@@ -1,0 +1,85 @@
+"""How near the layers come to full softmax, in one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOMENTS = ["bias", "variance", "cosine", "direction"]
+_SAMPLES = ["effective_samples", "log_z_bias", "log_z_sd"]
+
+
+def latest_fidelity(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gradients and divergences of the model and the settings that were measured last.
+
+    Layers are set side by side only against one and the same model.
+    """
+    apart, gradients = results.divergences, results.gradients
+    if apart.empty:
+        return gradients, apart
+    latest = apart.sort_values("started").iloc[-1]
+    settings = ["model", "num_states", "num_draws"]
+    apart = apart[(apart[settings] == latest[settings]).all(axis=1)]
+    if not gradients.empty:
+        gradients = gradients[gradients["id"].isin(apart["id"])]
+    return gradients, apart
+
+
+def fidelity_table(results: Results) -> pd.DataFrame:
+    """One row a layer: what it has learned, and its gradient at the most samples measured.
+
+    ``divergence`` is in nats from the full model on test text, ``excess`` the layer's nats a token
+    over the full model's, ``log_z_*`` of what the layer has learned; ``bias``, ``variance`` and so
+    on are those of the gradient with respect to the rows, at ``num_samples``.
+    """
+    gradients, apart = latest_fidelity(results)
+    if apart.empty:
+        return pd.DataFrame()
+    table = apart.assign(excess=apart["nats"] - apart["full_nats"])
+    kept = [
+        "vocab_size", "layer", "divergence", "divergence_low", "divergence_high", "excess",
+        "learning_rate", "log_z_mean", "log_z_sd",
+    ]  # fmt: skip
+    table = table[kept].rename(
+        columns={"log_z_mean": "learned_log_z_mean", "log_z_sd": "learned_log_z_sd"}
+    )
+    if not gradients.empty:
+        rows = gradients[gradients["of"] == "weight"].sort_values("num_samples")
+        known = [name for name in ("num_samples", *_MOMENTS, *_SAMPLES) if name in rows]
+        table = table.merge(
+            rows.groupby("layer")[known].last(), left_on="layer", right_index=True, how="left"
+        )
+    return table.sort_values("divergence", ignore_index=True)
+
+
+def print_fidelity(results: Results, console: Console) -> None:
+    """Print the table's columns that matter most."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = fidelity_table(results)
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = {
+        "layer": "layer", "divergence": "KL [nats]", "learned_log_z_sd": "sd log Z",
+        "num_samples": "samples", "bias": "bias", "variance": "variance", "cosine": "cosine",
+        "effective_samples": "effective",
+    }  # fmt: skip
+    shown = [name for name in columns if name in table]
+    for name in shown:
+        drawn.add_column(columns[name], justify="left" if name == "layer" else "right")
+    for row in table[shown].to_dict("records"):
+        drawn.add_row(*[Text(_cell(row[name])) for name in shown])
+    console.print(drawn)
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,81 @@
+"""Quality at a price: what the training curves say at equal seconds and at equal perplexity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.summary import best_trials
+
+CONVERGED = 0.01
+"""A model whose validation perplexity would fall by less with twice the tokens has converged."""
+
+
+def price_table(results: Results) -> pd.DataFrame:
+    """One row a layer and vocabulary size, means over seeds, by validation perplexity.
+
+    ``target`` is the best perplexity that every layer of this V reaches, ``seconds_to_target``
+    how long training took to reach it; ``equal_seconds`` the training time of the layer that was
+    done first, ``perplexity_at_equal_seconds`` where each was by then, and the same with
+    ``equal_tokens``. Between two evaluations perplexity is interpolated, both axes logarithmic;
+    missing where a curve begins later. ``last_gain`` is the share by which the perplexity still
+    fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest of
+    a curve that fell by less than :data:`CONVERGED`, missing where training ended too soon.
+    """
+    best = best_trials(results)
+    if best.empty:
+        return pd.DataFrame()
+    rows = []
+    for size, trials in best.groupby("vocab_size"):
+        curves = results.curves[results.curves["id"].isin(trials["id"])]
+        ends = curves.groupby("id").agg(
+            lowest=("valid_perplexity", "min"), seconds=("seconds", "max"), tokens=("tokens", "max")
+        )
+        target, equal = float(ends["lowest"].max()), float(ends["seconds"].min())
+        tokens = float(ends["tokens"].min())
+        for trial in trials.itertuples():
+            curve = curves[curves["id"] == trial.id].sort_values("seconds")
+            rows.append(
+                {"vocab_size": size, "layer": trial.layer, "target": target, "equal_seconds": equal}
+                | {"seconds_to_target": _seconds_to(target, curve)}
+                | {"perplexity_at_equal_seconds": _perplexity_at(equal, curve, "seconds")}
+                | {"equal_tokens": tokens}
+                | {"perplexity_at_equal_tokens": _perplexity_at(tokens, curve, "tokens")}
+                | _convergence(curve)
+            )
+    return pd.DataFrame(rows).groupby(["vocab_size", "layer"], as_index=False).mean()
+
+
+def _seconds_to(target: float, curve: pd.DataFrame) -> float:
+    seconds = np.log(curve["seconds"].to_numpy(dtype=float))
+    # From the first evaluation at which it is reached, back to the one before.
+    perplexity = np.log(curve["valid_perplexity"].to_numpy(dtype=float))
+    reached = np.flatnonzero(perplexity <= np.log(target) + 1e-12)
+    first = int(reached[0])
+    if first == 0:
+        return float(np.exp(seconds[0])) if perplexity[0] >= np.log(target) - 1e-12 else np.nan
+    between = slice(first - 1, first + 1)
+    place = np.interp(-np.log(target), -perplexity[between], seconds[between])
+    return float(np.exp(place))
+
+
+def _perplexity_at(spent: float, curve: pd.DataFrame, of: str) -> float:
+    known = np.log(curve[of].to_numpy(dtype=float))
+    if np.log(spent) < known[0]:
+        return np.nan
+    perplexity = np.log(curve["valid_perplexity"].to_numpy(dtype=float))
+    return float(np.exp(np.interp(np.log(spent), known, perplexity)))
+
+
+def _convergence(curve: pd.DataFrame) -> dict[str, float]:
+    """Whether there was still something to be had from more tokens, by the last two evaluations."""
+    if len(curve) < 2:
+        return {"last_gain": np.nan, "perplexity_at_convergence": np.nan}
+    (before, after), tokens = curve["valid_perplexity"].iloc[-2:], curve["tokens"].iloc[-2:]
+    gain = 1 - (after / before) ** (1 / np.log2(tokens.iloc[1] / tokens.iloc[0]))
+    lowest = float(curve["valid_perplexity"].min())
+    return {
+        "last_gain": float(gain),
+        "perplexity_at_convergence": lowest if gain < CONVERGED else np.nan,
+    }

@@ -1,0 +1,128 @@
+"""How step time grows with the vocabulary, and from where on a layer beats full softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.intervals import Floats
+from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.summary import latest_speed
+
+
+def scaling_table(results: Results) -> pd.DataFrame:
+    """One row a layer: the slope of log step time on log V, and where it crosses full softmax.
+
+    ``slope`` is that of a line through all sizes, with its 95 % interval ``slope_low``,
+    ``slope_high`` (missing for two sizes); ``first_slope`` and ``last_slope`` are those between
+    the two smallest and the two largest sizes. 0 means that V costs nothing, 1 that time is
+    proportional to it. Where one line is no fit, two that meet at one of the sizes are: ``bend`` is
+    that size, ``slope_before`` and ``slope_after`` are theirs, with intervals from those of the
+    times. ``faster_from`` is the V from which on the
+    layer is faster than full softmax, interpolated; 0 where it is at every size measured, missing
+    where it is not even at the largest.
+    """
+    speed = latest_speed(results)
+    if speed.empty:
+        return pd.DataFrame()
+    steps = speed[speed["phase"] == "step"].sort_values("vocab_size")
+    full = steps[steps["layer"] == "full"].set_index("vocab_size")["seconds"]
+    rows = []
+    for layer, group in steps.groupby("layer"):
+        times = group.set_index("vocab_size")
+        seconds = times["seconds"]
+        rows.append(
+            {"layer": layer, "sizes": len(seconds), **_slopes(seconds), **_pieces(times)}
+            | {"faster_from": np.nan if layer == "full" else _crossing(seconds, full)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _slopes(seconds: pd.Series[float]) -> dict[str, float]:
+    from scipy.stats import linregress, t
+
+    x, y = np.log(seconds.index.to_numpy(dtype=float)), np.log(seconds.to_numpy())
+    if len(x) < 2:
+        return dict.fromkeys(
+            ("slope", "slope_low", "slope_high", "first_slope", "last_slope"), np.nan
+        )
+    fit = linregress(x, y)
+    half = t.ppf(0.975, len(x) - 2) * fit.stderr if len(x) > 2 else np.nan
+    local = np.diff(y) / np.diff(x)
+    return {
+        "slope": float(fit.slope),
+        "slope_low": float(fit.slope - half),
+        "slope_high": float(fit.slope + half),
+        "first_slope": float(local[0]),
+        "last_slope": float(local[-1]),
+    }
+
+
+_LEAST_ERROR = 0.02
+"""Of a time, relative: intervals know nothing of where data happen to lie in memory."""
+
+
+def _pieces(times: pd.DataFrame) -> dict[str, float]:
+    """Slopes of the two lines that fit best, if they fit so much better than one (chi-squared)."""
+    from scipy.stats import chi2
+
+    names = ("slope_before", "slope_after")
+    nothing = {f"{name}{end}": np.nan for name in names for end in ("", "_low", "_high")}
+    nothing["bend"] = np.nan
+    if len(times) < 4:
+        return nothing
+    x, y = np.log(times.index.to_numpy(dtype=float)), np.log(times["seconds"].to_numpy(dtype=float))
+    error = np.log(times["high"] / times["low"]).to_numpy(dtype=float) / (2 * 1.96)
+    error = np.maximum(error, _LEAST_ERROR)
+
+    def fit(*slopes: Floats) -> tuple[Floats, Floats, float]:
+        """Coefficients, their covariance, and the weighted sum of squares that remains."""
+        design = np.stack([np.ones_like(x), *slopes], 1) / error[:, None]
+        found = np.linalg.lstsq(design, y / error)[0]
+        rest = float(((design @ found - y / error) ** 2).sum())
+        return found, np.linalg.inv(design.T @ design), rest
+
+    knots = [fit(np.minimum(x, knot), np.maximum(x - knot, 0)) for knot in x[1:-1]]
+    best = int(np.argmin([rest for _, _, rest in knots]))
+    found, covariance, rest = knots[best]
+    if fit(x)[2] - rest < chi2.ppf(0.99, 2):  # a slope more, and a place
+        return nothing
+    pieces = {"bend": float(times.index[best + 1])}
+    for place, name in enumerate(names, 1):
+        half = 1.96 * float(np.sqrt(covariance[place, place]))
+        slope = float(found[place])
+        pieces |= {name: slope, f"{name}_low": slope - half, f"{name}_high": slope + half}
+    return pieces
+
+
+def _crossing(seconds: pd.Series[float], full: pd.Series[float]) -> float:
+    """Where log time less full softmax's, linear between the sizes, goes below 0 for good."""
+    both = pd.concat([seconds, full], axis=1, keys=["own", "full"]).dropna()
+    if both.empty:
+        return np.nan
+    size = np.log(both.index.to_numpy(dtype=float))
+    behind = np.log(both["own"].to_numpy() / both["full"].to_numpy())
+    slower = np.flatnonzero(behind >= 0)
+    if not slower.size:
+        return 0.0
+    last = slower[-1]
+    if last == len(behind) - 1:
+        return np.nan
+    share = behind[last] / (behind[last] - behind[last + 1])
+    return float(np.exp(size[last] + share * (size[last + 1] - size[last])))
+
+
+def crossing_sentences(table: pd.DataFrame, smallest: int) -> list[str]:
+    """From where on each layer pays, in words."""
+    sentences = []
+    for row in table.itertuples() if not table.empty else ():
+        if row.layer == "full" or "full" not in set(table["layer"]):
+            continue
+        if np.isnan(row.faster_from):
+            sentences.append(f"{row.layer} is not faster than full softmax at any size measured")
+        elif row.faster_from == 0:
+            sentences.append(f"{row.layer} is faster than full softmax from V = {smallest:,} on")
+        else:
+            at = float(f"{row.faster_from:.2g}")
+            sentences.append(f"{row.layer} is faster than full softmax from about V = {at:,.0f} on")
+    return sentences

@@ -1,0 +1,216 @@
+"""Jobs of a Slurm cluster, by way of submitit.
+
+The store lies on a file system that all nodes share. A job is described by a file of JSON in its
+folder ``slurm``; the node runs it as a process, which writes into the store as it does on one
+machine, and says in another file how it ended. submitit pickles its own submission, of which all
+that is ours is three texts; what it pickles of the result is not read.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.record import Cause
+from softmax_bench.records.store import write_file
+from softmax_bench.study.executors.executor import Executor
+from softmax_bench.study.jobs.event_log import EventLog
+from softmax_bench.study.jobs.job import Ended, Failure, Job, Report, job_id
+from softmax_bench.study.jobs.lock import claim, job_path
+from softmax_bench.study.jobs.process import WORKER, JobProcess
+from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
+
+_POLL_SECONDS = 0.2
+_NO_LIMIT_MINUTES = 24 * 60
+"""What Slurm is asked for where the study sets no limit of time."""
+_SPARE_MINUTES = 5
+"""To start, and to say how it ended, beyond the limit of time that the study sets."""
+_SILENT_SECONDS = 10.0
+"""A file that was written on a node may be seen here so much later."""
+_CAUSES: dict[str, Cause] = {"TIMEOUT": "time", "OUT_OF_MEMORY": "memory", "CANCELLED": "killed"}
+
+
+class SlurmExecutor(Executor):
+    """Runs jobs on a Slurm cluster.
+
+    Unlike others, jobs go on when the process that made the executor is killed: they write into
+    the store, where the next session finds what they did, and leaves alone what they have in work.
+
+    Args:
+        store: Of the study, on a file system that all nodes share.
+        slots: How many jobs are queued or run at once.
+        cluster: ``"slurm"``; or ``"local"``: processes of this machine, as a rehearsal.
+        worker: Module that the processes of jobs run.
+
+    Raises:
+        SoftmaxBenchError: submitit is not installed, or there is no Slurm here.
+    """
+
+    def __init__(
+        self, store: Path, slots: int = 1, cluster: str = "slurm", worker: str = WORKER
+    ) -> None:
+        self.slots = slots
+        self._store = store.absolute()
+        self._worker = worker
+        self._jobs: dict[str, _Submitted] = {}
+        self._told: list[Ended] = []
+        self._folder = self._store / "slurm"
+        self._executor = _open_cluster(self._folder, cluster)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        identity = job_id(job)
+        lock = claim(job, self._store)
+        if isinstance(lock, str):
+            self._told.append(Ended(identity, lock))
+            return
+        lock.close()  # the node takes it
+        path = self._folder / f"{identity}.job"
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _ended_path(path).unlink(missing_ok=True)
+        write_file(path, msgspec.json.encode(with_whole_paths(job)))
+        self._executor.update_parameters(**_parameters(job))
+        queued = self._executor.submit(RunJob(), str(self._store), str(path), self._worker)
+        self._jobs[identity] = _Submitted(job, path, queued)
+
+    def wait(self, seconds: float) -> list[Report | Ended]:
+        """See :class:`softmax_bench.study.executors.executor.Executor`."""
+        until = time.monotonic() + seconds
+        told: list[Report | Ended] = [*self._told]
+        self._told.clear()
+        while True:
+            for identity, submitted in list(self._jobs.items()):
+                told += self._hear(identity, submitted)
+            if any(isinstance(report, Ended) for report in told) or not self._jobs:
+                return told
+            left = until - time.monotonic()
+            if left <= 0:
+                return told
+            time.sleep(min(_POLL_SECONDS, left))
+
+    def close(self) -> None:
+        """Cancel all jobs."""
+        for submitted in self._jobs.values():
+            submitted.queued.cancel()
+            submitted.stop_reading()
+        self._jobs.clear()
+
+    def _hear(self, identity: str, submitted: _Submitted) -> list[Report | Ended]:
+        if submitted.events is None:
+            with suppress(FileNotFoundError):
+                submitted.events = EventLog(job_path(self._store, identity, "events"))
+        told: list[Report | Ended] = []
+        if submitted.events is not None:
+            told += [Report(identity, event) for event in submitted.events.read()]
+        ended = submitted.ended(identity)
+        if ended is None:
+            return told
+        submitted.stop_reading()
+        del self._jobs[identity]
+        submitted.path.unlink(missing_ok=True)
+        _ended_path(submitted.path).unlink(missing_ok=True)
+        return [*told, ended]
+
+
+@dataclass
+class _Submitted:
+    job: Job
+    path: Path
+    queued: Any
+    """submitit's."""
+    events: EventLog | None = None
+    silent: float | None = None
+    """Since when it does not run any more, without having said how it ended."""
+
+    def ended(self, identity: str) -> Ended | None:
+        with suppress(FileNotFoundError):
+            return msgspec.json.decode(_ended_path(self.path).read_bytes(), type=Ended)
+        if not self.queued.done():
+            return None
+        now = time.monotonic()
+        self.silent = now if self.silent is None else self.silent
+        if now - self.silent < _SILENT_SECONDS:
+            return None
+        state = self.queued.state.split()[0]  # "CANCELLED by 1000"
+        reason = f"Slurm's job {self.queued.job_id} ended without saying how ({state})"
+        return Ended(
+            identity, "failed", Failure(_CAUSES.get(state, "lost"), reason, 0.0, self._log())
+        )
+
+    def stop_reading(self) -> None:
+        if self.events is not None:
+            self.events.close()
+
+    def _log(self) -> str:
+        try:
+            text: str = self.queued.paths.stderr.read_text(errors="replace")
+        except OSError:
+            return ""
+        return text[-8000:].strip()
+
+
+class RunJob:
+    """What a node runs; submitit asks it how to go on after a time-out or a preemption."""
+
+    def __call__(self, store: str, path: str, worker: str) -> None:
+        """Do the job that the file ``path`` describes, and write how it ended beside it."""
+        job = msgspec.json.decode(Path(path).read_bytes(), type=Job)
+        process = JobProcess(job, Path(store), worker)
+        try:
+            while True:
+                for told in process.poll():
+                    if isinstance(told, Ended):
+                        write_file(_ended_path(Path(path)), msgspec.json.encode(told))
+                        return
+                time.sleep(_POLL_SECONDS)
+        finally:
+            process.kill()
+
+    def checkpoint(self, *arguments: str) -> Any:
+        """The same once more: it goes on from the checkpoint in the store."""
+        return import_module("submitit").helpers.DelayedSubmission(self, *arguments)
+
+
+def _ended_path(path: Path) -> Path:
+    return path.with_suffix(".ended")
+
+
+def _open_cluster(folder: Path, cluster: str) -> Any:
+    try:
+        submitit = import_module("submitit")
+    except ImportError:
+        raise SoftmaxBenchError(
+            "submitit is not installed: pip install 'softmax-bench[slurm]'"
+        ) from None
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise SoftmaxBenchError(
+            "there is no Slurm on this machine (no sbatch); --address local runs the jobs here"
+        )
+    return submitit.AutoExecutor(folder=folder, cluster=cluster)
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    """What to ask Slurm for; its own variables (``SBATCH_PARTITION`` ...) add to it."""
+    needed = resources_of(job)
+    seconds = job.limits.seconds
+    return {
+        "name": "softmax-bench",
+        "nodes": 1,
+        "tasks_per_node": 1,
+        "cpus_per_task": needed.threads,
+        "gpus_per_node": needed.gpus,
+        "timeout_min": _NO_LIMIT_MINUTES
+        if seconds is None
+        else math.ceil(seconds / 60) + _SPARE_MINUTES,
+        "slurm_mem": None if needed.bytes is None else f"{math.ceil(needed.bytes / 1e6)}M",
+        "slurm_exclusive": True if needed.whole_node else None,
+    }

@@ -1,0 +1,156 @@
+"""A job far from its store: what goes there and what comes back, as messages of msgpack.
+
+The machine needs no folder in common with the study. The job runs in a private store, and its
+events, its checkpoints, its records and its log come back one after the other.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from softmax_bench.records.record import Record
+from softmax_bench.records.store import checkpoint_path, read_store, write_file, write_record
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.jobs.job import Ended, Event, Job, TrainJob, job_id, trials_of
+from softmax_bench.study.jobs.lock import job_path, private_file
+from softmax_bench.study.jobs.process import JobProcess
+
+_POLL_SECONDS = 0.2
+_LARGEST_CHECKPOINT = 2**30
+"""Larger ones stay where they are: to send them every time would keep a network busy."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="event"):
+    """A model in training, as the job has stored it."""
+
+    content: bytes
+
+
+class Parcel(msgspec.Struct, frozen=True, kw_only=True, tag="parcel", tag_field="event"):
+    """The last message: what the job has made."""
+
+    ended: Ended
+    records: list[Record]
+    log: bytes
+
+
+Message = Event | Checkpoint | Parcel
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine is asked for."""
+
+    job: Job
+    worker: str
+    checkpoint: bytes | None
+    """To go on from."""
+
+
+def pack(job: Job, store: Path, worker: str) -> bytes:
+    """The order for a job, with the checkpoint that the store has of it.
+
+    Args:
+        job: What to do.
+        store: Of the study.
+        worker: Module that the process is to run.
+    """
+    path = _checkpoint_of(job, store)
+    checkpoint = None if path is None or _written(path) is None else path.read_bytes()
+    return _encode(Order(job=job, worker=worker, checkpoint=checkpoint))
+
+
+def work(order: bytes) -> Generator[bytes, None, None]:
+    """Do what is ordered in a process of this machine; a message whenever there is one."""
+    asked = msgspec.msgpack.decode(order, type=Order)
+    with tempfile.TemporaryDirectory(prefix="softmax-bench-") as folder:
+        store = Path(folder)
+        checkpoint = _checkpoint_of(asked.job, store)
+        if checkpoint is not None and asked.checkpoint is not None:
+            _write(checkpoint, asked.checkpoint)
+        sent = _written(checkpoint)
+        process = JobProcess(asked.job, store, asked.worker)
+        try:
+            while True:
+                told = process.poll()
+                written = _written(checkpoint)
+                if checkpoint is not None and written not in (None, sent):
+                    sent = written
+                    with suppress(FileNotFoundError):  # the job is done with it
+                        yield _encode(Checkpoint(content=checkpoint.read_bytes()))
+                for report in told:
+                    if isinstance(report, Ended):
+                        yield _encode(_parcel(report, asked.job, store))
+                        return
+                    yield _encode(report.event)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            process.kill()
+
+
+def unpack(message: bytes, job: Job, store: Path) -> Event | Ended | None:
+    """Read a message about ``job``, and put what it brings into the store of the study.
+
+    Records of other trials than the job's are not taken. A checkpoint is nothing to report.
+
+    Raises:
+        OSError: There is no room for it, or the store cannot be written to.
+        DiskFullError: There is no room for a record.
+    """
+    read = msgspec.msgpack.decode(message, type=Message)
+    checkpoint = _checkpoint_of(job, store)
+    if isinstance(read, Checkpoint):
+        if checkpoint is not None:
+            _write(checkpoint, read.content)
+        return None
+    if not isinstance(read, Parcel):
+        return read
+    mine = {trial_id(trial) for trial in trials_of(job)}
+    for record in read.records:
+        if record.id in mine:
+            write_record(store, record)
+    if read.ended.how == "finished" and checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    if read.log:
+        with private_file(job_path(store, job_id(job), "log"), "wb") as log:
+            log.write(read.log)
+    return read.ended
+
+
+def _encode(message: Message | Order) -> bytes:
+    return msgspec.msgpack.encode(message)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, content)
+
+
+def _parcel(ended: Ended, job: Job, store: Path) -> Parcel:
+    log = job_path(store, job_id(job), "log")
+    return Parcel(
+        ended=ended,
+        records=list(read_store(store).records.values()),
+        log=log.read_bytes() if log.exists() else b"",
+    )
+
+
+def _checkpoint_of(job: Job, store: Path) -> Path | None:
+    """Where a store keeps the checkpoint of a job that makes any."""
+    return checkpoint_path(store, job_id(job)) if isinstance(job, TrainJob) else None
+
+
+def _written(checkpoint: Path | None) -> int | None:
+    """When a checkpoint was written; None where there is none that is to be sent."""
+    if checkpoint is None:
+        return None
+    try:
+        status = checkpoint.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns if status.st_size <= _LARGEST_CHECKPOINT else None

@@ -1,0 +1,1 @@
+"""One job: its process, its lock, its log of events."""

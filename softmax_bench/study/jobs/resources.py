@@ -1,0 +1,55 @@
+"""What a job needs of a machine that is not this one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from softmax_bench.records.trial import FidelityTrial, NgramTrial
+from softmax_bench.study.jobs.job import Job, Text, needs_quiet, trials_of
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job needs."""
+
+    threads: int
+    gpus: int
+    bytes: int | None
+    """None where the study sets no limit."""
+    whole_node: bool
+    """Nothing else may run there: the job takes times."""
+
+
+def resources_of(job: Job) -> Resources:
+    """What to ask for a job."""
+    first = trials_of(job)[0]
+    trial = first.model if isinstance(first, FidelityTrial) else first
+    threads, device = (1, "cpu") if isinstance(trial, NgramTrial) else (trial.threads, trial.device)
+    return Resources(
+        threads=threads,
+        gpus=int(device.startswith("cuda")),
+        bytes=job.limits.bytes,
+        whole_node=needs_quiet(job),
+    )
+
+
+def with_whole_paths(job: Job) -> Job:
+    """The same job, from whichever folder it is done: its files by their whole paths."""
+    text = job.text
+    if text is None:
+        return job
+    return msgspec.structs.replace(job, text=_whole(text))
+
+
+def _whole(text: Text) -> Text:
+    data_dir = text.data_dir or os.environ.get("SOFTMAX_BENCH_DATA")
+    is_path = text.spec != "synthetic" and Path(text.spec).exists()
+    return msgspec.structs.replace(
+        text,
+        spec=str(Path(text.spec).absolute()) if is_path else text.spec,
+        data_dir=None if not data_dir else str(Path(data_dir).absolute()),
+    )

@@ -1,0 +1,193 @@
+"""What runs in the process of a job: ``python -m softmax_bench.study.jobs.worker STORE``.
+
+The job comes as one line of JSON through standard input. Events go to the file that the environment
+names; whatever else is printed is the log.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from softmax_bench.records.store import checkpoint_path, disk_full, write_record
+from softmax_bench.records.trial import trial_id
+from softmax_bench.study.jobs.job import (
+    Evaluated,
+    Event,
+    Failed,
+    FidelityJob,
+    Job,
+    NgramJob,
+    Progress,
+    Running,
+    SpeedJob,
+    TrainJob,
+)
+from softmax_bench.study.jobs.process import DISK_FULL
+
+_PROGRESS_INTERVAL = 0.2
+
+
+def main() -> None:
+    """Do one job."""
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    faulthandler.enable()
+    if job.limits.seconds is not None:
+        # From a thread that needs no interpreter: it ends a process that hangs in foreign code.
+        faulthandler.dump_traceback_later(job.limits.seconds, exit=True)
+    events = int(os.environ["SOFTMAX_BENCH_EVENTS"])
+
+    def tell(event: Event) -> None:
+        os.write(events, msgspec.json.encode(event) + b"\n")
+
+    # Left at once in any case: what happens while Python shuts down is no part of the trial, and
+    # must not make a failure of one that is stored.
+    try:
+        os._exit(_outcome(job, Path(sys.argv[1]), tell))
+    except OSError as error:  # there is no room even to say what went wrong
+        os._exit(DISK_FULL if disk_full(error) else 1)
+
+
+def _outcome(job: Job, store: Path, tell: Callable[[Event], None]) -> int:
+    """Do the job; the status to exit with."""
+    try:
+        _run(job, store, tell)
+        status = 0
+    except Exception as error:  # whatever a layer of somebody else may raise
+        if disk_full(error):
+            return DISK_FULL
+        traceback.print_exc()
+        tell(_failed(error))
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
+def _end_with_the_study() -> None:
+    """Standard input ends when the process that started this one does."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+def _failed(error: Exception) -> Failed:
+    from softmax_bench.errors import SoftmaxBenchError
+    from softmax_bench.lm import DivergedError
+
+    if isinstance(error, DivergedError):
+        return Failed(cause="diverged", reason=str(error))
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        return Failed(cause="memory", reason=f"out of memory: {error}")
+    if isinstance(error, SoftmaxBenchError):
+        return Failed(cause="error", reason=str(error))
+    return Failed(cause="error", reason=f"{type(error).__name__}: {error}")
+
+
+def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
+    if isinstance(job, TrainJob):
+        _train(job, store, tell)
+    elif isinstance(job, NgramJob):
+        _count(job, store)
+    elif isinstance(job, SpeedJob):
+        _time(job, store, tell)
+    else:
+        _compare(job, store, tell)
+
+
+def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.lm import DivergedError
+    from softmax_bench.lm import Progress as Point
+    from softmax_bench.study.texts import load_given, load_text
+    from softmax_bench.study.trials.hidden_states import train_on_states
+    from softmax_bench.study.trials.train import train_trial
+
+    trial = job.trial
+    tokens, told = 0, 0.0
+
+    def on_step(predicted: int) -> None:
+        nonlocal tokens, told
+        tokens += predicted
+        if time.monotonic() - told >= _PROGRESS_INTERVAL:
+            told = time.monotonic()
+            tell(Progress(done=tokens, total=trial.max_tokens))
+
+    def on_evaluation(point: Point) -> None:
+        tell(
+            Evaluated(
+                tokens=point.tokens,
+                train_loss=point.train_loss,
+                valid_perplexity=point.valid.perplexity,
+            )
+        )
+
+    checkpoint = checkpoint_path(store, trial_id(trial))
+    how: Any = {
+        "on_step": on_step,
+        "on_evaluation": on_evaluation,
+        "checkpoint": checkpoint,
+        "checkpoint_seconds": job.checkpoint_seconds,
+    }
+    try:
+        if job.text.targets is None:
+            record = train_trial(trial, load_text(job.text, trial.corpus_sha256), **how)
+        else:
+            record = train_on_states(trial, load_given(job.text, trial.corpus_sha256), **how)
+        write_record(store, record)
+    except DivergedError:  # it would again
+        checkpoint.unlink(missing_ok=True)
+        raise
+    checkpoint.unlink(missing_ok=True)
+
+
+def _count(job: NgramJob, store: Path) -> None:
+    from softmax_bench.study.texts import load_text
+    from softmax_bench.study.trials.train import ngram_trial
+
+    write_record(store, ngram_trial(job.trial, load_text(job.text, job.trial.corpus_sha256)))
+
+
+def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.study.texts import load_given
+    from softmax_bench.study.trials.train import speed_trials
+
+    sha256 = job.trials[0].corpus_sha256
+    given = None if job.text is None or sha256 is None else load_given(job.text, sha256)
+    records = speed_trials(
+        job.trials,
+        class_counts=None if given is None else given.class_counts,
+        budget_seconds=job.budget_seconds,
+        on_round=lambda share: tell(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+    )
+    tell(Running(trial=None))
+    for record in records:
+        write_record(store, record)
+
+
+def _compare(job: FidelityJob, store: Path, tell: Callable[[Event], None]) -> None:
+    from softmax_bench.study.texts import load_text
+    from softmax_bench.study.trials.fidelity import measure_fidelity
+
+    records = measure_fidelity(
+        job.trials,
+        load_text(job.text, job.trials[0].model.corpus_sha256),
+        on_progress=lambda what, share: tell(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+    )
+    for record in records:
+        tell(Running(trial=None))
+        write_record(store, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is to be run: the trials of a study, and what each will take."""

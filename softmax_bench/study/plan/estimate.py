@@ -1,0 +1,187 @@
+"""What the steps of a plan will take, from what layers say of their own cost.
+
+Seconds are those of the products and bytes of training and evaluation at the machine's full rate,
+times a factor: what is done already has taken so much longer than that, or
+:data:`USUAL_SLOWDOWN` where nothing is done. Bytes are those of the process, text, parameters,
+gradients, optimiser and activations. Both are rough: within a factor of two, as a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+
+import torch
+
+from softmax_bench.layers import Cost, OutputLayer, create_layer
+from softmax_bench.lm import make_encoder
+from softmax_bench.measure import Machine, zipf_counts
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.trial import SpeedTrial, TrainTrial
+from softmax_bench.study.jobs.job import FidelityJob, NgramJob, SpeedJob, Text
+from softmax_bench.study.plan.plan import Done, Step, ids_of
+from softmax_bench.study.texts import KnownText
+
+USUAL_SLOWDOWN = 1.5
+"""Of training against full rate, on Penn Treebank with the records of results/ptb."""
+_STARTUP_SECONDS = 3.0
+_PROCESS_BYTES = 350e6
+"""Of Python with torch, which every process loads."""
+_EVALUATIONS = 8
+"""Six of the validation text, one of the test text, and one of as much of the training text."""
+_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
+_TIMING_OVERHEAD = 1.5
+_NGRAM_SECONDS_PER_TOKEN = 5e-6
+_NGRAM_BYTES_PER_TOKEN = 200
+"""At the peak of counting, where the process of a 5-gram trial has grown by 181 on Penn Treebank
+and by 194 on WikiText-2. Its arrays alone are 164 and 166 there; on the synthetic language
+``pytest tests/study/test_estimate.py -k counting`` measures them."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one step."""
+
+    seconds: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What is known of a layer without its parameters' values."""
+
+    cost: Cost
+    evaluation_flops: float
+    """Of one token."""
+    dense_bytes: float
+    sparse_bytes: float
+    """Of parameters whose gradient is dense, and row-sparse."""
+    row_bytes: float
+
+
+class Estimator:
+    """Estimates steps for a machine.
+
+    Args:
+        machine: Its rates, measured with the threads of a trial.
+        texts: Of the study.
+        steps: All steps, from which it is learned what has been done,
+        done: and its results.
+    """
+
+    def __init__(
+        self, machine: Machine, texts: Iterable[KnownText], steps: Iterable[Step], done: Done
+    ) -> None:
+        self._machine = machine
+        self._texts: dict[Text, KnownText] = {text.source: text for text in texts}
+        ratios = [
+            record.result.train_seconds / self._training_seconds(record.trial)
+            for step in steps
+            for identity in ids_of(step)
+            if isinstance(record := done.get(identity), TrainRecord)
+        ]
+        self.learned_from = len(ratios)
+        """Trials that the factor comes from."""
+        self.slowdown = median(ratios) if ratios else USUAL_SLOWDOWN
+
+    def estimate(self, step: Step) -> Estimate:
+        """Seconds and bytes of one step."""
+        job = step.job
+        if isinstance(job, SpeedJob):
+            return self._timing(job.trials, job.budget_seconds)
+        text = self._texts[job.text]
+        if isinstance(job, NgramJob):
+            return Estimate(
+                _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * text.train_tokens,
+                _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * text.train_tokens,
+            )
+        assert not isinstance(job, FidelityJob)
+        return self._training(job.trial, text)
+
+    def _training(self, trial: TrainTrial, text: KnownText) -> Estimate:
+        layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, _targets(trial))
+        encoder = _encoder_parameters(trial)
+        evaluated = _EVALUATIONS * text.valid_tokens
+        evaluation = evaluated * (layer.evaluation_flops + 2.0 * encoder) / self._machine.flops
+        embedding = 4.0 * trial.embedding_size * trial.vocab_size
+        held = layer.dense_bytes + layer.sparse_bytes + 4.0 * encoder + embedding
+        targets = _targets(trial)
+        gradients = (
+            layer.dense_bytes
+            + min(layer.sparse_bytes, layer.cost.rows_touched * layer.row_bytes)
+            + 4.0 * encoder
+            + 4.0 * trial.embedding_size * min(trial.vocab_size, targets)
+        )
+        states = _STATES[trial.optimizer] * held
+        activations = 4.0 * targets * (trial.embedding_size + 12 * trial.hidden_size)
+        tokens = 4.0 * (text.train_tokens + text.valid_tokens + text.test_tokens)
+        return Estimate(
+            _STARTUP_SECONDS + self.slowdown * (self._training_seconds(trial) + evaluation),
+            _PROCESS_BYTES + tokens + held + gradients + states + activations,
+        )
+
+    def _training_seconds(self, trial: TrainTrial) -> float:
+        """At full rate."""
+        targets = _targets(trial)
+        layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, targets)
+        encoder = _encoder_parameters(trial)
+        dense = layer.dense_bytes + 4.0 * encoder
+        step = (
+            self._machine.least_seconds(layer.cost)
+            + 6.0 * targets * encoder / self._machine.flops
+            + (3 + 2 * _STATES[trial.optimizer]) * dense / self._machine.bytes
+        )
+        return step * trial.max_tokens / targets
+
+    def _timing(self, trials: Sequence[SpeedTrial], budget_seconds: float) -> Estimate:
+        """All layers are held at once."""
+        held = 0.0
+        for trial in trials:
+            layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, trial.num_tokens)
+            copies = 2 + _STATES[trial.optimizer]
+            held += copies * layer.dense_bytes + (copies - 1) * layer.sparse_bytes
+        return Estimate(_STARTUP_SECONDS + _TIMING_OVERHEAD * budget_seconds, _PROCESS_BYTES + held)
+
+
+def _targets(trial: TrainTrial) -> int:
+    return trial.batch_size * trial.bptt
+
+
+@cache
+def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> _Layer:
+    counts = zipf_counts(vocab_size)
+    try:
+        # Nothing is made but shapes: a layer of any size costs nothing.
+        layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta")
+        cost = layer.cost(num_tokens)
+    except (NotImplementedError, RuntimeError):  # a layer of somebody else that looks into tables
+        layer = create_layer(spec, hidden_size, vocab_size, counts)
+        cost = layer.cost(num_tokens)
+    return _described(layer, cost, num_tokens)
+
+
+def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
+    sparse = {id(parameter) for parameter in layer.row_sparse_parameters()}
+    sizes = {True: 0.0, False: 0.0}
+    rows = 0.0
+    for parameter in layer.parameters():
+        sizes[id(parameter) in sparse] += parameter.nbytes
+        if id(parameter) in sparse:
+            rows += parameter.nbytes / max(1, parameter.shape[0])
+    # A third of an exact layer's step is the forward pass; another must look at all its rows.
+    once = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
+    return _Layer(cost, once, dense_bytes=sizes[False], sparse_bytes=sizes[True], row_bytes=rows)
+
+
+def _encoder_parameters(trial: TrainTrial) -> int:
+    with torch.device("meta"):
+        encoder = make_encoder(
+            trial.encoder,
+            trial.embedding_size,
+            trial.hidden_size,
+            trial.num_layers,
+            trial.dropout,
+        )
+    return sum(parameter.numel() for parameter in encoder.parameters())

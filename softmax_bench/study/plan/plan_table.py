@@ -1,0 +1,75 @@
+"""A plan as a table: each step, how things stand with it, and what it will take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from softmax_bench.study.jobs.job import SpeedJob
+from softmax_bench.study.plan.estimate import Estimator
+from softmax_bench.study.plan.plan import State, Step, ids_of
+from softmax_bench.study.study import Study
+
+_STYLES = {State.DONE: "green", State.FAILED: "red", State.HOPELESS: "red", State.WAITING: "dim"}
+
+
+def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, console: Console) -> None:
+    """Print all steps and what is left of them."""
+    table = Table("step", "state", "time", "memory", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    training = timing = most = 0.0
+    for step in steps:
+        cells = [Text(step.title), Text(step.state, style=_STYLES.get(step.state, ""))]
+        if step.state in (State.DUE, State.WAITING):
+            found = estimator.estimate(step)
+            cells += [Text(clock(found.seconds)), Text(f"{found.bytes / 1e9:.2g} GB")]
+            most = max(most, found.bytes)
+            if isinstance(step.job, SpeedJob):
+                timing += found.seconds
+            else:
+                training += found.seconds
+        table.add_row(*cells)
+    console.print(table)
+    states = Counter(step.state for step in steps for _ in ids_of(step))
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    console.print(f"{states.total()} trials: {told}", highlight=False)
+    if training + timing:
+        _print_rest(training / study.workers + timing, most, estimator, study, console)
+
+
+def _print_rest(
+    seconds: float, most: float, estimator: Estimator, study: Study, console: Console
+) -> None:
+    factor = (
+        f"as the {estimator.learned_from} models that are done have taken"
+        if estimator.learned_from
+        else "as it was for the reference results"
+    )
+    lines = [
+        f"About {clock(seconds)} on this machine with {study.workers} worker(s): products and "
+        f"bytes at the rates just measured, times {estimator.slowdown:.2g} {factor}. Rough: often "
+        "off by a factor of two.",
+        f"At most about {most / 1e9:.2g} GB in one process.",
+    ]
+    for line in lines:
+        console.print(line, highlight=False)
+    memory = psutil.virtual_memory().total
+    if study.memory_limit is not None and most > study.memory_limit * 1e9:
+        console.print(f"This is more than memory_limit = {study.memory_limit:g}", style="yellow")
+    if study.workers * most > memory:
+        console.print(
+            f"{study.workers} such process(es) are more than this machine's {memory / 1e9:.3g} GB",
+            style="yellow",
+        )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))

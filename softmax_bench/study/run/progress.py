@@ -1,0 +1,193 @@
+"""What a running study shows: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from softmax_bench.records.record import (
+    FailureRecord,
+    FidelityRecord,
+    NgramRecord,
+    Record,
+    TrainRecord,
+)
+from softmax_bench.study.jobs.job import Event, TrainJob, job_id
+from softmax_bench.study.plan.plan import State, Step, ids_of
+from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
+from softmax_bench.study.run.watcher import Watcher
+
+_FACTS_WIDTH = 66
+"""Columns of the live table beside the titles."""
+_LINE_SECONDS = 30.0
+"""Between two lines about what runs, where there is no terminal."""
+
+
+class ProgressDisplay(Watcher):
+    """Shows a running study on a console.
+
+    Args:
+        console: Where.
+        slots: How many steps run at once.
+    """
+
+    def __init__(self, console: Console, slots: int = 1) -> None:
+        self._console = console
+        self._slots = slots
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=True)
+            if console.is_terminal
+            else None
+        )
+        self._steps: Sequence[Step] = ()
+        self._running: dict[int, RunningStep] = {}
+        """By the job itself: to hash one for every event would disturb what it times."""
+        self._postponed: set[str] = set()
+        self._time_left = TimeLeft()
+        self._spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.update("", refresh=True)
+            self._live.stop()
+
+    def planned(self, steps: Sequence[Step]) -> None:
+        """Say at the beginning what there is to do."""
+        beginning = not self._steps
+        self._steps = steps
+        if beginning:
+            states = self._states()
+            self._print(
+                f"{states.total()} trials"
+                + (f", {states[State.DONE]} done before" if states[State.DONE] else "")
+                + (f", {states[State.FAILED]} failed before" if states[State.FAILED] else "")
+            )
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self._print(text, "yellow")
+
+    def started(self, step: Step) -> None:
+        """A row of the live table."""
+        self._running[id(step.job)] = RunningStep(step)
+
+    def told(self, step: Step, event: Event) -> None:
+        """Progress of a row."""
+        self._running[id(step.job)].hear(event)
+
+    def finished(self, step: Step, records: Sequence[Record]) -> None:
+        """A line with the result."""
+        run = self._running.pop(id(step.job))
+        self._time_left.learn(run)
+        self._print(f"{step.title}: {_result(records, run.seconds)}")
+
+    def failed(self, step: Step, failures: Sequence[FailureRecord]) -> None:
+        """A line with the reason for each trial that is to blame."""
+        del self._running[id(step.job)]
+        for failure in failures:
+            which = f" ({failure.configuration['layer']})" if len(ids_of(step)) > 1 else ""
+            self._print(f"{step.title}{which} failed: {failure.reason}", "red")
+
+    def postponed(self, step: Step) -> None:
+        """A line, the first time."""
+        del self._running[id(step.job)]
+        job = job_id(step.job)
+        if job not in self._postponed:
+            self._postponed.add(job)
+            self._print(f"{step.title}: in work by another study on this store", "yellow")
+
+    def tick(self) -> None:
+        """Draw the table anew; without a terminal, say from time to time how things stand."""
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
+        elif time.monotonic() - self._spoken >= _LINE_SECONDS:
+            for run in self._running.values():
+                self._print(", ".join([f"{run.step.title}: {_percent(run)}", *_facts(run)]))
+            self._print(self._standing())
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._spoken = time.monotonic()
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _states(self) -> Counter[State]:
+        """Trials by how things stand with them."""
+        return Counter(step.state for step in self._steps for _ in ids_of(step))
+
+    def _standing(self) -> str:
+        states = self._states()
+        failed = states[State.FAILED] + states[State.HOPELESS]
+        left = self._time_left.estimate(self._steps, list(self._running.values()), self._slots)
+        return (
+            f"{states[State.DONE]} of {states.total()} trials done, {len(self._running)} running, "
+            f"{failed} failed" + ("" if left is None else f", about {_clock(left)} left")
+        )
+
+    def _table(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        title_width = max(16, self._console.width - _FACTS_WIDTH)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=title_width)
+        for _ in range(4):
+            table.add_column(no_wrap=True, justify="right")
+        for run in self._running.values():
+            bar = ProgressBar(total=run.total or None, completed=run.done, width=12)
+            facts = "  ".join(_facts(run))
+            table.add_row(Text(run.step.title), bar, _percent(run), facts, _clock(run.seconds))
+        return Group(table, Text(self._standing(), style="bold"))
+
+
+def _percent(run: RunningStep) -> str:
+    return f"{run.done / run.total:.0%}" if run.total else "starts"
+
+
+def _facts(run: RunningStep) -> Iterator[str]:
+    if isinstance(run.step.job, TrainJob):
+        if run.rate is not None:
+            yield f"{run.rate:,.0f} tokens/s"
+        if run.perplexity is not None:
+            yield f"ppl {run.perplexity:.1f}"
+
+
+def _result(records: Sequence[Record], seconds: float) -> str:
+    first = records[0]
+    if isinstance(first, TrainRecord):
+        return (
+            f"test perplexity {first.result.test.perplexity:.2f}, "
+            f"trained in {first.result.train_seconds:.1f} s"
+        )
+    if isinstance(first, NgramRecord):
+        return f"test perplexity {first.result.test.perplexity:.2f}"
+    if isinstance(first, FidelityRecord):
+        return (
+            ", ".join(
+                f"{record.trial.layer} {record.result.divergence.value:.3f}"
+                for record in records
+                if isinstance(record, FidelityRecord)
+            )
+            + " nats from the full model"
+        )
+    return f"done in {seconds:.0f} s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

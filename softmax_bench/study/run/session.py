@@ -1,0 +1,301 @@
+"""Running what is planned: submit what is due, store what failed, and plan again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from softmax_bench.records.record import FROM_OUTSIDE, FailureRecord, Record, Stored
+from softmax_bench.records.store import (
+    DamagedRecordError,
+    DiskFullError,
+    checkpoint_path,
+    disk_full,
+    read_record,
+    read_store,
+    record_path,
+    set_aside,
+    write_record,
+)
+from softmax_bench.records.trial import trial_id, trial_kind
+from softmax_bench.study.executors.executor import Executor
+from softmax_bench.study.jobs.job import Ended, Failure, Report, job_id, needs_quiet, trials_of
+from softmax_bench.study.plan.plan import Plan, State, Step, ids_of
+from softmax_bench.study.run.watcher import Watcher
+
+S = TypeVar("S", bound=Stored)
+
+_WAIT_SECONDS = 0.25
+_QUIET_WAIT_SECONDS = 1.0
+"""While layers are timed: waking up disturbs them."""
+_ELSEWHERE_SECONDS = 2.0
+"""Between two looks at what another study has in work."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended."""
+
+    done: int
+    """Trials that have a result."""
+    failures: dict[str, FailureRecord]
+    """Trials that have none, by identity."""
+    hopeless: int
+    """Trials that were not run because no learning rate went well."""
+    waiting: int = 0
+    """Trials that were not run because others were ended from outside."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial of the study has a result."""
+        return not (self.failures or self.hopeless or self.waiting)
+
+
+def run(
+    plan: Plan,
+    store: Path,
+    executor: Executor,
+    watchers: Sequence[Watcher] = (),
+    *,
+    again: bool = False,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Run what is planned and not yet stored.
+
+    What has failed before is not tried again, but for trials that were ended from outside.
+
+    Args:
+        plan: What there is to do.
+        store: Where results are read from and written to.
+        executor: Runs the jobs, for this store.
+        watchers: Are told what happens.
+        again: Run also what is stored.
+        retry_failed: Run also what has failed before.
+
+    Raises:
+        DiskFullError: There is no room to go on. What is stored is kept.
+        SoftmaxBenchError: The store holds a record of a later version.
+    """
+    session = _Session(plan, store, executor, watchers)
+    with _room_in(store):
+        session.load(again=again, retry_failed=retry_failed)
+        return session.run()
+
+
+class _Session:
+    def __init__(
+        self, plan: Plan, store: Path, executor: Executor, watchers: Sequence[Watcher]
+    ) -> None:
+        self._plan, self._store, self._executor = plan, store, executor
+        self._watchers = watchers
+        self._again = False
+        self._before: dict[str, Stored] = {}
+        """What the store held at the beginning."""
+        self._done: dict[str, Record] = {}
+        self._failed: dict[str, FailureRecord] = {}
+        self._stopped: dict[str, FailureRecord] = {}
+        """Ended from outside in this session; what builds on them waits for the next."""
+        self._running: dict[str, Step] = {}
+        self._elsewhere: dict[str, float] = {}
+        """Jobs in work by another study, and when to look at them again."""
+
+    def load(self, *, again: bool, retry_failed: bool) -> None:
+        contents = read_store(self._store)
+        for path in set_aside(contents.damaged):
+            self._note(f"a damaged record was set aside as {path}; its trial is run again")
+        self._again = again
+        self._before = {**contents.records, **contents.failures}
+        if again:
+            return
+        self._done = contents.records
+        for identity in self._done:  # of a process that was killed at its last line
+            checkpoint_path(self._store, identity).unlink(missing_ok=True)
+        if not retry_failed:
+            self._failed = {
+                identity: failure
+                for identity, failure in contents.failures.items()
+                if failure.cause not in FROM_OUTSIDE
+            }
+
+    def run(self) -> Outcome:
+        steps = self._planned()
+        while True:
+            for step in self._startable(steps):
+                self._start(step)
+            if not self._running and not self._elsewhere:
+                return self._outcome(steps)
+            changed = False
+            for report in self._wait():
+                if isinstance(report, Ended):
+                    self._end(report)
+                    changed = True
+                else:
+                    self._tell(report)
+            for watcher in self._watchers:
+                watcher.tick()
+            if changed or self._look_elsewhere():
+                steps = self._planned()
+
+    def _planned(self) -> Sequence[Step]:
+        stopped = self._stopped.keys()
+        steps = [
+            step if stopped.isdisjoint(ids_of(step)) else replace(step, state=State.FAILED)
+            for step in self._plan(self._done, self._failed)
+        ]
+        for watcher in self._watchers:
+            watcher.planned(steps)
+        return steps
+
+    def _startable(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """Due steps for which there is room; what needs quiet comes last, and alone."""
+        taken = {identity for step in self._running.values() for identity in ids_of(step)}
+        due = [
+            step
+            for step in steps
+            if step.state is State.DUE
+            and taken.isdisjoint(ids_of(step))
+            and job_id(step.job) not in self._elsewhere
+        ]
+        noisy = [step for step in due if not needs_quiet(step.job)]
+        quiet_runs = any(needs_quiet(step.job) for step in self._running.values())
+        if noisy and not quiet_runs:
+            yield from noisy[: self._executor.slots - len(self._running)]
+        elif due and not noisy and not self._running:
+            yield due[0]
+
+    def _start(self, step: Step) -> None:
+        self._executor.submit(msgspec.structs.replace(step.job, again=self._again))
+        self._running[job_id(step.job)] = step
+        for watcher in self._watchers:
+            watcher.started(step)
+
+    def _wait(self) -> Sequence[Report | Ended]:
+        quiet = any(needs_quiet(step.job) for step in self._running.values())
+        if not self._running:
+            time.sleep(_WAIT_SECONDS)
+            return []
+        return self._executor.wait(_QUIET_WAIT_SECONDS if quiet else _WAIT_SECONDS)
+
+    def _tell(self, report: Report) -> None:
+        for watcher in self._watchers:
+            watcher.told(self._running[report.job], report.event)
+
+    def _end(self, ended: Ended) -> None:
+        step = self._running.pop(ended.job)
+        if ended.how == "disk full":
+            raise DiskFullError(f"{step.title} found no space left")
+        if ended.how == "elsewhere":
+            self._elsewhere[ended.job] = time.monotonic() + _ELSEWHERE_SECONDS
+            for watcher in self._watchers:
+                watcher.postponed(step)
+        elif ended.failure is not None:
+            self._fail(step, ended.failure)
+        else:
+            self._finish(step)
+
+    def _finish(self, step: Step) -> None:
+        records = [self._stored(identity) for identity in ids_of(step)]
+        found = [record for record in records if record is not None]
+        if len(found) < len(records):
+            reason = "the process ended well, but a record of it is not in the store"
+            self._fail(step, Failure("error", reason, 0.0, ""))
+            return
+        self._done |= {record.id: record for record in found}
+        for watcher in self._watchers:
+            watcher.finished(step, found)
+
+    def _stored(self, identity: str) -> Record | None:
+        try:
+            record = read_record(record_path(self._store, identity))
+        except (FileNotFoundError, DamagedRecordError):
+            return None
+        return None if isinstance(record, FailureRecord) else record
+
+    def _fail(self, step: Step, failure: Failure) -> None:
+        started = datetime.now(UTC) - timedelta(seconds=failure.seconds)
+        failures = [
+            FailureRecord(
+                id=trial_id(trial),
+                started=started.isoformat(timespec="seconds"),
+                of=trial_kind(trial),
+                configuration=msgspec.to_builtins(trial),
+                cause=failure.cause,
+                reason=failure.reason,
+                seconds=round(failure.seconds, 3),
+                log=failure.log,
+            )
+            for trial in trials_of(step.job)
+            if failure.trial in (None, trial_id(trial))
+        ]
+        for record in failures:
+            write_record(self._store, record)
+            failed = self._stopped if record.cause in FROM_OUTSIDE else self._failed
+            failed[record.id] = record
+        for watcher in self._watchers:
+            watcher.failed(step, failures)
+
+    def _look_elsewhere(self) -> bool:
+        """Whether another study has got on with what it has in work; if not, try it here again."""
+        now, changed = time.monotonic(), False
+        for job in [job for job, when in self._elsewhere.items() if now >= when]:
+            del self._elsewhere[job]
+            changed = True
+        if changed:
+            contents = read_store(self._store)
+            self._done = self._new(contents.records) | self._done
+            self._failed |= {
+                identity: failure
+                for identity, failure in self._new(contents.failures).items()
+                if failure.cause not in FROM_OUTSIDE
+            }
+        return changed
+
+    def _new(self, stored: dict[str, S]) -> dict[str, S]:
+        """What came into the store since the beginning."""
+        return {
+            identity: record
+            for identity, record in stored.items()
+            if self._before.get(identity) != record
+        }
+
+    def _outcome(self, steps: Sequence[Step]) -> Outcome:
+        mine = [identity for step in steps for identity in ids_of(step)]
+        failed = self._failed | self._stopped
+        states = Counter(step.state for step in steps)
+        return Outcome(
+            done=len(set(mine) & set(self._done)),
+            failures={i: failed[i] for i in dict.fromkeys(mine) if i in failed},
+            hopeless=states[State.HOPELESS],
+            waiting=states[State.WAITING],
+        )
+
+    def _note(self, text: str) -> None:
+        for watcher in self._watchers:
+            watcher.note(text)
+
+
+@contextmanager
+def _room_in(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        raise DiskFullError(_no_room(store)) from error
+    except DiskFullError as error:
+        raise DiskFullError(_no_room(store)) from error
+
+
+def _no_room(store: Path) -> str:
+    return (
+        f"no space is left in {store}: all results that were written are kept; make room and give "
+        "the same command again to go on"
+    )

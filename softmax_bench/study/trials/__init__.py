@@ -1,0 +1,1 @@
+"""One trial: it goes in, and its record comes out."""

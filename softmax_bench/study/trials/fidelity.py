@@ -1,0 +1,290 @@
+"""Setting layers against full softmax on the hidden states of a trained model.
+
+One model is trained with full softmax. A batch of its training text gives the gradients to
+compare, with the model's own rows in every layer that keeps such rows. Then each layer is trained
+from scratch, alone, on the hidden states that the model has for its training text, with as many
+tokens as the model had, and what it has learned is compared with the model on the test text. Full
+softmax itself, trained so, shows how much of a divergence is owed to starting anew; and since the
+hidden states are made for its rows, layers of other shapes are at a disadvantage that training the
+whole model with them would not put on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import msgspec
+import torch
+from torch import Tensor
+
+from softmax_bench.corpora import Corpus
+from softmax_bench.corpora.tokens import Ids
+from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.layers import FullSoftmax, OutputLayer, create_layer, parse_spec
+from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.registry import layer_options
+from softmax_bench.lm import (
+    IGNORED,
+    DivergedError,
+    LanguageModel,
+    clip_grad_norm,
+    make_optimizer,
+    make_streams,
+)
+from softmax_bench.measure.fidelity import (
+    divergence,
+    exact_gradients,
+    load_rows,
+    measure_gradients,
+    measure_samples,
+)
+from softmax_bench.measure.moments import GROUPS, block_mean
+from softmax_bench.records.record import FidelityRecord
+from softmax_bench.records.result import Estimate, FidelityResult, SamplePoint
+from softmax_bench.records.trial import FidelityTrial, TrainTrial, trial_id
+from softmax_bench.study.trials.train import describe_machine, now, train_model
+
+HELD_OUT = 5000
+"""Most tokens of the validation and of the test text that layers are judged on."""
+LEAST_DRAWS = 2 * GROUPS
+
+OnProgress = Callable[[str, float], None]
+"""Told what is going on, and which share of all is done."""
+
+
+def check_fidelity(trials: Sequence[FidelityTrial]) -> None:
+    """Look for mistakes before anything is run.
+
+    Raises:
+        SoftmaxBenchError: A choice is not possible.
+    """
+    for trial in trials:
+        parse_spec(trial.layer)
+        if trial.num_states < 1:
+            raise SoftmaxBenchError(f"num_states must be at least 1, not {trial.num_states}")
+        if trial.num_draws < LEAST_DRAWS:
+            raise SoftmaxBenchError(
+                f"num_draws must be at least {LEAST_DRAWS}, not {trial.num_draws}: an interval "
+                "needs so many"
+            )
+        if not trial.sample_counts or min(trial.sample_counts) < 1:
+            raise SoftmaxBenchError(
+                f"numbers of samples must be positive, not {list(trial.sample_counts)}"
+            )
+        if not trial.learning_rates or min(trial.learning_rates) <= 0:
+            raise SoftmaxBenchError(
+                f"learning rates must be positive, not {list(trial.learning_rates)}"
+            )
+
+
+def measure_fidelity(
+    trials: Sequence[FidelityTrial],
+    corpus: Corpus,
+    *,
+    on_progress: OnProgress = lambda what, share: None,
+    on_turn: Callable[[FidelityTrial], None] = lambda trial: None,
+) -> Iterator[FidelityRecord]:
+    """Train the model once and set each layer against it, one record after the other.
+
+    Args:
+        trials: With one model in common.
+        corpus: The text that the model is trained on.
+        on_progress: See :data:`OnProgress`.
+        on_turn: Told whose turn begins.
+
+    Raises:
+        SoftmaxBenchError: A choice is not possible.
+        DivergedError: The model, or a layer at every learning rate, went to NaN or infinity.
+    """
+    check_fidelity(trials)
+    parts = len(trials) + 1
+    reference = _Reference(
+        trials[0].model, corpus, lambda share: on_progress("the full model", share / parts)
+    )
+    for number, trial in enumerate(trials):
+
+        def show(share: float, done: int = number, layer: str = trial.layer) -> None:
+            on_progress(layer, (done + 1 + share) / parts)
+
+        on_turn(trial)
+        started = now()
+        points = list(_points(trial, reference, corpus, lambda share: show(share / 2)))
+        result = _learned(trial, reference, corpus, points, lambda share: show(0.5 + share / 2))
+        yield FidelityRecord(
+            id=trial_id(trial),
+            started=started,
+            trial=trial,
+            environment=describe_machine(),
+            result=result,
+        )
+
+
+@dataclass(frozen=True)
+class _States:
+    """Hidden states of a text, in its order, and the words that they are to predict."""
+
+    hidden: Tensor
+    target: Tensor
+
+
+class _Reference:
+    """The trained model with full softmax, and its hidden states."""
+
+    def __init__(self, trial: TrainTrial, corpus: Corpus, on_share: Callable[[float], None]):
+        tokens = 0
+
+        def step(predicted: int) -> None:
+            nonlocal tokens
+            tokens += predicted
+            on_share(min(1.0, tokens / trial.max_tokens))
+
+        model, _ = train_model(trial, corpus, on_step=step)
+        assert isinstance(model.layer, FullSoftmax)
+        self.full = model.layer
+        self.train = _states(model, corpus.train[: trial.max_tokens], trial.batch_size, corpus)
+        self.valid = _states(model, corpus.valid[:HELD_OUT], trial.batch_size, corpus)
+        self.test = _states(model, corpus.test[:HELD_OUT], trial.batch_size, corpus)
+
+
+@torch.no_grad()
+def _states(model: LanguageModel, words: Ids, batch_size: int, corpus: Corpus) -> _States:
+    model.eval()
+    device = next(model.parameters()).device
+    text = make_streams(words, batch_size, corpus.eos_id).to(device)
+    state, hidden, target = None, [], []
+    for inputs, targets in text.windows(50):
+        found, state = model.hidden(inputs, state)
+        kept = targets != IGNORED
+        hidden.append(found[kept])
+        target.append(targets[kept])
+    return _States(torch.cat(hidden), torch.cat(target))
+
+
+def _points(
+    trial: FidelityTrial,
+    reference: _Reference,
+    corpus: Corpus,
+    on_share: Callable[[float], None],
+) -> Iterator[SamplePoint]:
+    """The layer's gradient at each number of samples; none for a layer that is exact, or other."""
+    kind, own = parse_spec(trial.layer)
+    if kind.exact:
+        return
+    varied = "num_samples" in layer_options(kind) and "num_samples" not in own
+    hidden = reference.train.hidden[-trial.num_states :]
+    target = reference.train.target[-trial.num_states :]
+    counts = [k for k in trial.sample_counts if k <= corpus.vocab_size]
+    settings = [{"num_samples": k} for k in counts] if varied else [{}]
+    exact = exact_gradients(reference.full, hidden, target)
+    for number, options in enumerate(settings):
+        torch.manual_seed(trial.model.seed)
+        layer = _make(trial, corpus, **options)
+        if not load_rows(layer, reference.full, hidden):
+            return
+        assert isinstance(layer, LinearOutputLayer)
+        drawn = 0
+
+        def step(done: int = number) -> None:
+            nonlocal drawn
+            drawn += 1
+            on_share((done + drawn / trial.num_draws) / len(settings))
+
+        moments = measure_gradients(
+            layer, exact, hidden, target, draws=trial.num_draws, on_draw=step
+        )
+        samples = measure_samples(layer, hidden, target, draws=trial.num_draws)
+        yield msgspec.convert(
+            {
+                "num_samples": options.get("num_samples", own.get("num_samples")),
+                "samples": None if samples is None else asdict(samples),
+                **{of: asdict(found) for of, found in moments.items()},
+            },
+            SamplePoint,
+        )
+
+
+def _learned(
+    trial: FidelityTrial,
+    reference: _Reference,
+    corpus: Corpus,
+    points: list[SamplePoint],
+    on_share: Callable[[float], None],
+) -> FidelityResult:
+    """Train the layer with each learning rate; compare what the best has learned."""
+    tried: dict[float, OutputLayer] = {}
+    losses: dict[float, float] = {}
+    for number, rate in enumerate(trial.learning_rates):
+        tried[rate] = _train_layer(trial, reference, corpus, rate)
+        loss = _nats(tried[rate], reference.valid)
+        losses[rate] = loss if math.isfinite(loss) else math.inf
+        on_share((number + 1) / (len(trial.learning_rates) + 1))
+    best = min(losses, key=lambda rate: losses[rate])
+    if losses[best] == math.inf:
+        raise DivergedError(
+            f"{trial.layer} diverged at every learning rate of {list(trial.learning_rates)}: try "
+            "lower ones"
+        )
+    layer, test = tried[best].eval(), reference.test
+    apart = block_mean(divergence(reference.full, layer, test.hidden))
+    log_z = _log_z(layer, test)
+    return FidelityResult(
+        points=points,
+        learning_rate=best,
+        divergence=Estimate(**asdict(apart)),
+        tokens=len(test.target),
+        nats=_nats(layer, test),
+        full_nats=_nats(reference.full, test),
+        log_z_mean=None if log_z is None else float(log_z.mean()),
+        log_z_sd=None if log_z is None else float(log_z.std()),
+    )
+
+
+def _train_layer(
+    trial: FidelityTrial, reference: _Reference, corpus: Corpus, rate: float
+) -> OutputLayer:
+    torch.manual_seed(trial.model.seed)
+    layer = _make(trial, corpus).train()
+    optimizer = make_optimizer(
+        trial.model.optimizer, layer.parameters(), layer.row_sparse_parameters(), rate
+    )
+    step = trial.model.batch_size * trial.model.bptt
+    batches = list(
+        zip(reference.train.hidden.split(step), reference.train.target.split(step), strict=True)
+    )
+    for number in range(math.ceil(trial.model.max_tokens / step)):
+        hidden, target = batches[number % len(batches)]
+        optimizer.zero_grad()
+        layer(hidden, target).backward()
+        clip_grad_norm(layer.parameters(), trial.model.clip_norm)
+        optimizer.step()
+    return layer
+
+
+def _make(trial: FidelityTrial, corpus: Corpus, **options: int) -> OutputLayer:
+    return create_layer(
+        trial.layer,
+        trial.model.hidden_size,
+        corpus.vocab_size,
+        corpus.class_counts,
+        device=trial.model.device,
+        dtype=getattr(torch, trial.model.dtype),
+        **options,
+    )
+
+
+@torch.no_grad()
+def _nats(layer: OutputLayer, text: _States) -> float:
+    return -float(layer.target_log_prob(text.hidden, text.target).double().mean())
+
+
+@torch.no_grad()
+def _log_z(layer: OutputLayer, text: _States) -> Tensor | None:
+    """Log-normaliser of the scores, or of what they claim for layers that claim to have none."""
+    claim = layer.unnormalized_target_log_prob(text.hidden, text.target)
+    if claim is not None:
+        return (claim - layer.target_log_prob(text.hidden, text.target)).double()
+    if isinstance(layer, LinearOutputLayer):
+        return layer.log_normalizer(text.hidden).double()
+    return None

@@ -1,0 +1,193 @@
+"""Output layers trained on hidden states that are given: no encoder, no language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softmax_bench.corpora.states import Ids, States
+from softmax_bench.layers import OutputLayer, create_layer
+from softmax_bench.lm import (
+    Checkpoint,
+    Progress,
+    Quality,
+    TrainingState,
+    make_optimizer,
+    run_steps,
+)
+from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
+from softmax_bench.lm.evaluate import summarise_log_probs
+from softmax_bench.measure import watch_machine
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.result import Disturbance, Evaluation, FrequencyBand
+from softmax_bench.records.trial import TrainTrial, tuned_spec
+from softmax_bench.study.trials.train import make_checkpoint, now, train_record
+
+_AT_ONCE = 1024
+"""Examples evaluated together."""
+_RANKED = 4096
+"""Examples of a split, at most, whose best classes are looked for: that takes far longer than the
+probability of the target, with most layers."""
+
+
+def train_on_states(
+    trial: TrainTrial,
+    states: States,
+    *,
+    on_step: Callable[[int], None] = lambda examples: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
+) -> TrainRecord:
+    """Train a layer on the training examples, in an order drawn anew for each pass over them.
+
+    Args:
+        trial: What to train; its ``encoder`` is ``"given"``, and a step takes ``batch_size``
+            times ``bptt`` examples.
+        states: The examples.
+        on_step: Called after each step with the number of its examples, and before the first with
+            those before the checkpoint.
+        on_evaluation: Called after each evaluation on the validation examples.
+        checkpoint: As for :func:`softmax_bench.study.trials.train.train_trial`.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Raises:
+        SoftmaxBenchError: The checkpoint cannot be written.
+        DivergedError: Training went to NaN or infinity.
+    """
+    started = now()
+    torch.set_num_threads(trial.threads)
+    torch.manual_seed(trial.seed)
+    layer = create_layer(
+        tuned_spec(trial.layer, trial.tuned), trial.hidden_size, states.vocab_size,
+        states.class_counts,
+        device=trial.device, dtype=getattr(torch, trial.dtype),
+    )  # fmt: skip
+    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
+    with watch_machine() as watched:
+        history = _train(layer, trial, states, on_step, on_evaluation, saved)
+    seen = _seen(trial, states, history[-1].tokens)
+    return train_record(
+        trial,
+        started,
+        history,
+        saved,
+        layer,
+        layer,
+        disturbance=Disturbance(**asdict(watched[0])),
+        train_perplexity=_quality(layer, states, seen).perplexity,
+        valid=_evaluation(layer, states, states.split("valid"), history[-1].valid),
+        test=_evaluation(layer, states, states.split("test")),
+    )
+
+
+def _train(
+    layer: OutputLayer,
+    trial: TrainTrial,
+    states: States,
+    on_step: Callable[[int], None],
+    on_evaluation: Callable[[Progress], None],
+    checkpoint: Checkpoint | None,
+) -> list[Progress]:
+    optimizer = make_optimizer(
+        trial.optimizer, layer.parameters(), layer.row_sparse_parameters(), trial.learning_rate
+    )
+    valid = states.split("valid")
+    state = TrainingState() if checkpoint is None else checkpoint.load(layer, optimizer)
+    batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)
+    batches = islice(batches, state.window, None)
+
+    def step() -> tuple[Tensor, int]:
+        places = next(batches)
+        loss: Tensor = layer(*_examples(layer, states, places))
+        state.window += 1
+        return loss, len(places)
+
+    return run_steps(
+        layer,
+        optimizer,
+        state,
+        step,
+        lambda: _quality(layer, states, valid),
+        max_tokens=trial.max_tokens,
+        clip_norm=trial.clip_norm,
+        unit="examples",
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        checkpoint=checkpoint,
+    )
+
+
+def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:
+    """Places of training examples, pass after pass, without end."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(train)
+        for start in range(0, len(order), size):
+            yield np.sort(order[start : start + size])  # a mapped file is read forwards
+
+
+def _seen(trial: TrainTrial, states: States, trained: int) -> Ids:
+    """Examples that were trained on, no more than there are to test."""
+    most = min(trained, len(states.split("test")))
+    return next(_batches(states.split("train"), most, trial.seed))
+
+
+def _examples(layer: OutputLayer, states: States, places: Ids) -> tuple[Tensor, Tensor]:
+    parameter = next(layer.parameters())
+    hidden = torch.from_numpy(states.hidden[places].astype(np.float32)).to(parameter)
+    target = torch.from_numpy(states.targets[places].astype(np.int64))
+    return hidden, target.to(parameter.device)
+
+
+def _blocks(layer: OutputLayer, states: States, places: Ids) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(places), _AT_ONCE):
+        yield _examples(layer, states, places[start : start + _AT_ONCE])
+
+
+@torch.no_grad()
+def _quality(layer: OutputLayer, states: States, places: Ids) -> Quality:
+    """Exact and normalised, whatever the layer was trained with."""
+    layer.eval()
+    log_prob = [layer.target_log_prob(h, t).double() for h, t in _blocks(layer, states, places)]
+    layer.train()
+    counts = torch.from_numpy(states.class_counts)
+    targets = torch.from_numpy(states.targets[places].astype(np.int64))
+    return summarise_log_probs(torch.cat(log_prob).cpu(), targets, counts)
+
+
+def _evaluation(
+    layer: OutputLayer, states: States, places: Ids, quality: Quality | None = None
+) -> Evaluation:
+    quality = _quality(layer, states, places) if quality is None else quality
+    best, ten = _accuracies(layer, states, places[:_RANKED])
+    return Evaluation(
+        tokens=quality.tokens,
+        unknown_tokens=0,
+        nats=quality.nats,
+        perplexity=quality.perplexity,
+        adjusted_perplexity=quality.perplexity,
+        top1=best,
+        top10=ten,
+        block_nats=list(quality.block_nats),
+        bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
+    )
+
+
+@torch.no_grad()
+def _accuracies(layer: OutputLayer, states: States, places: Ids) -> tuple[float, float]:
+    """Shares of examples whose class is the most probable, and among the ten most probable."""
+    layer.eval()
+    hits = []
+    for hidden, target in _blocks(layer, states, places):
+        _, classes = layer.topk(hidden, min(10, layer.num_classes))
+        hits.append(classes == target.unsqueeze(1))
+    layer.train()
+    found = torch.cat(hits).double()
+    return float(found[:, 0].mean()), float(found.sum(1).mean())

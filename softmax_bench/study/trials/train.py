@@ -1,0 +1,404 @@
+"""Running trials: a trial goes in, a record comes out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from softmax_bench.corpora import Corpus
+from softmax_bench.layers import create_layer, parse_spec
+from softmax_bench.lm import (
+    Checkpoint,
+    LanguageModel,
+    Progress,
+    Quality,
+    code_version,
+    make_optimizer,
+    make_streams,
+    train,
+)
+from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
+from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
+from softmax_bench.lm.ngram import KneserNey
+from softmax_bench.measure import (
+    Interval,
+    LayerInference,
+    LayerStep,
+    Machine,
+    Phases,
+    describe_environment,
+    draw_targets,
+    interleave,
+    measure_machine,
+    watch_machine,
+    zipf_counts,
+)
+from softmax_bench.records.record import Environment, NgramRecord, SpeedRecord, TrainRecord
+from softmax_bench.records.result import (
+    CurvePoint,
+    Disturbance,
+    Evaluation,
+    FrequencyBand,
+    Memory,
+    NgramResult,
+    SpeedResult,
+    Timing,
+    TrainResult,
+)
+from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id, tuned_spec
+
+EVALUATION_BATCH = 20
+"""Streams side by side in evaluation: each but the first starts without its context."""
+EVALUATION_WINDOW = 50
+"""Time steps evaluated at once; it has no influence on the result."""
+
+
+def train_trial(
+    trial: TrainTrial,
+    corpus: Corpus,
+    *,
+    on_step: Callable[[int], None] = lambda tokens: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN,
+) -> TrainRecord:
+    """Train one language model and evaluate it exactly.
+
+    Args:
+        trial: What to train.
+        corpus: The text that the trial names.
+        on_step: Called after each step with the number of tokens it predicted, and before the
+            first with those predicted before the checkpoint.
+        on_evaluation: Called after each evaluation on the validation text.
+        checkpoint: File from which training goes on if it was interrupted, with the same result
+            as if it had not been. It is still there at the end: remove it once the record is
+            stored.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Raises:
+        SoftmaxBenchError: A field of the trial does not fit, or the checkpoint cannot be written.
+        DivergedError: Training went to NaN or infinity.
+    """
+    started = now()
+    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
+    with watch_machine() as watched:
+        model, history = train_model(
+            trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
+        )
+    device = torch.device(trial.device)
+    test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
+    seen = make_streams(_seen(trial, corpus, history[-1].tokens), EVALUATION_BATCH, corpus.eos_id)
+    counts = torch.from_numpy(corpus.class_counts).to(device)
+    return train_record(
+        trial,
+        started,
+        history,
+        saved,
+        model,
+        model.layer,
+        disturbance=Disturbance(**asdict(watched[0])),
+        train_perplexity=evaluate(model, seen.to(device), EVALUATION_WINDOW).perplexity,
+        valid=_evaluation(history[-1].valid, corpus, "valid"),
+        test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
+    )
+
+
+def train_record(
+    trial: TrainTrial,
+    started: str,
+    history: Sequence[Progress],
+    saved: Checkpoint | None,
+    model: nn.Module,
+    layer: nn.Module,
+    *,
+    disturbance: Disturbance,
+    train_perplexity: float,
+    valid: Evaluation,
+    test: Evaluation,
+) -> TrainRecord:
+    """The record of a model that has been trained, and of its output layer."""
+    last = history[-1]
+    return TrainRecord(
+        id=trial_id(trial),
+        started=started,
+        trial=trial,
+        environment=describe_machine(),
+        result=TrainResult(
+            train_tokens=last.tokens,
+            train_seconds=last.seconds,
+            resumed=0 if saved is None else saved.resumed,
+            parameters=sum(p.numel() for p in model.parameters()),
+            layer_parameters=sum(p.numel() for p in layer.parameters()),
+            curve=[
+                CurvePoint(
+                    tokens=point.tokens,
+                    seconds=point.seconds,
+                    train_loss=point.train_loss,
+                    valid_perplexity=point.valid.perplexity,
+                )
+                for point in history
+            ],
+            valid=valid,
+            test=test,
+            train_perplexity=train_perplexity,
+            disturbance=disturbance,
+        ),
+    )
+
+
+def _seen(trial: TrainTrial, corpus: Corpus, trained: int) -> npt.NDArray[np.integer]:
+    """The beginning of each stream that was trained on, together no longer than the test text."""
+    streams = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
+    steps = math.ceil(min(trained, len(corpus.train), len(corpus.test)) / streams.batch_size)
+    starts = range(0, len(corpus.train), streams.length)
+    return np.concatenate([corpus.train[start : start + steps] for start in starts])
+
+
+def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
+    """The checkpoint of a trial: another trial's or another code's is not gone on from."""
+    layer, _ = parse_spec(trial.layer)
+    identity = {"trial": trial_id(trial), "version of the code": code_version(layer)}
+    return Checkpoint(path, identity, every=seconds)
+
+
+def train_model(
+    trial: TrainTrial,
+    corpus: Corpus,
+    *,
+    on_step: Callable[[int], None] = lambda tokens: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[LanguageModel, list[Progress]]:
+    """The model that the trial trains, and the course of its training; as :func:`train_trial`."""
+    torch.set_num_threads(trial.threads)
+    torch.manual_seed(trial.seed)
+    device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
+    spec = tuned_spec(trial.layer, trial.tuned)
+    layer = create_layer(spec, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
+    model = LanguageModel(
+        layer,
+        encoder=trial.encoder,
+        embedding_size=trial.embedding_size,
+        num_layers=trial.num_layers,
+        dropout=trial.dropout,
+        tied=trial.tied,
+    ).to(device, dtype)
+    optimizer = make_optimizer(
+        trial.optimizer, model.parameters(), model.row_sparse_parameters(), trial.learning_rate
+    )
+    history = train(
+        model,
+        optimizer,
+        make_streams(corpus.train, trial.batch_size, corpus.eos_id).to(device),
+        make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id).to(device),
+        window=trial.bptt,
+        valid_window=EVALUATION_WINDOW,
+        max_tokens=trial.max_tokens,
+        clip_norm=trial.clip_norm,
+        on_step=on_step,
+        on_evaluation=on_evaluation,
+        checkpoint=checkpoint,
+    )
+    return model, history
+
+
+def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
+    true = corpus.true_perplexity
+    return Evaluation(
+        tokens=quality.tokens,
+        unknown_tokens=corpus.unknown_tokens(split),
+        nats=quality.nats,
+        perplexity=quality.perplexity,
+        unnormalized_perplexity=quality.unnormalized_perplexity,
+        log_z_mean=quality.log_z_mean,
+        log_z_sd=quality.log_z_sd,
+        true_perplexity=None if true is None else true[split],
+        adjusted_perplexity=math.exp(min(700.0, corpus.adjusted_nats(quality.nats, split))),
+        block_nats=list(quality.block_nats),
+        bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
+    )
+
+
+def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
+    """Count the n-grams of a text and evaluate the model of them."""
+    started, begin = now(), time.perf_counter()
+    model = KneserNey(
+        corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
+    )
+    seconds = time.perf_counter() - begin
+
+    counts = torch.from_numpy(corpus.class_counts)
+
+    def quality(split: str) -> Evaluation:
+        words = corpus.split(split)
+        log_prob = torch.from_numpy(model.log_prob(words))
+        return _evaluation(
+            summarise_log_probs(log_prob, torch.from_numpy(words.astype(np.int64)), counts),
+            corpus,
+            split,
+        )
+
+    return NgramRecord(
+        id=trial_id(trial),
+        started=started,
+        trial=trial,
+        environment=describe_machine(),
+        result=NgramResult(train_seconds=seconds, valid=quality("valid"), test=quality("test")),
+    )
+
+
+INFERENCE_SHARE = 0.25
+"""Of the budget for timing: evaluation and decoding, after the training steps."""
+
+
+def speed_trials(
+    trials: Sequence[SpeedTrial],
+    *,
+    budget_seconds: float,
+    class_counts: npt.NDArray[np.int64] | None = None,
+    on_round: Callable[[float], None] = lambda share: None,
+    on_turn: Callable[[SpeedTrial], None] = lambda trial: None,
+) -> list[SpeedRecord]:
+    """Time layers against each other, taking turns step by step.
+
+    Args:
+        trials: What to time together: one vocabulary size, as a rule.
+        budget_seconds: For all together.
+        class_counts: That layers are made for and targets are drawn by; Zipf's law by default.
+        on_round: Told after each round which share of the budget is spent.
+        on_turn: Told, outside of what is timed, whose turn begins.
+    """
+    started = now()
+    torch.set_num_threads(trials[0].threads)
+    machine = measure_machine(torch.device(trials[0].device), getattr(torch, trials[0].dtype))
+    steps: dict[str, LayerStep] = {}
+    for trial in trials:
+        on_turn(trial)
+        steps[trial_id(trial)] = _layer_step(trial, class_counts)
+
+    def taking_turns(
+        candidates: Sequence[Callable[[], Phases]],
+    ) -> dict[str, Callable[[], Phases]]:
+        def announced(trial: SpeedTrial, run: Callable[[], Phases]) -> Phases:
+            on_turn(trial)
+            return run()
+
+        return {
+            trial_id(trial): partial(announced, trial, run)
+            for trial, run in zip(trials, candidates, strict=True)
+        }
+
+    training = 1 - INFERENCE_SHARE
+    with watch_machine() as seen:
+        intervals = interleave(
+            taking_turns(list(steps.values())),
+            budget_seconds=training * budget_seconds,
+            on_round=lambda share: on_round(training * share),
+        )
+        inference = interleave(
+            taking_turns([LayerInference(step) for step in steps.values()]),
+            budget_seconds=INFERENCE_SHARE * budget_seconds,
+            min_repetitions=3,
+            on_round=lambda share: on_round(training + INFERENCE_SHARE * share),
+        )
+    disturbance = Disturbance(**asdict(seen[0]))
+    records = []
+    for name, trial in zip(steps, trials, strict=True):
+        on_turn(trial)
+        phases = intervals[name] | {
+            phase: interval for phase, interval in inference[name].items() if phase != "step"
+        }
+        result = _speed_result(steps[name], trial, phases, machine, disturbance)
+        records.append(
+            SpeedRecord(
+                id=name, started=started, trial=trial, environment=describe_machine(), result=result
+            )
+        )
+    return records
+
+
+def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -> LayerStep:
+    torch.manual_seed(trial.seed)
+    target = None
+    if class_counts is not None:
+        target = draw_targets(trial.num_tokens, class_counts, trial.seed)
+    layer = create_layer(
+        trial.layer,
+        trial.hidden_size,
+        trial.vocab_size,
+        zipf_counts(trial.vocab_size) if class_counts is None else class_counts,
+        device=trial.device,
+        dtype=getattr(torch, trial.dtype),
+    )
+    assert trial.clip_norm is not None
+    return LayerStep(
+        layer,
+        trial.num_tokens,
+        optimizer=trial.optimizer,
+        clip_norm=trial.clip_norm,
+        seed=trial.seed,
+        target=target,
+    )
+
+
+def _speed_result(
+    step: LayerStep,
+    trial: SpeedTrial,
+    phases: dict[str, Interval],
+    machine: Machine,
+    disturbance: Disturbance,
+) -> SpeedResult:
+    cost = step.layer.cost(trial.num_tokens)
+    held = step.memory()
+    return SpeedResult(
+        phases={
+            phase: Timing(
+                median=interval.median,
+                low=interval.low,
+                high=interval.high,
+                repetitions=interval.repetitions,
+                samples=list(interval.samples) if phase == "step" else None,
+                stopped=interval.stopped,
+            )
+            for phase, interval in phases.items()
+        },
+        peak_bytes=held.peak,
+        parameters=cost.parameters,
+        rows_touched=cost.rows_touched,
+        flops=cost.flops,
+        bytes=cost.bytes,
+        memory=Memory(
+            parameters=held.parameters,
+            gradients=held.gradients,
+            optimizer=held.optimizer,
+            activations=held.activations,
+            expected_gradients=held.expected_gradients,
+            expected_optimizer=held.expected_optimizer,
+            expected_activations=held.expected_activations,
+        ),
+        machine_flops=machine.flops,
+        machine_bytes=machine.bytes,
+        machine_products=machine.products,
+        disturbance=disturbance,
+    )
+
+
+def describe_machine() -> Environment:
+    """The machine and the versions, as records keep them."""
+    return msgspec.convert(describe_environment(), Environment)
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
