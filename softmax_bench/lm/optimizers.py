@@ -9,6 +9,7 @@ at every step by its running mean. The row-sparse form is *lazy* Adam, as in
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.ops import row_sparse
+
+Parameters = list[dict[str, Any]]
+"""Groups with their learning rates, as ``torch.optim`` takes them."""
 
 _EPSILON = {"adagrad": 1e-10, "adam": 1e-8}
 _BETAS = (0.9, 0.999)
@@ -68,8 +72,8 @@ def _add_rows(to: Tensor, rows: Tensor, values: Tensor, factor: float) -> None:
 class _RowOptimizer(torch.optim.Optimizer):
     """Base of the row-sparse optimisers: walks the parameters, leaves the rule to ``_update``."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(list(parameters), {"lr": lr})
+    def __init__(self, parameters: Parameters, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -105,9 +109,15 @@ class RowSGD(_RowOptimizer):
 class RowAdagrad(_RowOptimizer):
     """Adagrad (Duchi et al. 2011) on the rows that have a gradient."""
 
+    def __init__(
+        self, parameters: Parameters, lr: float, *, initial_accumulator_value: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr)
+        self._start = initial_accumulator_value
+
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
         if not state:
-            state["sum"] = torch.zeros_like(parameter)
+            state["sum"] = torch.full_like(parameter, self._start)
 
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
@@ -143,7 +153,7 @@ class RowAdam(_RowOptimizer):
         _add_rows(parameter, rows, mean.div_(root), -lr / correction[0])
 
 
-_RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], type[_RowOptimizer]]] = {
+_RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[..., _RowOptimizer]]] = {
     "adagrad": (torch.optim.Adagrad, RowAdagrad),
     "adam": (torch.optim.Adam, RowAdam),
     "sgd": (torch.optim.SGD, RowSGD),
@@ -186,12 +196,20 @@ class PairedOptimizer:
                 )
 
 
-def check_optimizer(name: str) -> None:
-    """Raise a SoftmaxBenchError if there is no optimiser of that name."""
+def check_optimizer(name: str, initial_accumulator_value: float = 0.0) -> None:
+    """Raise a SoftmaxBenchError if there is no such optimiser, or it cannot start so."""
     if name not in _RULES:
         near = difflib.get_close_matches(name, _RULES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SoftmaxBenchError(f"unknown optimizer {name!r}: choose {', '.join(_RULES)}{hint}")
+    if initial_accumulator_value and name != "adagrad":
+        raise SoftmaxBenchError(
+            f"initial_accumulator_value is an option of adagrad, not of {name}: set it to 0"
+        )
+    if not 0 <= initial_accumulator_value < math.inf:
+        raise SoftmaxBenchError(
+            f"initial_accumulator_value must not be negative: {initial_accumulator_value}"
+        )
 
 
 def make_optimizer(
@@ -199,6 +217,10 @@ def make_optimizer(
     parameters: Iterable[nn.Parameter],
     row_sparse: Iterable[nn.Parameter],
     lr: float,
+    *,
+    initial_accumulator_value: float = 0.0,
+    layer: Iterable[nn.Parameter] = (),
+    layer_rate: float = 1.0,
 ) -> PairedOptimizer:
     """An optimiser by name: ``"sgd"``, ``"adagrad"`` or ``"adam"``.
 
@@ -207,19 +229,32 @@ def make_optimizer(
         parameters: All parameters.
         row_sparse: Those of them whose gradients are row-sparse.
         lr: Learning rate.
+        initial_accumulator_value: Where Adagrad's sums of squares start. From 0, the first
+            gradient of a number moves it by the whole learning rate, however small it is.
+        layer: Those parameters whose rate is ``layer_rate * lr``.
+        layer_rate: That factor.
 
     Raises:
-        SoftmaxBenchError: There is no such rule, or the rate is not positive.
+        SoftmaxBenchError: There is no such rule, a rate is not positive, or the rule has no sums
+            of squares to start from.
     """
-    check_optimizer(name)
-    if not lr > 0:
-        raise SoftmaxBenchError(f"the learning rate must be positive, not {lr}")
-    sparse = {id(p): p for p in row_sparse}
-    dense = [p for p in parameters if id(p) not in sparse]
+    check_optimizer(name, initial_accumulator_value)
+    for rate in (lr, layer_rate):
+        if not rate > 0:
+            raise SoftmaxBenchError(f"the learning rate must be positive, not {rate}")
+    sparse, of_layer = {id(p) for p in row_sparse}, {id(p) for p in layer}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for parameter in parameters:
+        kind = id(parameter) in sparse, id(parameter) in of_layer
+        rate = layer_rate * lr if kind[1] else lr
+        groups.setdefault(kind, {"params": [], "lr": rate})["params"].append(parameter)
+    options: dict[str, float] = {}
+    if initial_accumulator_value:
+        options["initial_accumulator_value"] = initial_accumulator_value
     dense_rule, row_rule = _RULES[name]
     parts: list[torch.optim.Optimizer] = []
-    if dense:
-        parts.append(dense_rule(dense, lr=lr, fused=True))
-    if sparse:
-        parts.append(row_rule(sparse.values(), lr))
+    if dense := [group for (is_sparse, _), group in groups.items() if not is_sparse]:
+        parts.append(dense_rule(dense, lr=lr, fused=True, **options))
+    if rows := [group for (is_sparse, _), group in groups.items() if is_sparse]:
+        parts.append(row_rule(rows, lr, **options))
     return PairedOptimizer(parts)

@@ -35,6 +35,10 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     learning_rate: float
     tuned: str = ""
     """Options of the layer that tuning found, as a specification has them: ``"power=0.4"``."""
+    initial_accumulator_value: float = 0.0
+    """Where Adagrad's sums of squares start."""
+    layer_rate: float = 1.0
+    """Learning rate of the output layer, as a multiple of ``learning_rate``."""
     clip_norm: float
     batch_size: int
     bptt: int
@@ -115,20 +119,20 @@ def trial_id(trial: Trial) -> str:
     A field that did not exist when older records were written has the default that stands for
     what was done then. It is left out, so that those records keep their identity.
     """
-    kind = type(trial).__name__
-    defaults = {
-        field.name: field.default
-        for field in msgspec.structs.fields(trial)
-        if field.default is not msgspec.NODEFAULT
-    }
-    fields: dict[str, Any] = msgspec.to_builtins(trial)
-    told = {
-        name: value
-        for name, value in fields.items()
-        if name not in defaults or value != defaults[name]
-    }
-    canonical = msgspec.json.encode([kind, sorted(told.items())])
+    told = _told(trial)
+    if isinstance(trial, FidelityTrial):  # the models of its first records had the field "tuned"
+        told["model"] = _told(trial.model, always="tuned")
+    canonical = msgspec.json.encode([type(trial).__name__, sorted(told.items())])
     return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _told(trial: Trial, always: str = "") -> dict[str, Any]:
+    """The fields that are not at their defaults, in their order."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(trial)}
+    fields: dict[str, Any] = msgspec.to_builtins(trial)
+    return {
+        name: value for name, value in fields.items() if name == always or value != defaults[name]
+    }
 
 
 def tuned_spec(layer: str, tuned: str) -> str:

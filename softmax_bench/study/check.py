@@ -31,7 +31,8 @@ def mistakes(study: Study) -> Iterator[Mistake]:
     """Everything that is wrong with a study whose values have the right types."""
     for key in ("corpora", "vocab_sizes", "encoders", "seeds", "max_tokens", "learning_rates"):
         yield from _list_mistakes(key, getattr(study, key))
-    yield from common_mistakes(study.layers, study.optimizer, study.device)
+    start = study.initial_accumulator_value
+    yield from common_mistakes(study.layers, study.optimizer, study.device, start)
     yield from _option_mistakes(study)
     yield from _encoder_mistakes(study)
     embedding_size = study.embedding_size or study.hidden_size
@@ -43,7 +44,9 @@ def mistakes(study: Study) -> Iterator[Mistake]:
         )
 
 
-def common_mistakes(layers: Sequence[str], optimizer: str, device: str) -> Iterator[Mistake]:
+def common_mistakes(
+    layers: Sequence[str], optimizer: str, device: str, initial_accumulator_value: float = 0.0
+) -> Iterator[Mistake]:
     """What training and timing have in common."""
     yield from _list_mistakes("layers", layers)
     for spec in layers:
@@ -52,7 +55,7 @@ def common_mistakes(layers: Sequence[str], optimizer: str, device: str) -> Itera
         except SoftmaxBenchError as error:
             yield Mistake("layers", str(error), spec)
     try:
-        check_optimizer(optimizer)
+        check_optimizer(optimizer, initial_accumulator_value)
     except SoftmaxBenchError as error:
         yield Mistake("optimizer", str(error))
     if device not in ("cpu", "cuda"):

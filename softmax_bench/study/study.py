@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from softmax_bench.records.trial import TrainTrial
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 From0 = Annotated[int, msgspec.Meta(ge=0)]
@@ -43,6 +45,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tied: bool = False
     """Whether the embedding is the weight of the output layer."""
     optimizer: str = "adagrad"
+    initial_accumulator_value: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Where Adagrad's sums of squares start; from 0, the first gradient of a number moves it by
+    the whole learning rate."""
+    layer_rate: Above0 = 1.0
+    """Learning rate of the output layer, as a multiple of that of the rest."""
     clip_norm: Above0 = 5.0
     """Greatest norm of all gradients together."""
     batch_size: Count = 20
@@ -66,3 +73,12 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Seconds that a trial may take."""
     memory_limit: Above0 | None = None
     """Gigabytes (10^9 bytes) that a trial may hold."""
+
+
+CONDITIONS = tuple(
+    name
+    for name in Study.__struct_fields__
+    if name in TrainTrial.__struct_fields__
+    and name not in ("embedding_size", "max_tokens", "threads")
+)
+"""What all models of a study have in common, and their trials as it stands in the study."""

@@ -23,16 +23,30 @@ def gradients(steps: int) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adagrad"])
-def test_row_sparse_steps_equal_dense_ones(name: str) -> None:
-    ours, theirs = nn.Parameter(torch.ones(10, 3)), nn.Parameter(torch.ones(10, 3))
-    optimizer = make_optimizer(name, [ours], [ours], 0.1)
-    dense = DENSE[name]([theirs], lr=0.1)
+@pytest.mark.parametrize(("name", "start"), [("sgd", 0.0), ("adagrad", 0.0), ("adagrad", 0.3)])
+def test_row_sparse_and_dense_steps_equal_torchs(name: str, start: float) -> None:
+    ours, dense, theirs = (nn.Parameter(torch.ones(10, 3)) for _ in range(3))
+    optimizer = make_optimizer(name, [ours, dense], [ours], 0.1, initial_accumulator_value=start)
+    wanted = DENSE[name](
+        [theirs], lr=0.1, **({"initial_accumulator_value": start} if start else {})
+    )
     for gradient in gradients(6):
-        ours.grad, theirs.grad = gradient, gradient.to_dense()
+        ours.grad, dense.grad, theirs.grad = gradient, gradient.to_dense(), gradient.to_dense()
         optimizer.step()
-        dense.step()
+        wanted.step()
     torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(dense, theirs)
+
+
+def test_the_layer_has_a_rate_of_its_own() -> None:
+    table, matrix, other = (nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
+    optimizer = make_optimizer(
+        "sgd", [table, matrix, other], [table], 0.5, layer=[table, matrix], layer_rate=4.0
+    )
+    table.grad = row_sparse(torch.tensor([0, 1]), torch.ones(2, 2), 2)
+    matrix.grad = other.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert [float(p[0, 0].detach()) for p in (table, matrix, other)] == [-2.0, -2.0, -0.5]
 
 
 def test_lazy_adam_equals_torchs() -> None:
@@ -87,3 +101,9 @@ def test_wrong_choices() -> None:
         make_optimizer("adagrade", [parameter], [], 0.1)
     with pytest.raises(SoftmaxBenchError, match="must be positive"):
         make_optimizer("sgd", [parameter], [], 0.0)
+    with pytest.raises(SoftmaxBenchError, match="must be positive"):
+        make_optimizer("sgd", [parameter], [], 0.1, layer_rate=-1.0)
+    with pytest.raises(SoftmaxBenchError, match="option of adagrad, not of adam"):
+        make_optimizer("adam", [parameter], [], 0.1, initial_accumulator_value=0.1)
+    with pytest.raises(SoftmaxBenchError, match="must not be negative"):
+        make_optimizer("adagrad", [parameter], [], 0.1, initial_accumulator_value=-0.1)

@@ -108,7 +108,7 @@ def test_a_record_of_a_later_version_is_not_taken_for_damaged(tmp_path: Path) ->
         read_store(tmp_path)
 
 
-@pytest.mark.parametrize("kept", ["ptb", "speed"])
+@pytest.mark.parametrize("kept", ["fidelity", "ptb", "speed"])
 def test_records_of_older_versions_load_and_keep_their_identity(kept: str) -> None:
     folder = Path(__file__).parents[2] / "results" / kept
     contents = read_store(folder)

@@ -10,12 +10,8 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.records.trial import GIVEN, tuned_spec
 from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_configuration
-from softmax_bench.study.study import Study
+from softmax_bench.study.study import CONDITIONS, Study
 
-_TRAINING = (
-    "hidden_size", "embedding_size", "num_layers", "dropout", "tied", "optimizer", "clip_norm",
-    "batch_size", "bptt", "device",
-)  # fmt: skip
 _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
 
 
@@ -66,7 +62,7 @@ def _run(results: Results, train: pd.DataFrame) -> str:
     usual = Study()
     settings |= {
         name: first[name]
-        for name in _TRAINING
+        for name in (*CONDITIONS, "embedding_size")
         if name in first and first[name] != getattr(usual, name)
     }
     for name, value in settings.items():

@@ -11,7 +11,7 @@ from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, tria
 from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, Failed, Plan, State, Step, state_of, time_steps
 from softmax_bench.study.plan.tuning import search
-from softmax_bench.study.study import Study
+from softmax_bench.study.study import CONDITIONS, Study
 from softmax_bench.study.texts import KnownText
 
 NGRAM_ORDER = 5
@@ -196,21 +196,13 @@ def train_trial(
         layer=layer,
         encoder=encoder,
         embedding_size=study.embedding_size or study.hidden_size,
-        hidden_size=study.hidden_size,
-        num_layers=study.num_layers,
-        dropout=study.dropout,
-        tied=study.tied,
-        optimizer=study.optimizer,
         learning_rate=rate,
         tuned=tuned,
-        clip_norm=study.clip_norm,
-        batch_size=study.batch_size,
-        bptt=study.bptt,
         max_tokens=tokens,
         seed=seed,
         threads=threads_of(study),
-        device=study.device,
         dtype="float32",
+        **{name: getattr(study, name) for name in CONDITIONS},
     )
 
 

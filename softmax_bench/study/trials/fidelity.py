@@ -30,7 +30,6 @@ from softmax_bench.lm import (
     DivergedError,
     LanguageModel,
     clip_grad_norm,
-    make_optimizer,
     make_streams,
 )
 from softmax_bench.measure.fidelity import (
@@ -44,7 +43,7 @@ from softmax_bench.measure.moments import GROUPS, block_mean
 from softmax_bench.records.record import FidelityRecord
 from softmax_bench.records.result import Estimate, FidelityResult, SamplePoint
 from softmax_bench.records.trial import FidelityTrial, TrainTrial, trial_id
-from softmax_bench.study.trials.train import describe_machine, now, train_model
+from softmax_bench.study.trials.train import describe_machine, now, train_model, trial_optimizer
 
 HELD_OUT = 5000
 """Most tokens of the validation and of the test text that layers are judged on."""
@@ -246,8 +245,8 @@ def _train_layer(
 ) -> OutputLayer:
     torch.manual_seed(trial.model.seed)
     layer = _make(trial, corpus).train()
-    optimizer = make_optimizer(
-        trial.model.optimizer, layer.parameters(), layer.row_sparse_parameters(), rate
+    optimizer = trial_optimizer(
+        msgspec.structs.replace(trial.model, learning_rate=rate), layer, layer
     )
     step = trial.model.batch_size * trial.model.bptt
     batches = list(

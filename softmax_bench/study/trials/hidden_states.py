@@ -18,7 +18,6 @@ from softmax_bench.lm import (
     Progress,
     Quality,
     TrainingState,
-    make_optimizer,
     run_steps,
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
@@ -27,7 +26,7 @@ from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.result import Disturbance, Evaluation, FrequencyBand
 from softmax_bench.records.trial import TrainTrial, tuned_spec
-from softmax_bench.study.trials.train import make_checkpoint, now, train_record
+from softmax_bench.study.trials.train import make_checkpoint, now, train_record, trial_optimizer
 
 _AT_ONCE = 1024
 """Examples evaluated together."""
@@ -95,9 +94,7 @@ def _train(
     on_evaluation: Callable[[Progress], None],
     checkpoint: Checkpoint | None,
 ) -> list[Progress]:
-    optimizer = make_optimizer(
-        trial.optimizer, layer.parameters(), layer.row_sparse_parameters(), trial.learning_rate
-    )
+    optimizer = trial_optimizer(trial, layer, layer)
     valid = states.split("valid")
     state = TrainingState() if checkpoint is None else checkpoint.load(layer, optimizer)
     batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from softmax_bench.corpora import Corpus
-from softmax_bench.layers import create_layer, parse_spec
+from softmax_bench.layers import OutputLayer, create_layer, parse_spec
 from softmax_bench.lm import (
     Checkpoint,
     LanguageModel,
+    PairedOptimizer,
     Progress,
     Quality,
     code_version,
@@ -194,9 +195,7 @@ def train_model(
         dropout=trial.dropout,
         tied=trial.tied,
     ).to(device, dtype)
-    optimizer = make_optimizer(
-        trial.optimizer, model.parameters(), model.row_sparse_parameters(), trial.learning_rate
-    )
+    optimizer = trial_optimizer(trial, model, model.layer)
     history = train(
         model,
         optimizer,
@@ -211,6 +210,21 @@ def train_model(
         checkpoint=checkpoint,
     )
     return model, history
+
+
+def trial_optimizer(
+    trial: TrainTrial, model: LanguageModel | OutputLayer, layer: OutputLayer
+) -> PairedOptimizer:
+    """The optimiser that the trial names, over a model with this output layer."""
+    return make_optimizer(
+        trial.optimizer,
+        model.parameters(),
+        model.row_sparse_parameters(),
+        trial.learning_rate,
+        initial_accumulator_value=trial.initial_accumulator_value,
+        layer=layer.parameters(),
+        layer_rate=trial.layer_rate,
+    )
 
 
 def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
