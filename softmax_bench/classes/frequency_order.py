@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.classes.noise import positive_counts
 
 
-class FrequencyOrder(nn.Module):
+class FrequencyOrder(KeptBuffers):
     """Class ids to ranks of frequency and back, so that ids may come in any order.
 
     Without counts ids are ranks. The state dict carries the order: the parameters mean nothing
@@ -23,11 +24,9 @@ class FrequencyOrder(nn.Module):
     def __init__(self, counts: npt.NDArray[np.float64] | None, num_classes: int) -> None:
         super().__init__()
         positive = positive_counts(counts, num_classes)
-        order = torch.from_numpy(np.argsort(-positive, kind="stable"))
-        ranks = torch.empty_like(order)
-        ranks[order] = torch.arange(num_classes)
-        self.register_buffer("class_of_rank", order)
-        self.register_buffer("rank_of_class", ranks)
+        order = np.argsort(-positive, kind="stable")
+        self.register_buffer("class_of_rank", torch.from_numpy(order))
+        self.register_buffer("rank_of_class", torch.from_numpy(np.argsort(order)))
 
     def ranks(self, classes: Tensor) -> Tensor:
         """Rank of each class: 0 is the most frequent."""

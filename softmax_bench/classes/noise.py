@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from softmax_bench.classes.huffman import check_counts
+from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.errors import SoftmaxBenchError
 
 
@@ -32,7 +33,7 @@ def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArr
     return np.where(checked > 0, checked, checked.min(initial=1.0, where=checked > 0))
 
 
-class Noise(nn.Module, ABC):
+class Noise(KeptBuffers, ABC):
     """A distribution over ``num_classes`` classes.
 
     Its tables come from the class counts and stay out of the state dict.
@@ -88,8 +89,7 @@ class LogUniformNoise(Noise):
             order = np.argsort(-check_counts(counts, num_classes), kind="stable")
             if np.any(order != np.arange(num_classes)):
                 ranked = torch.from_numpy(order)
-                rank = torch.empty_like(ranked)
-                rank[ranked] = torch.arange(num_classes)
+                rank = torch.from_numpy(np.argsort(order))
         self.register_buffer("ranked", ranked, persistent=False)
         self.register_buffer("rank", rank, persistent=False)
 

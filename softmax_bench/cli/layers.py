@@ -17,7 +17,8 @@ def list_layers(
     from rich.text import Text
 
     from softmax_bench.layers import CommonOptions
-    from softmax_bench.layers.registry import layer_names, layer_options, layer_package, parse_spec
+    from softmax_bench.layers.base import layer_options
+    from softmax_bench.layers.registry import layer_names, layer_package, parse_spec
 
     if markdown:
         from softmax_bench.measure import catalogue

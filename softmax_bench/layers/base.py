@@ -8,6 +8,7 @@ row) pairs are scored, how the scores become a loss, and how they give a normali
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from softmax_bench.classes.huffman import check_counts
+from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.classes.noise import positive_counts
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.ops import Amount, accumulator, untraced
 
 Counts = npt.ArrayLike | Tensor
@@ -100,14 +102,15 @@ def _traced_if_traceable(
     return run
 
 
-class OutputLayer(nn.Module, ABC):
+class OutputLayer(KeptBuffers, ABC):
     """A distribution over classes given a hidden state.
 
     Hidden states are taken in the parameters' type. Under ``torch.autocast`` the training step
     multiplies in the lower type and sums in float32; exact evaluation stays in the parameters'.
     What a layer remembers from step to step is a parameter or a buffer (``persistent=False`` keeps
     it out of the state dict), and it draws from torch's generators: so training that was stopped
-    goes on as if it had not been.
+    goes on as if it had not been. Casting the module casts its parameters; buffers stay as precise
+    as they were made (:class:`~softmax_bench.classes.kept_buffers.KeptBuffers`).
 
     Args:
         in_features: Size H of a hidden state.
@@ -115,6 +118,7 @@ class OutputLayer(nn.Module, ABC):
         **common: See :class:`CommonOptions`.
 
     Raises:
+        TypeError: The layer has no option of that name.
         SoftmaxBenchError: A size is not positive, or counts do not fit.
     """
 
@@ -145,6 +149,11 @@ class OutputLayer(nn.Module, ABC):
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise SoftmaxBenchError(f"{what} must be a positive whole number, not {size!r}")
+        for option in common.keys() - CommonOptions.__annotations__.keys():
+            known = layer_options(type(self))
+            raise TypeError(
+                f"{type(self).__name__} has no option {option!r}{nearest(option, known)}"
+            )
         super().__init__()
         self.in_features = in_features
         self.num_classes = num_classes
@@ -316,6 +325,16 @@ def _lowered(hidden: Tensor) -> Tensor:
     if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
         return hidden.to(torch.get_autocast_dtype(device))
     return hidden
+
+
+def layer_options(layer: type[OutputLayer]) -> list[str]:
+    """Names of the options that a specification of this layer may set."""
+    own = [
+        name
+        for name, parameter in inspect.signature(layer).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    return [*own, *(name for name in CommonOptions.__annotations__ if name not in own)]
 
 
 def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:

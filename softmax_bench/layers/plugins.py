@@ -8,14 +8,13 @@ Another package offers a layer under a name by an entry point of the group :data
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers.base import OutputLayer
 
 GROUP = "softmax_bench.layers"
@@ -72,11 +71,3 @@ def from_entry_points() -> Iterator[tuple[str, Origin]]:
         package = point.dist
         distribution = "" if package is None else f"{package.name} {package.version}"
         yield point.name, Origin(f"{point.module}:{point.attr}", distribution)
-
-
-def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a message about a wrong name: the right one nearest to it, and all that are."""
-    known = sorted(right)
-    near = difflib.get_close_matches(wrong, known, n=1)
-    hint = f": did you mean {near[0]!r}?" if near else "."
-    return f"{hint} Known: {', '.join(known)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 import logging
 import pkgutil
 import re
@@ -12,9 +11,9 @@ from functools import cache
 from typing import Any
 
 import softmax_bench.layers
-from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Counts, OutputLayer
-from softmax_bench.layers.plugins import Origin, from_entry_points, nearest
+from softmax_bench.errors import SoftmaxBenchError, nearest
+from softmax_bench.layers.base import Counts, OutputLayer, layer_options
+from softmax_bench.layers.plugins import Origin, from_entry_points
 
 _log = logging.getLogger(__name__)
 
@@ -132,16 +131,6 @@ def _read_options(text: str) -> dict[str, Any] | None:
     except (SyntaxError, ValueError):
         return None
     return options if len(options) == len(call.keywords) else None
-
-
-def layer_options(layer: type[OutputLayer]) -> list[str]:
-    """Names of the options that a specification of this layer may set."""
-    own = [
-        name
-        for name, parameter in inspect.signature(layer).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    return [*own, *(name for name in CommonOptions.__annotations__ if name not in own)]
 
 
 _QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)

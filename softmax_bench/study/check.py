@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers import create_layer, parse_spec
-from softmax_bench.layers.plugins import nearest
 from softmax_bench.lm import ENCODERS, check_optimizer, make_encoder
 from softmax_bench.measure import zipf_counts
 from softmax_bench.study.study import Study

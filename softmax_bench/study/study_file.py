@@ -16,9 +16,8 @@ from typing import Any, get_origin
 
 import msgspec
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers import split_specs
-from softmax_bench.layers.plugins import nearest
 from softmax_bench.study.check import Mistake, mistakes
 from softmax_bench.study.study import Study
 

@@ -49,8 +49,8 @@ class InBatchSoftmax(LinearOutputLayer):
     ) -> None:
         super().__init__(in_features, num_classes, **common)
         self.correction = correction
-        log_p = log_unigram(self._counts, num_classes).to(self.weight.device)
-        self.register_buffer("log_p", log_p, persistent=False)
+        self.register_buffer("log_p", log_unigram(self._counts, num_classes), persistent=False)
+        self.to(self.weight.device)
 
     def _batch(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distinct targets, what to add to their scores, and to each token's own score."""

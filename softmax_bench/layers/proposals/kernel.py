@@ -70,12 +70,12 @@ class KernelSampledSoftmax(ProposalSoftmax):
         self._remember("_sums")
 
     def _snapshot(self) -> None:
-        self._blocks.fill(self.weight @ self.projection)
+        self._blocks.fill(self.weight @ self.projection.to(self.weight.dtype))
         vectors = self._blocks.vectors
         self._sums = (vectors.transpose(1, 2) @ vectors).flatten(1)
 
     def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        near = hidden @ self.projection
+        near = hidden @ self.projection.to(hidden.dtype)
         outer = (near.unsqueeze(2) * near.unsqueeze(1)).flatten(1)
         masses = (self.alpha * outer @ self._sums.t()).clamp_(min=0.0) + self._blocks.used
         return self._blocks.draw(

@@ -68,7 +68,7 @@ class RandomFourierSoftmax(ProposalSoftmax):
         self._remember("_sums")
 
     def _features(self, vectors: Tensor) -> Tensor:
-        angles = F.normalize(vectors, dim=1) @ self.frequencies
+        angles = F.normalize(vectors, dim=1) @ self.frequencies.to(vectors.dtype)
         return torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
 
     def _snapshot(self) -> None:

@@ -112,7 +112,7 @@ class SharedSampler(nn.Module):
 
 def _draws_for_distinct(noise: Noise, num_samples: int) -> int:
     """The number of draws that give ``num_samples`` distinct classes on average, 0 for all."""
-    log_missed = torch.log1p(-noise.log_prob(torch.arange(noise.num_classes)).exp())
+    log_missed = torch.log1p(-noise.log_prob(torch.arange(noise.num_classes, device="cpu")).exp())
 
     def distinct(draws: int) -> float:
         return float(-torch.expm1(draws * log_missed).sum())

@@ -85,13 +85,12 @@ class NCE(LinearOutputLayer):
         self.shared = shared
         distribution = make_noise(noise, num_classes, self._counts, power)
         self.sampler = SharedSampler(distribution, num_samples, replacement=True)
-        start = torch.tensor(
-            0.0 if isinstance(log_z, str) else float(log_z), dtype=self.weight.dtype
-        )
         if log_z == "learned":
-            self.log_z = nn.Parameter(start)
+            self.log_z = nn.Parameter(self.weight.new_zeros(()))
         else:
-            self.register_buffer("log_z", start)
+            # float64, whatever the parameters' type: a running average moves by small steps.
+            start = 0.0 if isinstance(log_z, str) else float(log_z)
+            self.register_buffer("log_z", torch.tensor(start, dtype=torch.float64, device="cpu"))
         self.to(self.weight.device)
 
     def _initial_bias(self) -> Tensor:

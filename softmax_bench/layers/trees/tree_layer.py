@@ -58,12 +58,14 @@ class TreeSoftmax(OutputLayer):
             self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
-        self.register_buffer("tree", torch.from_numpy(tree.children).to(device))
-        self.reset_parameters(self._set_tree(tree, self.weight.device))
+        self.register_buffer("tree", torch.from_numpy(tree.children))
+        mass = self._set_tree(tree)
+        self.to(self.weight.device)
+        self.reset_parameters(mass)
         for parameter in self.row_sparse_parameters():
             keep_coalesced(parameter)
 
-    def _set_tree(self, tree: Tree, device: torch.device) -> Tensor:
+    def _set_tree(self, tree: Tree) -> Tensor:
         """Take a tree; the count of the classes below each side (nodes, k) of its nodes."""
         paths = tree.paths()
         # Derived from the tree, so not in the state dict.
@@ -72,7 +74,7 @@ class TreeSoftmax(OutputLayer):
             ("path_nodes", paths.nodes),
             ("path_codes", paths.codes),
         ):
-            self.register_buffer(name, torch.from_numpy(array).to(device), persistent=False)
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
         self._levels = [torch.from_numpy(level) for level in tree.levels]
         self._pairs = self._mean_pairs(torch.from_numpy(paths.starts).diff())
         mass = self._mass(tree)
@@ -87,8 +89,8 @@ class TreeSoftmax(OutputLayer):
 
     def _mass(self, tree: Tree) -> Tensor:
         counts = torch.from_numpy(positive_counts(self._counts, self.num_classes))
-        mass = torch.zeros(tree.children.shape, dtype=torch.float64)
-        of_node = torch.zeros(tree.children.shape[0], dtype=torch.float64)
+        mass = torch.zeros(tree.children.shape, dtype=torch.float64, device="cpu")
+        of_node = torch.zeros(tree.children.shape[0], dtype=torch.float64, device="cpu")
         children = torch.from_numpy(tree.children)
         for level in reversed(self._levels):
             below = children[level]
@@ -175,7 +177,8 @@ class TreeSoftmax(OutputLayer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         children = state_dict.get(f"{prefix}tree")
         if children is not None and not torch.equal(children.cpu(), self.tree.cpu()):
-            self._set_tree(Tree(children.cpu().numpy()), self.tree.device)
+            self._set_tree(Tree(children.cpu().numpy()))
+            self.to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def cost(self, num_tokens: int) -> Cost:
