@@ -239,3 +239,16 @@ def test_lists_of_layers() -> None:
         "my_layers.tree:Mine(a=[1,2], b=')')",
         "full",
     ]
+
+
+@pytest.mark.parametrize("command", ["run", "time", "tune", "fidelity"])
+def test_results_that_cannot_be_written_are_refused_before_anything_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert call(monkeypatch, command, "--out", str(tmp_path / "file")) == 2
+    assert "there is a file of that name" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"

@@ -52,9 +52,10 @@ def main() -> None:
         print(f"softmax-bench: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if not disk_full(error):
-            raise
-        print(f"softmax-bench: no space is left ({error}); results are kept", file=sys.stderr)
+        if error.filename is None and not disk_full(error):
+            raise  # about no file that somebody has named
+        what = f"no space is left ({error}); results are kept" if disk_full(error) else error
+        print(f"softmax-bench: {what}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nsoftmax-bench: stopped; finished trials are kept", file=sys.stderr)

@@ -90,8 +90,9 @@ def fidelity(
     console = make_console()
 
     def show() -> None:
-        print_fidelity(load_results(out), console)
-        page = write_report(out)
+        results = load_results(out)
+        print_fidelity(results, console)
+        page = write_report(out, results=results)
         console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
 
     run_plan(plan_fidelity(trials, text.source, Limits()), out, console, show=show)

@@ -33,7 +33,7 @@ def show_report(results: Path, console: Console, out: Path | None = None) -> Non
         console.print("No layer has a result yet, so there is no report.")
         return
     print_table(summary_table(loaded), console)
-    page = write_report(results, out)
+    page = write_report(results, out, loaded)
     console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
@@ -64,13 +64,16 @@ def run_plan(
         tensorboard: Write learning curves.
 
     Raises:
+        SoftmaxBenchError: Nothing can be written into the store.
         typer.Exit: Not every trial has a result; the status is 1.
     """
+    from softmax_bench.records.store import make_store
     from softmax_bench.study.executors.local import LocalExecutor
     from softmax_bench.study.run.progress import ProgressDisplay
     from softmax_bench.study.run.session import run
     from softmax_bench.study.run.tensorboard import TensorBoard
 
+    make_store(store)
     boards = [TensorBoard(store / "tensorboard")] if tensorboard else []
     with (
         executor or LocalExecutor(store, workers) as running,

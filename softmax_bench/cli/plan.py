@@ -51,6 +51,7 @@ def plan(
     console = make_console()
     texts = read_texts(chosen, data_dir, console)
     contents = read_store(store_of(study, out))
+    contents.refuse_later()
     steps = plan_study(chosen, texts)(contents.records, contents.failures)
     torch.set_num_threads(threads_of(chosen))
     estimator = Estimator(

@@ -15,7 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -31,6 +33,10 @@ _RESULT, _FAILURE, _DAMAGED = ".json", ".failed.json", ".damaged"
 
 class DamagedRecordError(SoftmaxBenchError):
     """A file of the store is no record: cut short, or changed by other hands."""
+
+
+class LaterRecordError(SoftmaxBenchError):
+    """A record of the store was written by a later version."""
 
 
 class DiskFullError(SoftmaxBenchError):
@@ -72,16 +78,16 @@ def write_record(folder: Path, record: Stored) -> Path:
 
     Raises:
         DiskFullError: There is no room for it. Nothing that was written before is touched.
-        SoftmaxBenchError: It has a number that JSON has not.
+        SoftmaxBenchError: It has a number that JSON does not have, such as infinity.
     """
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-    try:
-        msgspec.json.decode(text, type=Stored)
-    except msgspec.ValidationError as error:
+    # JSON writes what is not finite as null, which an optional field or a plain mapping accepts.
+    wrong = [name for name, value in _numbers(msgspec.to_builtins(record)) if not isfinite(value)]
+    if wrong:
         raise SoftmaxBenchError(
-            f"the record {record.id} could not be read again and is not written: {error}; a number "
-            "in it is infinite or none at all"
-        ) from error
+            f"the record {record.id} is not written, as it could not be read again: "
+            f"{', '.join(wrong)} is infinite or not a number"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(record, FailureRecord):
@@ -93,6 +99,37 @@ def write_record(folder: Path, record: Stored) -> Path:
         raise
     failure_path(folder, record.id).unlink(missing_ok=True)
     return path
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Floats anywhere inside plain values, with the name of the field that they are in."""
+    if isinstance(value, float):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _numbers(one, str(key))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _numbers(one, name)
+
+
+def make_store(folder: Path) -> None:
+    """Make the folder of a store, and see that records can be written there.
+
+    Raises:
+        SoftmaxBenchError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if disk_full(error):
+            raise
+        what = "there is a file of that name" if folder.is_file() else error.strerror
+        raise SoftmaxBenchError(
+            f"cannot write results into {folder}: {what}; name another folder with --out"
+        ) from error
 
 
 def write_file(target: Path, text: bytes) -> Path:
@@ -130,32 +167,27 @@ def read_record(path: Path) -> Stored:
 
     Raises:
         DamagedRecordError: The file is no record.
-        SoftmaxBenchError: It is a record of a schema that this version does not know yet.
+        LaterRecordError: It is a record of a schema that this version does not know yet.
     """
     content = path.read_bytes()
     try:
+        schema = msgspec.json.decode(content, type=_Head).schema
+        if schema > SCHEMA_VERSION:
+            raise LaterRecordError(
+                f"{path} is a record of schema {schema}, this version of softmax-bench reads up "
+                f"to {SCHEMA_VERSION}: install the version that wrote it"
+            )
         record = msgspec.json.decode(content, type=Stored)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        newer = _schema(content)
-        if newer > SCHEMA_VERSION:
-            raise SoftmaxBenchError(
-                f"{path} is a record of schema {newer}, this version of softmax-bench reads up to "
-                f"{SCHEMA_VERSION}: install the version that wrote it"
-            ) from None
+        identity = trial_id(record.trial)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, KeyError) as error:
         raise DamagedRecordError(f"{path} is not a result record: {error}") from error
-    if not isinstance(record, FailureRecord) and record.id != trial_id(record.trial):
+    if record.id != identity:
         raise DamagedRecordError(f"{path} was changed: its identity is not that of its trial")
     return record
 
 
-def _schema(content: bytes) -> int:
-    class Head(msgspec.Struct):
-        schema: int = 0
-
-    try:
-        return msgspec.json.decode(content, type=Head).schema
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return 0
+class _Head(msgspec.Struct):
+    schema: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,21 +200,30 @@ class Contents:
     """Of the trials that have no result."""
     damaged: dict[Path, str]
     """Files that are no records, and why."""
+    later: dict[Path, str]
+    """Records that only a later version can read, and why."""
+
+    def refuse_later(self) -> None:
+        """Raise a LaterRecordError if there is such a record."""
+        for message in self.later.values():
+            raise LaterRecordError(message)
 
 
 def read_store(folder: Path) -> Contents:
     """Read whatever the store holds; nothing, where there is no such folder.
 
-    Raises:
-        SoftmaxBenchError: A record was written by a later version.
+    No file of the store keeps the others from being read.
     """
     found: list[Stored] = []
     damaged: dict[Path, str] = {}
+    later: dict[Path, str] = {}
     for path in sorted(folder.glob(f"*{_RESULT}")):
         try:
             found.append(read_record(path))
         except DamagedRecordError as error:
             damaged[path] = str(error)
+        except LaterRecordError as error:
+            later[path] = str(error)
         except FileNotFoundError:  # a failure, and another process has just got the result
             continue
     found.sort(key=lambda record: (record.started, record.id))
@@ -192,7 +233,7 @@ def read_store(folder: Path) -> Contents:
         for record in found
         if isinstance(record, FailureRecord) and record.id not in records
     }
-    return Contents(records, failures, damaged)
+    return Contents(records, failures, damaged, later)
 
 
 def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
@@ -208,17 +249,17 @@ def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
 
 
 def read_contents(path: Path) -> Contents:
-    """Read the store ``path`` for a report; damaged files are left out with a warning in the log.
+    """Read the store ``path`` for a report; what cannot be read is left out, and the log says so.
 
     Raises:
-        SoftmaxBenchError: The folder is missing or holds no record, or one of a later version.
+        SoftmaxBenchError: The folder is missing or holds no record.
     """
     if not path.is_dir():
         raise SoftmaxBenchError(
             f"no results at {path}: expected a folder that 'softmax-bench run' has written"
         )
     contents = read_store(path)
-    for message in contents.damaged.values():
+    for message in [*contents.damaged.values(), *contents.later.values()]:
         _log.warning("left out: %s", message)
     if contents.records:
         return contents

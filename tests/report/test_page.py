@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from softmax_bench.cli.output import make_console, show_report
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import load_results
 from softmax_bench.records.record import Record
@@ -145,3 +147,12 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_a_damaged_record_is_named_once(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bad.json").write_text("{")
+    show_report(tmp_path, make_console())
+    assert caplog.text.count("bad.json") == 1

@@ -9,16 +9,22 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import load_results
-from softmax_bench.records.record import SCHEMA_VERSION, FailureRecord
+from softmax_bench.records.record import SCHEMA_VERSION, FailureRecord, Stored
 from softmax_bench.records.store import (
     DamagedRecordError,
     DiskFullError,
+    LaterRecordError,
+    make_store,
     read_record,
     read_store,
     set_aside,
     write_record,
 )
 from softmax_bench.records.trial import SpeedTrial, trial_id
+from softmax_bench.study.executors.local import LocalExecutor
+from softmax_bench.study.jobs.job import Limits
+from softmax_bench.study.plan.plan import plan_timing
+from softmax_bench.study.run.session import run
 from tests.records import speed_record, train_record
 
 TRIAL = SpeedTrial(
@@ -101,11 +107,19 @@ def test_a_damaged_record_is_set_aside_and_kept(tmp_path: Path) -> None:
     assert list(set_aside(damaged)) == []  # another study was faster
 
 
-def test_a_record_of_a_later_version_is_not_taken_for_damaged(tmp_path: Path) -> None:
-    later = record() | {"schema": SCHEMA_VERSION + 1, "result": "something new"}
+@pytest.mark.parametrize("change", [{}, {"result": "something new"}, {"new": 1}])
+def test_a_record_of_a_later_version_is_left_out_of_a_report_and_stops_a_run(
+    tmp_path: Path, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even one that this version could make sense of: its fields may mean something else."""
+    later = record() | {"schema": SCHEMA_VERSION + 1} | change
     (tmp_path / "later.json").write_bytes(msgspec.json.encode(later))
-    with pytest.raises(SoftmaxBenchError, match=f"schema {SCHEMA_VERSION + 1}"):
-        read_store(tmp_path)
+    write_record(tmp_path, speed_record("nce", 10, 1.0))
+    assert set(load_results(tmp_path).speed["layer"]) == {"nce"}
+    assert caplog.text.count(f"later.json is a record of schema {SCHEMA_VERSION + 1}") == 1
+    with pytest.raises(LaterRecordError, match="install the version that wrote it"):
+        run(plan_timing([], 1.0, Limits()), tmp_path, LocalExecutor(tmp_path))
+    assert (tmp_path / "later.json").exists()
 
 
 @pytest.mark.parametrize("kept", ["fidelity", "ptb", "speed"])
@@ -165,10 +179,53 @@ def test_a_trial_counts_once_whatever_its_files_are_called(tmp_path: Path) -> No
     assert len(load_results(tmp_path).speed) == 1
 
 
-def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(SoftmaxBenchError, match=r"perplexity.*infinite"):
-        write_record(tmp_path, train_record("full", 10, float("inf")))
+INFINITE = [
+    train_record("full", 10, float("inf")),
+    train_record("full", 10, 9.0, rate=float("nan")),
+    msgspec.structs.replace(  # null would be taken for "not known"
+        (quick := speed_record("full", 10, 1.0)),
+        result=msgspec.structs.replace(quick.result, machine_flops=float("inf")),
+    ),
+    msgspec.structs.replace(  # a plain mapping takes anything
+        failure(), configuration=failure().configuration | {"clip_norm": float("inf")}
+    ),
+]
+
+
+@pytest.mark.parametrize("poisoned", INFINITE)
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, poisoned: Stored) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"is infinite or not a number"):
+        write_record(tmp_path, poisoned)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"of": "new"}, {"configuration": {"layer": None}}, {"id": "another"}]
+)
+def test_a_failure_that_names_no_trial_does_not_stop_the_others(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    poisoned = msgspec.to_builtins(failure()) | change
+    (tmp_path / "bad.failed.json").write_bytes(msgspec.json.encode(poisoned))
+    write_record(tmp_path, speed_record("nce", 10, 1.0))
+    assert load_results(tmp_path).failures.empty
+    assert list(read_store(tmp_path).damaged) == [tmp_path / "bad.failed.json"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/results"])
+def test_a_folder_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("kept")
+    with pytest.raises(SoftmaxBenchError, match=r"cannot write results into .*--out"):
+        make_store(Path(place))
+    assert Path("file").read_text() == "kept"
+
+
+def test_a_folder_is_writable_and_left_empty(tmp_path: Path) -> None:
+    make_store(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 def test_a_record_of_another_trial_than_it_says_is_damaged(tmp_path: Path) -> None:

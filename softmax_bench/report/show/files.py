@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(results_folder: Path, out: Path | None = None) -> Path:
+def write_report(
+    results_folder: Path, out: Path | None = None, results: Results | None = None
+) -> Path:
     """Write the report of a store.
 
     Args:
         results_folder: The store.
         out: Folder to write into, ``report`` inside the store by default.
+        results: What the store holds, where it is read already.
 
     Returns:
         Path of the HTML page.
@@ -39,7 +42,7 @@ def write_report(results_folder: Path, out: Path | None = None) -> Path:
         SoftmaxBenchError: There are no results, or the report cannot be written: a file of it is
             there whole or not at all.
     """
-    results = load_results(results_folder)
+    results = load_results(results_folder) if results is None else results
     out = results_folder / "report" if out is None else out
     try:
         return _write_files(results, out)

@@ -17,6 +17,7 @@ from softmax_bench.records.record import FROM_OUTSIDE, FailureRecord, Record, St
 from softmax_bench.records.store import (
     DamagedRecordError,
     DiskFullError,
+    LaterRecordError,
     checkpoint_path,
     disk_full,
     read_record,
@@ -82,7 +83,7 @@ def run(
 
     Raises:
         DiskFullError: There is no room to go on. What is stored is kept.
-        SoftmaxBenchError: The store holds a record of a later version.
+        LaterRecordError: The store holds a record of a later version.
     """
     session = _Session(plan, store, executor, watchers)
     with _room_in(store):
@@ -109,6 +110,7 @@ class _Session:
 
     def load(self, *, again: bool, retry_failed: bool) -> None:
         contents = read_store(self._store)
+        contents.refuse_later()  # such a trial would be run again, and replace the record
         for path in set_aside(contents.damaged):
             self._note(f"a damaged record was set aside as {path}; its trial is run again")
         self._again = again
@@ -215,7 +217,7 @@ class _Session:
     def _stored(self, identity: str) -> Record | None:
         try:
             record = read_record(record_path(self._store, identity))
-        except (FileNotFoundError, DamagedRecordError):
+        except (FileNotFoundError, DamagedRecordError, LaterRecordError):
             return None
         return None if isinstance(record, FailureRecord) else record
 
