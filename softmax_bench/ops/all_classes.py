@@ -11,12 +11,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops import operators
-from softmax_bench.ops.cpu.dense import loss_and_gradients, nll_and_log_z, nll_gradients
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
+from softmax_bench.ops.cpu.all_classes import cross_entropy, nll_and_log_z, nll_gradients
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import log_sum_exp_scratch, loss_scratch
+from softmax_bench.ops.dispatch import on_cuda
 from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint
-from softmax_bench.ops.gradients import Held
-from softmax_bench.ops.rows import needs_grad
 
 PLAIN_SCORES = 2**20
 """Up to so many scores (4 MiB in float32) they stay in cache anyway, and torch's own few
@@ -49,17 +49,20 @@ def linear_cross_entropy(
     """
     weight, bias = _in_type_of(hidden, weight, bias)
     few = hidden.shape[0] * weight.shape[0] <= PLAIN_SCORES
-    if few and hidden.dtype == accumulator(hidden.dtype):
+    if few and hidden.dtype == accumulator(hidden.dtype) and not on_cuda(hidden):
         scores = F.linear(hidden, weight, bias)
         losses = F.cross_entropy(scores, target, reduction="none")
         if penalty:
             losses = losses + penalty * scores.logsumexp(1).square()
         return torch.dot(losses, coefficient)
-    operands = hidden, weight, bias, target, coefficient, penalty
     if torch.compiler.is_compiling():
-        return operators.cross_entropy(*operands)[0]
-    loss: Tensor = _LinearCrossEntropy.apply(*operands)
-    return loss
+        return operators.cross_entropy(hidden, weight, bias, target, coefficient, penalty)[0]
+
+    def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
+        operands = h, w, b, target, coefficient, penalty
+        return cross_entropy(*operands, with_gradients=any(wanted))
+
+    return fused_loss(run, hidden, weight, bias)
 
 
 def linear_nll(
@@ -87,30 +90,6 @@ def _in_type_of(
     return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        coefficient: Tensor,
-        penalty: float,
-    ) -> Tensor:
-        operands = hidden, weight, bias, target, coefficient, penalty
-        wanted = needs_grad(ctx, 0, 1, 2)
-        loss, gradients = loss_and_gradients(*operands, with_gradients=wanted)
-        if gradients is not None:
-            ctx.held = Held((gradients.hidden, gradients.weight, gradients.bias))
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.held.times(grad), None, None, None)
-
-
 class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -123,8 +102,7 @@ class _LinearNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_log_z: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target = ctx.saved_tensors
-        gradients = nll_gradients(hidden, weight, bias, target, grad, grad_log_z)
-        return gradients.hidden, gradients.weight, gradients.bias, None
+        return (*nll_gradients(hidden, weight, bias, target, grad, grad_log_z), None)
 
 
 def cross_entropy_footprint(

@@ -13,16 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
 from softmax_bench.ops.compiling import untraced
-from softmax_bench.ops.cpu.block_batches import in_batches, occurring, slots, typical_counts
-from softmax_bench.ops.cpu.exponentials import accumulator
-from softmax_bench.ops.cpu.large_pages import empty_buffer
-from softmax_bench.ops.cpu.workspace import workspace
+from softmax_bench.ops.cpu import blocks
+from softmax_bench.ops.cpu.block_batches import in_batches, occurring, typical_counts
 from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint, row_sparse_bytes
-from softmax_bench.ops.gradients import Held
-from softmax_bench.ops.rows import embed_rows, needs_grad, row_sparse
+from softmax_bench.ops.rows import embed_rows
 
 
 @untraced
@@ -47,93 +44,12 @@ def block_cross_entropy(
         coefficient: Weight of each token in the sum.
         num_rows: Rows that there are: those after them only fill the last block.
     """
-    operands = hidden.to(weight.dtype), weight, bias
-    loss: Tensor = _BlockCrossEntropy.apply(*operands, row, coefficient, num_rows)
-    return loss
 
+    def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
+        operands = h, w, b, row, coefficient, num_rows
+        return blocks.block_cross_entropy(*operands, with_gradients=any(wanted))
 
-class _BlockCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        row: Tensor,
-        coefficient: Tensor,
-        num_rows: int,
-    ) -> Tensor:
-        (num_blocks, size, width), num_tokens = weight.shape, hidden.shape[0]
-        block = row.div(size, rounding_mode="floor")
-        in_order, order = block.sort()
-        touched, counts = torch.unique_consecutive(in_order, return_counts=True)
-        ids, batches = touched.tolist(), in_batches(counts.tolist(), size, width)
-        source, sink = slots(order, counts, batches)
-        member = (row - block * size).index_select(0, source)
-        share = coefficient.index_select(0, source).masked_fill_(sink == num_tokens, 0)
-        log_p = torch.empty_like(share, dtype=accumulator(hidden.dtype))
-        minus_one = hidden.new_full((1, 1, 1), -1.0)
-        offsets = _offsets(touched, weight, bias, num_rows).unsqueeze(1)
-        with_gradient = needs_grad(ctx, 0, 1, 2)
-        touched_rows = touched.shape[0] if with_gradient else 0
-        grad_rows = empty_buffer((touched_rows, size, width), weight.dtype, weight.device)
-        grad_offsets = torch.empty_like(offsets)
-        grad_hidden = hidden.new_empty(num_tokens + 1, width)  # the last is of all empty slots
-        lengths = [batch.slots for batch in batches]
-        of_batch = (x.split(lengths) for x in (source, sink, member, share, log_p))
-        for batch, from_, to, *of_slot in zip(batches, *of_batch, strict=True):
-            member_, share_, log_p_ = (x.view(batch.blocks, -1, 1) for x in of_slot)
-            h = hidden.index_select(0, from_).view(batch.blocks, -1, width)
-            own = slice(batch.first, batch.first + batch.blocks)
-            rows = _rows(weight, ids[own], touched[own])
-            scores, grad_h = h.new_empty(*h.shape[:2], size), torch.empty_like(h)
-            # All products into ``out``: autocast would make others in the lower type.
-            torch.baddbmm(offsets[own], h, rows.transpose(1, 2), out=scores)
-            all_log_p = scores.log_softmax(2, log_p.dtype)
-            torch.gather(all_log_p, 2, member_, out=log_p_)
-            if with_gradient:
-                pulls = torch.exp(all_log_p, out=scores)
-                pulls.scatter_add_(2, member_, minus_one.expand_as(member_)).mul_(share_)
-                torch.bmm(pulls, rows, out=grad_h)
-                grad_hidden.index_copy_(0, to, grad_h.view(-1, width))
-                torch.bmm(pulls.transpose(1, 2), h, out=grad_rows[own])
-                torch.sum(pulls, 1, keepdim=True, out=grad_offsets[own])
-        if with_gradient:
-            grad_bias = row_sparse(touched, grad_offsets.squeeze(1), num_blocks)
-            ctx.held = Held(
-                (
-                    grad_hidden[:num_tokens],
-                    row_sparse(touched, grad_rows, num_blocks),
-                    None if bias is None else grad_bias,
-                )
-            )
-        return torch.dot(log_p.neg_(), share.to(log_p.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.held.times(grad), None, None, None)
-
-
-def _rows(weight: Tensor, ids: list[int], touched: Tensor) -> Tensor:
-    """The blocks ``ids``, in place where they lie next to each other."""
-    if ids[-1] - ids[0] == len(ids) - 1:
-        return weight[ids[0] : ids[-1] + 1]
-    buffer = workspace(len(ids) * weight[0].numel(), weight.dtype, weight.device)
-    shape = (len(ids), *weight.shape[1:])
-    return torch.index_select(weight, 0, touched, out=buffer.view(shape))
-
-
-def _offsets(touched: Tensor, weight: Tensor, bias: Tensor | None, num_rows: int) -> Tensor:
-    """Offsets of the rows of the blocks ``touched``: -inf where there is no row."""
-    num_blocks, size = weight.shape[:2]
-    if bias is None:
-        offsets = weight.new_zeros(touched.shape[0], size)
-    else:
-        offsets = bias.index_select(0, touched)
-    column = torch.arange(size, device=touched.device)
-    absent = touched.unsqueeze(1) * size + column >= num_rows
-    return offsets.masked_fill_(absent, -torch.inf) if num_rows < num_blocks * size else offsets
+    return fused_loss(run, hidden.to(weight.dtype), weight, bias)
 
 
 def block_scores(
@@ -160,31 +76,13 @@ def block_scores(
 class _BlockScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
-        order = block.argsort(stable=True)
-        touched, counts = torch.unique_consecutive(block[order], return_counts=True)
-        ends = F.pad(counts.cumsum(0), (1, 0)).tolist()
-        ctx.groups = list(zip(touched.tolist(), ends[:-1], ends[1:], strict=True))
-        ctx.save_for_backward(hidden, weight, order, touched)
-        in_order = hidden.index_select(0, order)
-        scores = hidden.new_empty(hidden.shape[0], weight.shape[1])
-        for index, start, end in ctx.groups:
-            torch.mm(in_order[start:end], weight[index].t(), out=scores[start:end])
-        result = torch.empty_like(scores).index_copy_(0, order, scores)
-        return result.to(accumulator(hidden.dtype))
+        ctx.save_for_backward(hidden, weight, block)
+        return blocks.block_scores(hidden, weight, block)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden, weight, order, touched = ctx.saved_tensors
-        in_order = hidden.index_select(0, order)
-        pulls = grad.to(hidden.dtype).index_select(0, order)
-        grad_hidden = torch.empty_like(in_order)
-        grad_blocks = weight.new_empty(touched.shape[0], *weight.shape[1:])
-        for position, (index, start, end) in enumerate(ctx.groups):
-            torch.mm(pulls[start:end], weight[index], out=grad_hidden[start:end])
-            torch.mm(pulls[start:end].t(), in_order[start:end], out=grad_blocks[position])
-        grad_hidden = torch.empty_like(hidden).index_copy_(0, order, grad_hidden)
-        return grad_hidden, row_sparse(touched, grad_blocks, weight.shape[0]), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*blocks.block_score_gradients(grad, *ctx.saved_tensors), None)
 
 
 def block_footprint(

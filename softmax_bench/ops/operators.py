@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softmax_bench.ops.cpu import dense
+from softmax_bench.ops.cpu import all_classes
 from softmax_bench.ops.cpu.exponentials import accumulator
-from softmax_bench.ops.cpu.softmax_loss import Gradients
 
 
 @torch.library.custom_op("softmax_bench::cross_entropy", mutates_args=())
@@ -24,10 +23,9 @@ def cross_entropy(
     coefficient: Tensor,
     penalty: float,
 ) -> list[Tensor]:
-    """The loss of :func:`dense.loss_and_gradients`, and its gradients in the operands there are."""
+    """Loss of :func:`all_classes.cross_entropy`, and gradients in the operands there are."""
     operands = hidden, weight, bias, target, coefficient, penalty
-    loss, gradients = dense.loss_and_gradients(*operands)
-    assert gradients is not None
+    loss, gradients = all_classes.cross_entropy(*operands)
     return [loss, *_present(gradients)]
 
 
@@ -60,8 +58,8 @@ cross_entropy.register_autograd(_hand_out, setup_context=_keep_gradients)
 def nll(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """:func:`dense.nll_and_log_z`."""
-    return dense.nll_and_log_z(hidden, weight, bias, target)
+    """:func:`all_classes.nll_and_log_z`."""
+    return all_classes.nll_and_log_z(hidden, weight, bias, target)
 
 
 @nll.register_fake
@@ -79,8 +77,8 @@ def nll_gradients(
     grad_nll: Tensor,
     grad_log_z: Tensor,
 ) -> list[Tensor]:
-    """:func:`dense.nll_gradients` in the operands there are."""
-    return _present(dense.nll_gradients(hidden, weight, bias, target, grad_nll, grad_log_z))
+    """:func:`all_classes.nll_gradients` in the operands there are."""
+    return _present(all_classes.nll_gradients(hidden, weight, bias, target, grad_nll, grad_log_z))
 
 
 @nll_gradients.register_fake
@@ -107,5 +105,5 @@ def _make_gradients(ctx: Any, grad_nll: Tensor, grad_log_z: Tensor) -> tuple[Ten
 nll.register_autograd(_make_gradients, setup_context=_keep_operands)
 
 
-def _present(gradients: Gradients) -> list[Tensor]:
-    return [x for x in (gradients.hidden, gradients.weight, gradients.bias) if x is not None]
+def _present(gradients: all_classes.Parts) -> list[Tensor]:
+    return [x for x in gradients if x is not None]

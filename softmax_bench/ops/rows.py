@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from softmax_bench.ops.compiling import untraced
 
@@ -82,9 +82,3 @@ def keep_coalesced(parameter: Tensor) -> None:
             grad._coalesced_(True)
 
     parameter.register_post_accumulate_grad_hook(mark)
-
-
-def needs_grad(ctx: FunctionCtx, *positions: int) -> bool:
-    """Whether any of these inputs of an autograd function wants a gradient."""
-    needs: tuple[bool, ...] = ctx.needs_input_grad  # type: ignore[attr-defined]
-    return any(needs[position] for position in positions)

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from softmax_bench.ops.gradients import Held
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
 
-Gradients = tuple[Tensor | None, ...]
 Pass = Callable[..., tuple[Tensor, Gradients]]
 
 
 def weighted_sum(run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Tensor:
     """``sum_n coefficient_n loss_n``: loss and gradients in one pass."""
-    loss: Tensor = _WeightedSum.apply(run, coefficient, *operands)
-    return loss
+
+    def fused(wanted: Wanted, *operands: Tensor | None) -> tuple[Tensor, Gradients]:
+        losses, gradients = run(coefficient if any(wanted) else None, *operands)
+        return torch.dot(losses, coefficient.to(losses.dtype)), gradients
+
+    return fused_loss(fused, *operands)
 
 
 def each(run: Pass, *operands: Tensor | None) -> Tensor:
@@ -32,20 +35,6 @@ def each(run: Pass, *operands: Tensor | None) -> Tensor:
     """
     losses: Tensor = _Each.apply(run, *operands)
     return losses
-
-
-class _WeightedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Tensor:
-        wanted = any(ctx.needs_input_grad)
-        losses, gradients = run(coefficient if wanted else None, *operands)
-        ctx.held = Held(gradients)
-        return torch.dot(losses, coefficient.to(losses.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *ctx.held.times(grad))
 
 
 class _Each(torch.autograd.Function):

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from softmax_bench.ops import accumulator, log_sum_exp
-from softmax_bench.ops.cpu.dense import target_scores
+from softmax_bench.ops.autograd import Gradients
+from softmax_bench.ops.cpu.all_classes import target_scores
 from softmax_bench.ops.cpu.exponentials import LOG2_E
+from softmax_bench.ops.cpu.shared_sample import column_of, join_rows, row_bias
 from softmax_bench.ops.cpu.softmax_loss import softmax_loss
-from softmax_bench.ops.shared_sample import column_of, join_rows, row_bias
 from softmax_bench.parallel.exchange import join_log2_sums
-from softmax_bench.parallel.passes import Gradients
 from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 

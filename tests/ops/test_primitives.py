@@ -13,9 +13,9 @@ from torch import Tensor
 
 from softmax_bench import ops
 from softmax_bench.ops import all_classes as linear
-from softmax_bench.ops import pairs as pair_module
 from softmax_bench.ops import reference
 from softmax_bench.ops.cpu import block_batches, softmax_loss
+from softmax_bench.ops.cpu import pairs as pair_module
 from softmax_bench.ops.cpu.large_pages import empty_buffer
 
 

@@ -35,6 +35,7 @@ from torch import Tensor
 from softmax_bench.ops.cpu.exponentials import LOG2_E, Exponentials, accumulator, careful_at_once
 from softmax_bench.ops.cpu.large_pages import empty_buffer
 from softmax_bench.ops.cpu.workspace import workspace
+from softmax_bench.ops.dispatch import by_device
 
 BLOCK_ELEMENTS = 2**26
 """Scores kept at once: 256 MiB in float32."""
@@ -82,6 +83,7 @@ def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
     return [slice(start, min(start + size, num_classes)) for start in range(0, num_classes, size)]
 
 
+@by_device
 def log_sum_exp(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],

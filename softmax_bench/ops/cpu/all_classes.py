@@ -7,6 +7,10 @@ from torch import Tensor
 
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import Gradients, log_sum_exp, softmax_loss
+from softmax_bench.ops.dispatch import by_device
+
+Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Gradients of hidden states, weight and bias; None where there is none."""
 
 
 def target_scores(
@@ -32,7 +36,8 @@ def _subtract_target(
         gradients.bias.index_add_(0, target, share, alpha=-1)
 
 
-def loss_and_gradients(
+@by_device
+def cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -41,7 +46,7 @@ def loss_and_gradients(
     penalty: float,
     *,
     with_gradients: bool = True,
-) -> tuple[Tensor, Gradients | None]:
+) -> tuple[Tensor, Parts]:
     """``sum_n coefficient_n (nll_n + penalty (log Z_n)^2)``, and its gradients if wanted."""
     scores, rows = target_scores(hidden, weight, bias, target)
     gradients = None
@@ -53,9 +58,10 @@ def loss_and_gradients(
     losses = log_z - scores
     if penalty:
         losses += penalty * log_z.square()
-    return torch.dot(losses, coefficient.to(losses.dtype)), gradients
+    return torch.dot(losses, coefficient.to(losses.dtype)), _parts(gradients)
 
 
+@by_device
 def nll_and_log_z(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -65,6 +71,7 @@ def nll_and_log_z(
     return log_z - scores, log_z
 
 
+@by_device
 def nll_gradients(
     hidden: Tensor,
     weight: Tensor,
@@ -72,9 +79,15 @@ def nll_gradients(
     target: Tensor,
     grad_nll: Tensor,
     grad_log_z: Tensor,
-) -> Gradients:
+) -> Parts:
     """Gradients of both of :func:`nll_and_log_z`'s; the scores are made a second time."""
     _, gradients = softmax_loss(hidden, weight, bias, grad_nll + grad_log_z)
     rows = weight.index_select(0, target)
     _subtract_target(gradients, hidden, target, rows, grad_nll)
-    return gradients
+    return _parts(gradients)
+
+
+def _parts(gradients: Gradients | None) -> Parts:
+    if gradients is None:
+        return None, None, None
+    return gradients.hidden, gradients.weight, gradients.bias

@@ -1,0 +1,16 @@
+"""A gradient times the gradient of its loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from softmax_bench.ops.dispatch import by_device
+
+
+@by_device
+def scale_(gradient: Tensor, factor: Tensor) -> None:
+    """``gradient *= factor``, in place; ``factor`` is one number."""
+    # It is nearly always 1. On a CPU a look is cheaper than a pass over V x H; on an accelerator
+    # it would stop the queue.
+    if factor.device.type != "cpu" or float(factor) != 1.0:
+        gradient.mul_(factor.to(gradient.dtype))

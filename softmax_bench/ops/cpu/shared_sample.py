@@ -1,0 +1,196 @@
+"""Loss and gradients of one gathered sample of rows, by dense products in tiles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from softmax_bench.ops.autograd import Gradients as OfOperands
+from softmax_bench.ops.cpu.all_classes import target_scores
+from softmax_bench.ops.cpu.exponentials import LOG2_E, accumulator
+from softmax_bench.ops.cpu.softmax_loss import (
+    Gradients,
+    class_tiles,
+    softmax_loss,
+    token_blocks,
+)
+from softmax_bench.ops.cpu.workspace import workspace
+from softmax_bench.ops.dispatch import by_device
+from softmax_bench.ops.rows import distinct, row_sparse
+
+
+@by_device
+def subset_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    target_offset: Tensor,
+    *,
+    keep_hits: bool,
+    penalty: float,
+) -> tuple[Tensor, OfOperands]:
+    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias``."""
+    own, own_rows = target_scores(hidden, weight, bias, target)
+    own = own + target_offset
+    log_z, gradients = softmax_loss(
+        hidden,
+        weight.index_select(0, rows).to(hidden.dtype),
+        row_bias(bias, rows, row_offset, hidden.dtype),
+        coefficient,
+        first=own,
+        excluded=None if keep_hits else column_of(target, rows),
+        penalty=penalty,
+    )
+    losses = log_z - own
+    pull = torch.expm1(-losses)  # d loss / d own score: p_target - 1
+    if penalty:
+        pull += 2 * penalty * log_z * torch.exp(-losses)
+        losses = losses + penalty * log_z.square()
+    pull = (pull * coefficient).to(hidden.dtype)
+    gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
+    weight_gradient, bias_gradient = join_rows(
+        gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
+    )
+    if bias is None:
+        bias_gradient = None
+    loss = torch.dot(losses, coefficient.to(losses.dtype))
+    return loss, (gradients.hidden, weight_gradient, bias_gradient)
+
+
+@by_device
+def subset_logistic(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    log_z: Tensor,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    row_count: Tensor,
+    target_offset: Tensor,
+) -> tuple[Tensor, OfOperands]:
+    """Loss, and its gradients in ``hidden``, ``weight``, ``bias`` and ``log_z``."""
+    own, own_rows = target_scores(hidden, weight, bias, target)
+    own = own - log_z + target_offset
+    noise_loss, gradients = logistic_noise(
+        hidden,
+        weight.index_select(0, rows).to(hidden.dtype),
+        row_bias(bias, rows, row_offset - log_z, hidden.dtype),
+        coefficient,
+        row_count,
+    )
+    assert gradients.bias is not None
+    pull = (-torch.sigmoid(-own) * coefficient).to(hidden.dtype)
+    gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
+    # log_z enters every score like a bias shared by all classes, with the other sign.
+    log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
+    weight_gradient, bias_gradient = join_rows(
+        gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
+    )
+    if bias is None:
+        bias_gradient = None
+    loss = torch.dot(F.softplus(-own) + noise_loss, coefficient.to(own.dtype))
+    return loss, (gradients.hidden, weight_gradient, bias_gradient, log_z_gradient)
+
+
+def join_rows(
+    sample: Gradients,
+    rows: Tensor,
+    target: Tensor,
+    target_weight: Tensor,
+    target_bias: Tensor,
+    like: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """Row-sparse gradients of weight and bias, ``like`` the weight in type and rows."""
+    assert sample.bias is not None
+    touched, place = distinct(torch.cat([rows, target]))
+    of_sample, of_target = place[: rows.shape[0]], place[rows.shape[0] :]
+    dtype, num_classes = like.dtype, like.shape[0]
+    weight = like.new_zeros(touched.shape[0], like.shape[1])
+    weight.index_copy_(0, of_sample, sample.weight.to(dtype))  # distinct rows: no sum is needed
+    weight.index_add_(0, of_target, target_weight.to(dtype))
+    bias = like.new_zeros(touched.shape[0])
+    bias.index_copy_(0, of_sample, sample.bias.to(dtype))
+    bias.index_add_(0, of_target, target_bias.to(dtype))
+    return row_sparse(touched, weight, num_classes), row_sparse(touched, bias, num_classes)
+
+
+def row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """Offset of each sampled row: its bias, where there is one, and its correction."""
+    offset = row_offset if bias is None else bias.index_select(0, rows) + row_offset
+    return offset.to(dtype)
+
+
+def column_of(target: Tensor, rows: Tensor) -> Tensor:
+    """Position of each target among the sorted ``rows``, -1 where it is not there."""
+    if rows.shape[0] == 0:
+        return torch.full_like(target, -1)
+    place = torch.searchsorted(rows, target).clamp_(max=rows.shape[0] - 1)
+    return torch.where(rows.index_select(0, place) == target, place, -1)
+
+
+def logistic_noise(
+    hidden: Tensor, weight: Tensor, bias: Tensor, coefficient: Tensor, count: Tensor
+) -> tuple[Tensor, Gradients]:
+    """``sum_j count_j softplus(h_n . w_j + b_j)`` of each token, and the weighted gradients.
+
+    The coefficients are known before the scores are made, so a tile is used up while it is in
+    cache and nothing of size N x S is kept.
+    """
+    dtype = hidden.dtype
+    sums = accumulator(dtype)
+    count = count.to(dtype)
+    counted_weight = weight * count.unsqueeze(1)
+    scaled_hidden = hidden * coefficient.to(dtype).unsqueeze(1)
+    hidden, bias = hidden * LOG2_E, bias * LOG2_E  # exp2 takes a third of exp's time
+    loss = torch.zeros(hidden.shape[0], dtype=sums, device=hidden.device)
+    grad_hidden = torch.zeros(hidden.shape, dtype=sums, device=hidden.device)
+    grad_weight = torch.zeros_like(weight)
+    grad_bias = torch.zeros_like(bias)
+    for block in token_blocks(hidden.shape[0], weight.shape[0]):
+        tokens = block.stop - block.start
+        for tile in class_tiles(tokens, weight.shape[0]):
+            width = tile.stop - tile.start
+            buffer = workspace(2 * tokens * width, dtype, hidden.device)
+            scores = buffer[: tokens * width].view(tokens, width)
+            losses = buffer[tokens * width :].view(tokens, width)
+            torch.addmm(bias[tile], hidden[block], weight[tile].t(), out=scores)
+            odds = _odds_and_losses(scores, losses)
+            loss[block] += losses @ count[tile]
+            pulls = odds.div_(torch.add(odds, 1, out=losses))
+            if sums == dtype:
+                grad_hidden[block].addmm_(pulls, counted_weight[tile])
+            else:
+                grad_hidden[block] += pulls @ counted_weight[tile]
+            grad_weight[tile].addmm_(pulls.t(), scaled_hidden[block])
+            grad_bias[tile].addmv_(pulls.t(), coefficient[block].to(dtype))
+    grad_hidden.mul_(coefficient.to(sums).unsqueeze(1))
+    grad_weight.mul_(count.unsqueeze(1))
+    grad_bias.mul_(count)
+    return loss, Gradients(grad_hidden.to(dtype), grad_weight, grad_bias)
+
+
+_LARGE = 60.0
+"""From here on ``log(1 + 2^x)`` is ``x log 2`` to the last bit of a float64."""
+
+
+def _odds_and_losses(scores: Tensor, losses: Tensor) -> Tensor:
+    """Turn base-two log odds into odds, in place, and write ``log(1 + odds)`` into ``losses``.
+
+    Two thirds of the time of torch's softplus and sigmoid, which would make two exponentials.
+    """
+    beyond = None
+    # On a CPU, looking whether there is anything so large is cheaper than computing with it.
+    if scores.device.type != "cpu" or (scores.numel() and float(scores.amax()) > _LARGE):
+        beyond = (scores - _LARGE).clamp_(min=0).div_(LOG2_E)
+    odds = scores.clamp_(max=_LARGE).exp2_()
+    torch.log1p(odds, out=losses)
+    if beyond is not None:
+        losses.add_(beyond)
+    return odds
