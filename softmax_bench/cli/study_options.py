@@ -97,25 +97,26 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
     from softmax_bench.study.texts import know_text
 
-    texts = []
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    texts: list[KnownText] = []
     for source in sources(study, data_dir):
         text = know_text(source)
+        if text.how_split and text.name not in {known.name for known in texts}:
+            say(f"{text.name}: {text.how_split}")
         texts.append(text)
-        console.print(
+        say(
             f"{text.name}: V={text.vocab_size:,}; predicted tokens: train {text.train_tokens:,}, "
             f"valid {text.valid_tokens:,}, test {text.test_tokens:,} "
-            f"({text.unknown_share:.1%} <unk>)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"({text.unknown_share:.1%} <unk>)"
         )
+        for doubt in text.doubts:
+            say(f"Warning: {text.name} at V = {text.vocab_size:,}: {doubt}.", "yellow")
         if text.train_tokens > NGRAM_MOST_TOKENS:
-            console.print(
+            say(
                 f"{text.name}: without an n-gram model, which would need too much memory for more "
-                f"than {NGRAM_MOST_TOKENS:,} training tokens",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
+                f"than {NGRAM_MOST_TOKENS:,} training tokens"
             )
     return texts
 

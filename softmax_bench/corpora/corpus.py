@@ -15,7 +15,7 @@ from softmax_bench.cache import cache_folder
 from softmax_bench.corpora.encode import encode
 from softmax_bench.corpora.named import find_corpus
 from softmax_bench.corpora.synthetic import SyntheticLanguage
-from softmax_bench.corpora.text import find_files
+from softmax_bench.corpora.text import find_files, how_split
 from softmax_bench.corpora.tokens import Ids, count, stretches, token_hash
 from softmax_bench.corpora.vocabulary import END_OF_LINE, UNKNOWN, Vocabulary
 from softmax_bench.errors import SoftmaxBenchError
@@ -47,6 +47,8 @@ class Corpus:
     """What stands before the first token of a split."""
     true_perplexity: dict[str, float] | None = None
     """Of the source itself on each split's own words, where it is known."""
+    how_split: str = ""
+    """In words, where the text came without splits."""
 
     def split(self, name: str) -> Ids:
         """Token ids of ``"train"``, ``"valid"`` or ``"test"``."""
@@ -72,6 +74,14 @@ class Corpus:
         share = self.unknown_tokens(split) / len(self.split(split))
         return nats + share * math.log(max(1, types))
 
+    @property
+    def letters_a_word(self) -> float:
+        """Mean length of the words of the training text that have an id; 0 where none is known."""
+        spelled = () if self.vocabulary is None else self.vocabulary.words
+        lengths = np.array([0 if word in (UNKNOWN, END_OF_LINE) else len(word) for word in spelled])
+        counts = self.class_counts[: len(lengths)] * (lengths > 0)
+        return float(lengths @ counts / max(1, counts.sum()))
+
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
         """(V,) how often each type occurs in the training text."""
@@ -92,9 +102,10 @@ def load_corpus(
     Token ids are stored, so that a text is read once for all vocabulary sizes and never again.
 
     Args:
-        spec: ``"synthetic"``; the path of a text file or of a folder with train, valid and test
-            files; the name of either in ``data_dir``; or the name of a corpus that can be fetched
-            (:data:`softmax_bench.corpora.named.NAMED`). What is found first counts.
+        spec: ``"synthetic"``; the path of a text file, of a folder with train, valid and test
+            files, or of a folder of texts; the name of either in ``data_dir``; or the name of a
+            corpus that can be fetched (:data:`softmax_bench.corpora.named.NAMED`). What is found
+            first counts.
         vocab_size: Number of types. By default all types of the training text; 10,000 for the
             synthetic language.
         seed: Of the synthetic language.
@@ -120,7 +131,8 @@ def load_corpus(
     cache = cache_dir or cache_folder()
     chosen = os.environ.get("SOFTMAX_BENCH_DATA")
     name, path = find_corpus(spec, data_dir or (Path(chosen) if chosen else None), cache)
-    text = encode(find_files(path), vocab_size, cache / "tokens")
+    files = find_files(path)
+    text = encode(files, vocab_size, cache / "tokens")
     vocabulary = Vocabulary(text.types, text.unknown_types)
     return Corpus(
         name=name,
@@ -132,6 +144,7 @@ def load_corpus(
         train=text.splits["train"],
         valid=text.splits["valid"],
         test=text.splits["test"],
+        how_split=how_split(path, files),
     )
 
 

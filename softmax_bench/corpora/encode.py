@@ -30,7 +30,7 @@ from softmax_bench.corpora.vocabulary import END_OF_LINE, TypeIndex, choose_voca
 from softmax_bench.corpora.whole_folder import whole_folder
 from softmax_bench.errors import SoftmaxBenchError
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of the key of what is stored: to be raised when the same text gives other tokens."""
 
 
@@ -50,8 +50,8 @@ def encode(files: Files, vocab_size: int | None, cache: Path) -> Tokens:
         cache: Folder.
 
     Raises:
-        SoftmaxBenchError: The text is empty, binary, not UTF-8 or a broken gzip, the vocabulary
-            is larger than it offers, or the cache cannot be written.
+        SoftmaxBenchError: The text is empty or no text, the vocabulary is larger than it offers,
+            or the cache cannot be written.
     """
     key = f"{content_hash(files)[:32]}-{_FORMAT}"
     kept = "all" if vocab_size is None else str(vocab_size)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
+from softmax_bench.corpora.formats import blocks, looks_binary, not_a_file
 from softmax_bench.errors import SoftmaxBenchError
 
 SPLITS = ("train", "valid", "test")
@@ -20,10 +18,12 @@ PIECE = 2**18
 Files = Mapping[str, tuple[Path, ...]]
 """The files of each split, or of the whole."""
 
-_LOOKED_AT = 8192
-"""Bytes at the start of a file that tell whether it is binary."""
-_SUFFIXES = (".txt", ".txt.gz", ".tokens")
+_SUFFIXES = tuple(
+    name + packed for packed in ("", ".gz", ".bz2", ".xz") for name in (".txt", ".tokens")
+)
 """Of the texts in a folder; ``.tokens`` as in WikiText's ``wiki.train.tokens``."""
+_HELD_OUT = 20
+"""Of so many texts without splits, one is for validation and one for testing."""
 _BILLION = {
     "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
     "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
@@ -36,28 +36,51 @@ def find_files(path: Path) -> Files:
     """The files of the text at ``path``.
 
     It is a file; or a folder that has for each split a file (``train.txt``, the same with a
-    prefix: ``ptb.train.txt``, ``wiki.train.tokens``, or gzip of it) or a folder of shards, read
-    in the order of their names; or the One Billion Word corpus as it is distributed.
+    prefix: ``ptb.train.txt``, ``wiki.train.tokens``, or packed) or a folder of shards, read in the
+    order of their names; or the One Billion Word corpus as it is distributed; or a folder of texts
+    without any split, of which in the order of their names every twentieth is for testing and the
+    one before it for validation (one or two texts are cut as a single file is).
 
     Raises:
-        SoftmaxBenchError: There is no such text.
+        SoftmaxBenchError: There is no such text, or a split is part of another.
     """
     if path.is_file():
         return {WHOLE: (path,)}
     if not path.is_dir():
         raise SoftmaxBenchError(
-            f"no text at {path}: expected a text file, or a folder with train, valid and test files"
+            not_a_file(path)
+            or f"no text at {path}: expected a text file, or a folder with train, valid and test "
+            "files"
         )
     billion = {split: tuple(sorted(path.glob(pattern))) for split, pattern in _BILLION.items()}
     if all(billion.values()):
         return billion
-    return {split: _find_split(path, split) for split in SPLITS}
+    found = {split: _find_split(path, split) for split in SPLITS}
+    if not any(found.values()):
+        found = _split_by_file(path)
+    for split, files in found.items():
+        if not files:
+            wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
+            raise SoftmaxBenchError(
+                f"{path} has no {split} text: looked for {wanted}, for the same with a prefix "
+                f"(as in ptb.{split}.txt), and for a folder {split} of shards"
+            )
+    _check_apart(found)
+    return found
+
+
+def how_split(path: Path, files: Files) -> str:
+    """How the text at ``path`` was split, in words, where it came without splits."""
+    if WHOLE in files:
+        return "cut into 90 % train, 5 % valid and 5 % test text"
+    split_here = files["train"][0].parent == path and not _find_split(path, "train")
+    counts = ", ".join(f"{len(paths):,} {split}" for split, paths in files.items())
+    return f"its texts are split by file: {counts}" if split_here else ""
 
 
 def _find_split(folder: Path, split: str) -> tuple[Path, ...]:
     if (folder / split).is_dir():
-        shards = [file for file in sorted((folder / split).iterdir()) if file.is_file()]
-        shards = [file for file in shards if not file.name.startswith(".")]
+        shards = _visible_files(folder / split)
         if shards:
             return tuple(shards)
     for suffix in _SUFFIXES:
@@ -69,11 +92,42 @@ def _find_split(folder: Path, split: str) -> tuple[Path, ...]:
             )
         if found:
             return (found[0],)
-    wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
-    raise SoftmaxBenchError(
-        f"{folder} has no {split} text: looked for {wanted}, for the same with a prefix "
-        f"(as in ptb.{split}.txt), and for a folder {split} of shards"
-    )
+    return ()
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    return [file for file in files if not file.name.startswith(".")]
+
+
+def _split_by_file(folder: Path) -> dict[str, tuple[Path, ...]]:
+    texts = [file for file in _visible_files(folder) if file.name.endswith(_SUFFIXES)]
+    if not texts:
+        raise SoftmaxBenchError(
+            f"{folder} has no texts: expected train, valid and test files (or folders of shards), "
+            f"or files that end in {', '.join(_SUFFIXES)}"
+        )
+    if len(texts) < len(SPLITS):
+        return {WHOLE: tuple(texts)}
+    every = len(texts) / max(1, len(texts) // _HELD_OUT)
+    test = {int(every * number) - 1 for number in range(1, round(len(texts) / every) + 1)}
+    valid = {place - 1 for place in test}
+    splits = {"train": set(range(len(texts))) - test - valid, "valid": valid, "test": test}
+    return {split: tuple(texts[n] for n in sorted(places)) for split, places in splits.items()}
+
+
+def _check_apart(files: Files) -> None:
+    """Raise a SoftmaxBenchError if a file is in two splits, by whatever links."""
+    seen: dict[tuple[int, int], tuple[str, Path]] = {}
+    for split, paths in files.items():
+        for path in paths:
+            status = path.stat()
+            other, first = seen.setdefault((status.st_dev, status.st_ino), (split, path))
+            if other != split:
+                raise SoftmaxBenchError(
+                    f"{path} and {first} are one file (by a link), in {split} and in {other}: a "
+                    "split that is part of another says nothing; give each a text of its own"
+                )
 
 
 def content_hash(files: Files) -> str:
@@ -86,8 +140,7 @@ def content_hash(files: Files) -> str:
     for split, paths in files.items():
         for path in paths:
             try:
-                packing = "gzip" if _is_gzip(path) else "plain"
-                digest.update(f"{split} {packing} {path.stat().st_size}\n".encode())
+                digest.update(f"{split} {path.stat().st_size}\n".encode())
                 with path.open("rb") as file:
                     while block := file.read(2**20):
                         digest.update(block)
@@ -102,17 +155,18 @@ def pieces(
     """The text of a file in pieces that end where a word ends; a last line gets its end.
 
     Args:
-        path: A file of UTF-8, or gzip of it (by its name's ending).
+        path: A file that :func:`softmax_bench.corpora.formats.blocks` can read.
         size: Bytes of a piece, about; a longer word is one piece.
         on_bytes: Called with the number of bytes of the file that were read.
 
     Raises:
-        SoftmaxBenchError: The file is binary, not UTF-8, or a broken gzip.
+        SoftmaxBenchError: The file is no text, or damaged.
     """
     begun: list[bytes] = []  # a word, or more, whose end was not yet read
     offset = 0
-    line_open = False
-    for block in _blocks(path, size, on_bytes):
+    line_open = binary = False
+    for block in blocks(path, size, on_bytes):
+        binary = binary or (offset == 0 and looks_binary(block))
         line_open = not block.endswith(b"\n")
         # \r is no place to cut: \n may follow. Other white space of Unicode is rare.
         cut = max(block.rfind(b"\n"), block.rfind(b" "), block.rfind(b"\t")) + 1
@@ -121,46 +175,22 @@ def pieces(
             continue
         piece = b"".join([*begun, block[:cut]])
         begun = [block[cut:]]
-        yield _decode(path, piece, offset)
+        yield _decode(path, piece, offset, binary)
         offset += len(piece)
     if line_open:
-        yield _decode(path, b"".join([*begun, b"\n"]), offset)
+        yield _decode(path, b"".join([*begun, b"\n"]), offset, binary)
 
 
-def _is_gzip(path: Path) -> bool:
-    return path.suffix == ".gz"
-
-
-def _blocks(path: Path, size: int, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    with path.open("rb") as raw:
-        file: BinaryIO = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw  # type: ignore[assignment]
-        place = 0
-        while True:
-            try:
-                block = file.read(size)
-            except (OSError, EOFError, zlib.error) as error:
-                raise SoftmaxBenchError(
-                    f"{path} is not a whole gzip file ({error}): fetch or pack it again"
-                ) from error
-            on_bytes(raw.tell() - place)
-            place = raw.tell()
-            if not block:
-                return
-            yield block
-
-
-def _decode(path: Path, data: bytes, offset: int) -> str:
-    # Binary files have zero bytes near their start; real texts (the Latin Library, for one) have
-    # a stray one far inside, which is then a character like any other.
-    if offset == 0 and b"\0" in data[:_LOOKED_AT]:
-        raise SoftmaxBenchError(
-            f"{path} is not text: byte {data.index(0)} is zero; expected UTF-8 text or gzip of it "
-            "(with a name that ends in .gz): convert it with iconv -f utf-16 -t utf-8"
-        )
+def _decode(path: Path, data: bytes, offset: int, binary: bool) -> str:
     try:
         return data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
+        advice = (
+            "it looks like binary data"
+            if binary
+            else "if it is in an older encoding convert it, as with iconv -f latin1 -t utf-8"
+        )
         raise SoftmaxBenchError(
             f"{path} is not UTF-8: byte {offset + error.start} is 0x{data[error.start]:02x}; "
-            "convert it, for example with iconv -f latin1 -t utf-8"
+            f"{advice}"
         ) from error

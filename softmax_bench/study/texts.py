@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,12 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.trial import GIVEN
 from softmax_bench.study.jobs.job import Text
 from softmax_bench.study.study import Study
+
+LONGEST_WORDS = 20
+"""Letters, on average, beyond which a text has hardly been cut into words."""
+FEWEST_TOKENS = 1000
+"""Of a text to evaluate on; fewer have a standard error of 10 % and more."""
+MOST_UNKNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,10 @@ class KnownText:
     test_tokens: int
     unknown_share: float
     """Of the test text."""
+    how_split: str = ""
+    """In words, where the text came without splits."""
+    doubts: tuple[str, ...] = ()
+    """Why results on this text may mean little, a sentence each."""
 
 
 def know_text(source: Text) -> KnownText:
@@ -47,7 +57,31 @@ def know_text(source: Text) -> KnownText:
         valid_tokens=len(corpus.valid),
         test_tokens=len(corpus.test),
         unknown_share=corpus.unknown_tokens("test") / len(corpus.test),
+        how_split=corpus.how_split,
+        doubts=tuple(_doubts(corpus)),
     )
+
+
+def _doubts(corpus: Corpus) -> Iterator[str]:
+    if corpus.letters_a_word > LONGEST_WORDS:
+        yield (
+            f"its words have {corpus.letters_a_word:.0f} letters on average: words are what white "
+            "space separates, so Chinese, Japanese or Thai must be cut into words first"
+        )
+    for split in ("valid", "test"):
+        tokens, unknown = len(corpus.split(split)), corpus.unknown_tokens(split)
+        if tokens < FEWEST_TOKENS:
+            yield f"its {split} text has only {tokens:,} tokens: perplexity on it is mostly chance"
+        elif unknown > MOST_UNKNOWN * tokens:
+            yield (
+                f"{unknown / tokens:.0%} of its {split} text is <unk>: perplexity on it says "
+                "little about words"
+            )
+    if len(corpus.train) < corpus.vocab_size:
+        yield (
+            f"its training text has fewer tokens ({len(corpus.train):,}) than there are classes "
+            f"({corpus.vocab_size:,})"
+        )
 
 
 def know_given(

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import bz2
+import codecs
 import gzip
+import io
 import json
+import lzma
+import os
+import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmax_bench.corpora import Corpus, load_corpus
+from softmax_bench.corpora.text import find_files
 from softmax_bench.errors import SoftmaxBenchError
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("train.txt", content)
+    return file.getvalue()
 
 
 def folder_of(path: Path, **splits: str) -> Path:
@@ -141,9 +156,20 @@ def test_hash_tells_texts_apart(tmp_path: Path) -> None:
     [
         (b"", r"is empty"),
         (b"\n \n\n", r"is empty"),
-        (b"a\0b\n", r"not text: byte 1 is zero.*iconv -f utf-16"),
-        ("a b\n".encode("utf-16-le"), r"not text: byte 1 is zero"),
-        ("a caf\u00e9\n".encode("latin-1"), r"not UTF-8: byte 5 is 0xe9; convert it"),
+        (b"some words\0 and more\n", r"not text: byte 10 is zero; remove such bytes"),
+        ("a b\n".encode("utf-16-le"), r"byte 1 is zero; .*iconv -f utf-16le"),
+        ("a b\n".encode("utf-16-be"), r"byte 0 is zero; .*iconv -f utf-16be"),
+        ("a caf\u00e9\n".encode("latin-1"), r"not UTF-8: byte 5 is 0xe9; .*iconv -f latin1"),
+        (bytes(range(256)), r"byte 0 is zero; it looks like binary data"),
+        (bytes(range(1, 256)), r"not UTF-8: .*it looks like binary data"),
+        (zipped(b"a b\n"), r"zip archive.*unpack it"),
+        (b"\x28\xb5\x2f\xfd\x20\x04", r"packed with zstd: unpack it with 'zstd -d'"),
+        (b"\0" * 257 + b"ustar" + b"\0" * 250, r"is a tar archive: unpack it"),
+        (b"%PDF-1.7\n%\xe2", r"PDF document: extract its text"),
+        (gzip.compress(b"a\0b" * 9), r"not text: byte 1 is zero"),
+        (gzip.compress(b"some words here\n" * 1000)[:-20], r"damaged and cannot be unpacked"),
+        (bz2.compress(b"some words here\n" * 1000)[:-20], r"damaged and cannot be unpacked"),
+        (codecs.BOM_UTF16_LE + b"a\0b", r"mark of another encoding"),
     ],
 )
 def test_bad_text(tmp_path: Path, content: bytes, message: str) -> None:
@@ -166,13 +192,86 @@ def test_a_stray_zero_byte_far_into_a_text_is_a_character(tmp_path: Path) -> Non
     assert words(load_corpus(str(tmp_path)), "train")[-3:] == ["a\0", "b", "<eos>"]
 
 
-def test_broken_gzip(tmp_path: Path) -> None:
+WORDS = "\u00e4 b\u20ac c\n" * 3000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_what_can_be_read_is_read(
+    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """Whatever the name says: a byte order mark is no part of the first word."""
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_bytes(pack(WORDS.encode(encoding)))
+    corpus = load_corpus(str(tmp_path))
+    assert corpus.vocab_size == 4
+    assert words(corpus, "train") == WORDS.replace("\n", " <eos> ").split()
+
+
+@pytest.mark.parametrize("name", ["train.txt.gz", "train.txt.bz2", "train.txt.xz"])
+def test_a_name_does_not_make_a_text_packed(tmp_path: Path, name: str) -> None:
     folder_of(tmp_path, valid="a\n", test="a\n")
-    packed = gzip.compress(b"some words here\n" * 1000)
-    for content in (packed[:-20], b"not gzip at all"):
-        (tmp_path / "train.txt.gz").write_bytes(content)
-        with pytest.raises(SoftmaxBenchError, match="not a whole gzip file"):
-            load_corpus(str(tmp_path))
+    (tmp_path / name).write_text("a b\n")
+    assert words(load_corpus(str(tmp_path)), "train") == ["a", "b", "<eos>"]
+
+
+def test_a_pipe_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SoftmaxBenchError, match=r"is a pipe: .*write it to a file first"):
+        load_corpus(str(tmp_path / "pipe"))
+    with pytest.raises(SoftmaxBenchError, match=r"is a device"):
+        load_corpus("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("number", "held_out"), [(3, 1), (19, 1), (20, 1), (45, 2), (100, 5), (101, 5)]
+)
+def test_texts_without_splits_are_split_by_file(tmp_path: Path, number: int, held_out: int) -> None:
+    for place in range(number):
+        (tmp_path / f"novel{place:03}.txt").write_text(f"n{place} x\n")
+    (tmp_path / "notes.doc").write_bytes(b"\0")
+    (tmp_path / ".hidden.txt").write_bytes(b"\0")
+    corpus = load_corpus(str(tmp_path))
+    train, valid, test = (
+        [word for word in words_of(tmp_path, split) if word.startswith("n")]
+        for split in ("train", "valid", "test")
+    )
+    assert len(valid) == len(test) == held_out
+    assert {*train, *valid, *test} == {f"n{place}" for place in range(number)}
+    assert corpus.how_split == (
+        f"its texts are split by file: {number - 2 * held_out} train, {held_out} valid, "
+        f"{held_out} test"
+    )
+
+
+def words_of(folder: Path, split: str) -> list[str]:
+    return [word for path in find_files(folder)[split] for word in path.read_text().split()]
+
+
+def test_one_or_two_texts_in_a_folder_are_cut(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("w x\n" * 50)
+        corpus = load_corpus(str(tmp_path))
+        assert corpus.how_split.startswith("cut into 90 % train")
+    assert [len(corpus.split(s)) for s in ("train", "valid", "test")] == [270, 15, 15]
+
+
+def test_what_came_with_splits_is_not_said_to_be_split(tmp_path: Path) -> None:
+    folder_of(tmp_path, train="a b\n", valid="a\n", test="b\n")
+    assert load_corpus(str(tmp_path)).how_split == ""
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "folder"])
+def test_a_split_must_not_be_part_of_another(tmp_path: Path, link: str) -> None:
+    folder_of(tmp_path, valid="a\n", test="b\n")
+    if link == "folder":
+        (tmp_path / "train").symlink_to(".")
+    elif link == "symbolic":
+        (tmp_path / "train.txt").symlink_to("test.txt")
+    else:
+        (tmp_path / "train.txt").hardlink_to(tmp_path / "test.txt")
+    with pytest.raises(SoftmaxBenchError, match=r"are one file \(by a link\), in .* and in train"):
+        load_corpus(str(tmp_path))
 
 
 def test_missing_things(tmp_path: Path) -> None:
