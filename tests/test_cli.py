@@ -12,8 +12,10 @@ import pytest
 from softmax_bench import load_results
 from softmax_bench.cli import main
 from softmax_bench.layers import split_specs
-from softmax_bench.measure import catalogue
+from softmax_bench.measure import catalogue, describe_environment
 from softmax_bench.records.store import write_record
+from softmax_bench.study.plan.grid import speed_trials, usable_threads
+from softmax_bench.study.study_file import load_study
 from tests.records import disturbed, speed_record
 
 STUDY = """\
@@ -176,7 +178,7 @@ def test_advice(
     ("arguments", "message"),
     [
         (["run", "--layers", "ful"], "--layers: unknown layer 'ful': did you mean 'full'"),
-        (["run", "--set", "hidden_size=0"], "--set hidden_size: hidden_size 0: expected int >= 1"),
+        (["run", "--set", "hidden_size=0"], "hidden_size must be a whole number from 1"),
         (["run", "--hidden", "h.npy"], "--hidden and --targets go together"),
         (["run", "--hidden", "h.npy", "--targets", "t.npy"], "cannot read"),
         (["advise"], "say how many classes there are"),
@@ -188,6 +190,15 @@ def test_advice(
         (["run", "no/such/text"], "to study a text write '--corpus TEXT'"),
         (["time", "--layers", "full(nothing=1)"], "no option 'nothing'"),
         (["time", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
+        (["time", "--hidden-size", "0"], "--hidden-size: hidden_size must be a whole number"),
+        (["time", "--vocab-sizes", "1e3.5"], "--vocab-sizes: vocab_sizes must be a whole number"),
+        (["time", "--clip-norm", "inf"], "--clip-norm: clip_norm must be a number above 0"),
+        (["time", "--seed", "12345678901234567890"], "--seed: seeds must be a whole number"),
+        (["time", "--vocab-sizes", "20000000000"], "--vocab-sizes: 20,000,000,000 classes take"),
+        (["run", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
+        (["plan", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
+        (["advise", "--vocab", "20000000000"], "so many classes take 480 GB alone"),
+        (["fidelity", "--samples", "4,inf"], "--samples takes numbers separated by commas"),
         (["report", "no/such/results"], "no results at"),
         (["compare", "no/such/results"], "give two folders"),
         (["compare", "a", "b", "--fail-if", "speed > 1"], "unknown metric 'speed'"),
@@ -252,3 +263,16 @@ def test_results_that_cannot_be_written_are_refused_before_anything_runs(
     assert call(monkeypatch, command, "--out", str(tmp_path / "file")) == 2
     assert "there is a file of that name" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_omp_num_threads_is_what_trials_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert usable_threads() == 3
+    study = load_study("quick")
+    assert {trial.threads for trial in speed_trials(study, 1000)} == {3}
+    assert {trial.threads for trial in speed_trials(load_study("ptb"), 1000)} == {1}  # it says so
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # of nested regions
+    assert usable_threads() == 2
+    for nothing in ("", "many", "0"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert usable_threads() == describe_environment()["cores"]

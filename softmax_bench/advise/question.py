@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from softmax_bench.advise.workload import Workload, workload
 from softmax_bench.classes.huffman import check_counts
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.measure import zipf_counts
+
+_BYTES_A_CLASS = 24
+"""Frequencies, and what is derived of them."""
 
 Counts = npt.NDArray[np.float64]
 
@@ -60,6 +64,12 @@ def ask(
     ):
         if size < 1:
             raise SoftmaxBenchError(f"{option} must be at least 1, not {size}")
+    needed, memory = _BYTES_A_CLASS * vocab_size, psutil.virtual_memory().total
+    if needed > memory:
+        raise SoftmaxBenchError(
+            f"--vocab {vocab_size:,}: the frequencies of so many classes take {needed / 1e9:,.0f} "
+            f"GB alone, and this machine has {memory / 1e9:,.0f} GB"
+        )
     if counts is not None:
         counts = check_counts(counts, vocab_size)
     return Question(vocab_size, hidden_size, num_tokens, counts)

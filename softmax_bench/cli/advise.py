@@ -63,7 +63,7 @@ def advise(
     from softmax_bench.cache import cache_folder
     from softmax_bench.layers import split_specs
     from softmax_bench.study.check import common_mistakes
-    from softmax_bench.study.plan.grid import usable_cores
+    from softmax_bench.study.plan.grid import usable_threads
 
     question = ask(vocab, hidden, tokens, counts)
     check_needs(need or [])
@@ -77,7 +77,7 @@ def advise(
         raise SoftmaxBenchError(mistake.message)
     loads = question.workloads(specs)
     here = calibration.this_setting(
-        threads=threads or usable_cores(), device=device, dtype="float32", optimizer=optimizer
+        threads=threads or usable_threads(), device=device, dtype="float32", optimizer=optimizer
     )
     console = make_console()
     with Progress(console=console, transient=True) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,18 @@ Layers = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is kept.")]
-Threads = Annotated[int, typer.Option(help="Threads; 0 for all cores of this machine.")]
+Threads = Annotated[
+    int,
+    typer.Option(min=0, help="Threads; 0 for OMP_NUM_THREADS or else all cores of this machine."),
+]
 
 
 def numbers(text: str, option: str) -> list[float]:
     """The numbers of a comma-separated text that was given to ``option``."""
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
-        raise SoftmaxBenchError(
-            f"{option} takes numbers separated by commas, not {text!r}"
-        ) from None
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise SoftmaxBenchError(f"{option} takes numbers separated by commas, not {text!r}")
+    return found

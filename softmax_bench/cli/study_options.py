@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softmax_bench.errors import SoftmaxBenchError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -92,10 +94,15 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
     """Look into the texts of a study and print what they are.
 
     Raises:
-        SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
+        SoftmaxBenchError: There is no such text, it does not offer such a vocabulary, or that has
+            no room in memory.
     """
+    from softmax_bench.study.check import memory_mistake, sample_notes
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
     from softmax_bench.study.texts import know_text
+
+    if too_large := memory_mistake(study):
+        raise SoftmaxBenchError(f"vocab_sizes: {too_large}")
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -113,6 +120,8 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
         )
         for doubt in text.doubts:
             say(f"Warning: {text.name} at V = {text.vocab_size:,}: {doubt}.", "yellow")
+        for note in sample_notes(study.layers, text.vocab_size):
+            say(f"{note}.")
         if text.train_tokens > NGRAM_MOST_TOKENS:
             say(
                 f"{text.name}: without an n-gram model, which would need too much memory for more "

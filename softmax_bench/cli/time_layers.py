@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import DEFAULT_LAYERS, Layers, Out, Threads, numbers
+from softmax_bench.cli.options import DEFAULT_LAYERS, Layers, Out, Threads
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.errors import SoftmaxBenchError
 
@@ -30,33 +30,30 @@ def time_layers(
     out: Out = Path("runs/speed"),
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
-    from softmax_bench.layers import split_specs
-    from softmax_bench.records.trial import SpeedTrial
-    from softmax_bench.study.check import common_mistakes
+    from softmax_bench.study.check import memory_mistake
     from softmax_bench.study.jobs.job import Limits
-    from softmax_bench.study.plan.grid import usable_cores
+    from softmax_bench.study.plan.grid import speed_trials
     from softmax_bench.study.plan.plan import plan_timing
+    from softmax_bench.study.study_file import listed, make_study
 
-    sizes = [int(size) for size in numbers(vocab_sizes, "--vocab-sizes")]
-    specs = split_specs(layers)
-    for mistake in common_mistakes(specs, optimizer, device):
-        raise SoftmaxBenchError(mistake.message)
-    groups = [
-        [
-            SpeedTrial(
-                layer=layer,
-                vocab_size=size,
-                hidden_size=hidden_size,
-                num_tokens=num_tokens,
-                optimizer=optimizer,
-                clip_norm=clip_norm,
-                seed=seed,
-                threads=threads or usable_cores(),
-                device=device,
-                dtype="float32",
-            )
-            for layer in specs
-        ]
-        for size in sizes
-    ]
+    given = {
+        "--layers": ("layers", layers),
+        "--vocab-sizes": ("vocab_sizes", vocab_sizes),
+        "--hidden-size": ("hidden_size", hidden_size),
+        "--num-tokens": ("batch_size", num_tokens),
+        "--optimizer": ("optimizer", optimizer),
+        "--clip-norm": ("clip_norm", clip_norm),
+        "--time-budget": ("time_budget", time_budget),
+        "--seed": ("seeds", seed),
+        "--threads": ("threads", threads),
+        "--device": ("device", device),
+    }
+    options = {key: option for option, (key, _) in given.items()}
+    study = make_study(
+        {key: listed(key, value) for key, value in given.values()} | {"bptt": 1},
+        lambda key, value: options[key],
+    )
+    if too_large := memory_mistake(study):
+        raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
+    groups = [speed_trials(study, size) for size in study.vocab_sizes if size != "all"]
     run_plan(plan_timing(groups, time_budget, Limits()), out, make_console())

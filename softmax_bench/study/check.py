@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers import create_layer, parse_spec
 from softmax_bench.lm import ENCODERS, check_optimizer, make_encoder
 from softmax_bench.measure import zipf_counts
+from softmax_bench.measure.memory import OPTIMIZER_STATES
 from softmax_bench.study.study import Study
+
+_MOST_CHECKED = 100_000_000
+"""Classes for which layers are made, without their parameters: their counts take memory too."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,7 @@ def common_mistakes(
     layers: Sequence[str], optimizer: str, device: str, initial_accumulator_value: float = 0.0
 ) -> Iterator[Mistake]:
     """What training and timing have in common."""
-    yield from _list_mistakes("layers", layers)
-    for spec in layers:
-        try:
-            parse_spec(spec)
-        except SoftmaxBenchError as error:
-            yield Mistake("layers", str(error), spec)
+    yield from _layer_mistakes(layers)
     try:
         check_optimizer(optimizer, initial_accumulator_value)
     except SoftmaxBenchError as error:
@@ -63,17 +64,67 @@ def common_mistakes(
         yield Mistake("device", "no CUDA device is to be seen here: choose cpu")
 
 
+def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
+    if not layers:
+        yield Mistake("layers", "name at least one of layers")
+    seen: list[tuple[Any, str]] = []
+    for spec in layers:
+        try:
+            kind, options = parse_spec(spec)
+        except SoftmaxBenchError as error:
+            yield Mistake("layers", str(error), spec)
+            continue
+        usual = {
+            name: parameter.default
+            for name, parameter in inspect.signature(kind).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        same = next((first for known, first in seen if known == (kind, usual | options)), None)
+        if same is not None:
+            spelled = "" if spec == same else f", which is {same!r} in another spelling"
+            yield Mistake("layers", f"{spec!r}{spelled}: listed twice", spec)
+        seen.append(((kind, usual | options), spec))
+
+
+def memory_mistake(study: Study) -> str:
+    """Why no trial of a study can be held in memory, by its parameters alone; empty if it can."""
+    limit = study.memory_limit
+    most = psutil.virtual_memory().total if limit is None else limit * 1e9
+    row = study.hidden_size + (0 if study.tied else study.embedding_size or study.hidden_size)
+    copies = 1 + OPTIMIZER_STATES[study.optimizer]
+    for size in study.vocab_sizes:
+        needed = 0 if size == "all" else 4 * copies * row * size
+        if needed > most:
+            has = "this machine has" if limit is None else "memory_limit is"
+            return (
+                f"{size:,} classes take {needed / 1e9:,.0f} GB for parameters and optimiser alone, "
+                f"and {has} {most / 1e9:,.0f} GB: choose fewer classes or a smaller hidden_size, "
+                "or set memory_limit to what a machine has on which trials run"
+            )
+    return ""
+
+
+def sample_notes(layers: Sequence[str], vocab_size: int) -> Iterator[str]:
+    """Layers that would draw more samples than there are classes, a sentence each."""
+    for spec in layers:
+        kind, options = parse_spec(spec)
+        parameter = inspect.signature(kind).parameters.get("num_samples")
+        samples = options.get("num_samples", parameter.default if parameter else 0)
+        if samples > vocab_size:
+            yield f"{spec} draws {samples:,} samples of {vocab_size:,} classes: nearly all of them"
+
+
 def _list_mistakes(key: str, values: Sequence[Any]) -> Iterator[Mistake]:
     if not values:
         yield Mistake(key, f"name at least one of {key}")
     for number, value in enumerate(values):
         if value in values[:number]:
-            yield Mistake(key, f"{value!r}: none may be named twice", value)
+            yield Mistake(key, f"{value!r} is listed twice", value)
 
 
 def _option_mistakes(study: Study) -> Iterator[Mistake]:
     """Values of options that a layer does not take, at the largest vocabulary."""
-    sizes = [size for size in study.vocab_sizes if size != "all"]
+    sizes = [size for size in study.vocab_sizes if size != "all" and size <= _MOST_CHECKED]
     for spec in study.layers if sizes else ():
         try:
             parse_spec(spec)

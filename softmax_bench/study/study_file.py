@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers import split_specs
 from softmax_bench.study.check import Mistake, mistakes
+from softmax_bench.study.key_types import expected, fits
 from softmax_bench.study.study import Study
 
 _FIELDS = {entry.name: entry.type for entry in msgspec.structs.fields(Study)}
@@ -79,9 +80,14 @@ def load_study(name: str, changes: Sequence[Change] = ()) -> Study:
         SoftmaxBenchError: There is no such study, or something in it is wrong.
     """
     source, values = _read(name)
-    values = {key: _listed(key, value) for key, value in values.items()}
+    values = {key: listed(key, value) for key, value in values.items()}
     for change in changes:
-        values[change.key] = _listed(change.key, _value(change.text))
+        if change.key in source.options:
+            raise SoftmaxBenchError(
+                f"{change.key} is given twice, by {source.options[change.key]} and by "
+                f"{change.option}: give it once, several values separated by commas"
+            )
+        values[change.key] = listed(change.key, _value(change.text))
         source.options[change.key] = change.option
     return make_study(values, source.place)
 
@@ -116,9 +122,9 @@ def parse_change(text: str) -> Change:
         SoftmaxBenchError: It is no such text.
     """
     key, equals, value = text.partition("=")
-    if not equals:
-        raise SoftmaxBenchError(f"--set takes KEY=VALUE, for example hidden_size=256, not {text!r}")
     key = key.strip().replace("-", "_")
+    if not equals or not key:
+        raise SoftmaxBenchError(f"--set takes KEY=VALUE, for example hidden_size=256, not {text!r}")
     return Change(f"--set {key}", key, value.strip())
 
 
@@ -133,9 +139,13 @@ def _read(name: str) -> tuple[_Source, dict[str, Any]]:
         source = _Source(f"preset {name}", preset.read_text(encoding="utf-8"))
     elif path.suffix == ".toml":
         try:
-            source = _Source(name, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SoftmaxBenchError(f"cannot read the study {name}: {error}") from error
+            source = _Source(name, path.read_text(encoding="utf-8-sig"))  # as editors leave it
+        except OSError as error:
+            raise SoftmaxBenchError(f"cannot read the study {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SoftmaxBenchError(
+                f"cannot read the study {name}: it is not UTF-8; save it as UTF-8"
+            ) from error
     elif path.exists():
         raise SoftmaxBenchError(
             f"{name} is no study: a study is a file that ends in .toml; to study this text write "
@@ -147,9 +157,15 @@ def _read(name: str) -> tuple[_Source, dict[str, Any]]:
             "that ends in .toml; to study a text write '--corpus TEXT'"
         )
     try:
-        return source, tomllib.loads(source.text)
+        values = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
-        raise SoftmaxBenchError(f"{source.title} is no TOML: {error}") from None
+        raise SoftmaxBenchError(f"{source.title} is not valid TOML: {error}") from None
+    if not values:
+        raise SoftmaxBenchError(
+            f"the study {name} is empty: give at least one key, such as vocab_sizes = [1000]; the "
+            "study of all defaults is called 'quick'"
+        )
+    return source, values
 
 
 def _assigns(line: str, key: str = r"[\w-]+") -> bool:
@@ -167,8 +183,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _listed(key: str, value: Any) -> Any:
-    """One value of what may be several; a text of several, separated by commas."""
+def listed(key: str, value: Any) -> Any:
+    """The value of a key, a list where there may be several; a text of several has commas."""
     if key not in _LISTS or isinstance(value, list):
         return value
     if not isinstance(value, str):
@@ -182,13 +198,12 @@ def _listed(key: str, value: Any) -> Any:
 def _type_mistakes(values: Mapping[str, Any]) -> Iterable[Mistake]:
     for key, value in values.items():
         if key not in _FIELDS:
-            yield Mistake(key, f"no study has {key!r}{nearest(key, _FIELDS)}")
+            yield Mistake(key, f"unknown study key {key!r}{nearest(key, _FIELDS)}")
             continue
-        parts = value if isinstance(value, list) and key in _LISTS else [value]
-        for part in parts:
-            try:
-                msgspec.convert([part] if key in _LISTS else part, _FIELDS[key])
-            except msgspec.ValidationError as error:
-                what = str(error).partition(" - at")[0].replace("`", "")
-                what = what[0].lower() + what[1:]
-                yield Mistake(key, f"{key} {part!r}: {what}", part if key in _LISTS else None)
+        in_list = isinstance(value, list) and key in _LISTS
+        kind = get_args(_FIELDS[key])[0] if in_list else _FIELDS[key]
+        for part in value if in_list else [value]:
+            if not fits(part, kind):
+                given = json.dumps(part, ensure_ascii=False, default=str)
+                message = f"{key} must be {expected(kind)}, not {given}"
+                yield Mistake(key, message, part if in_list else None)

@@ -20,9 +20,11 @@ NGRAM_MOST_TOKENS = 25_000_000
 """The model of a longer text is left out: it takes about 200 bytes a token."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_threads() -> int:
+    """Threads for a process alone: OMP_NUM_THREADS, or as many as it may use cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return (int(wanted) if wanted.isdigit() else 0) or cores or 1
 
 
 def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
@@ -61,7 +63,7 @@ def plan_given(study: Study, text: KnownText) -> Plan:
     """The steps of a study of given hidden states: training, then timing with their counts."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
-        timing = _speed_trials(study, text.vocab_size, text.sha256) if study.time_budget else []
+        timing = speed_trials(study, text.vocab_size, text.sha256) if study.time_budget else []
         return [
             *_train_steps(study, [text], done, failed),
             *time_steps(timing, study.time_budget, _limits(study), done, failed, text.source),
@@ -222,11 +224,11 @@ def _timing_steps(
     if not study.time_budget:
         return
     for size in dict.fromkeys(text.vocab_size for text in texts):
-        group = _speed_trials(study, size)
+        group = speed_trials(study, size)
         yield from time_steps(group, study.time_budget, _limits(study), done, failed)
 
 
-def _speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> list[SpeedTrial]:
+def speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> list[SpeedTrial]:
     """The layers to time against each other at one vocabulary size."""
     return [
         SpeedTrial(
@@ -237,7 +239,7 @@ def _speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> l
             optimizer=study.optimizer,
             clip_norm=study.clip_norm,
             seed=study.seeds[0],
-            threads=study.threads or usable_cores(),
+            threads=study.threads or usable_threads(),
             device=study.device,
             dtype="float32",
             corpus_sha256=sha256,
@@ -258,7 +260,7 @@ def _place(study: Study, text: KnownText) -> str:
 
 def threads_of(study: Study) -> int:
     """Of a trial in training."""
-    return study.threads or max(1, usable_cores() // study.workers)
+    return study.threads or max(1, usable_threads() // study.workers)
 
 
 def _limits(study: Study) -> Limits:

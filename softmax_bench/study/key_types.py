@@ -1,0 +1,49 @@
+"""What a value of a study may be, in words for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+_MOST = 2**63
+"""Whole numbers are below it, as torch's seeds are."""
+
+
+def expected(kind: Any) -> str:
+    """What a field of the type ``kind`` takes: "a whole number from 1", "true or false"."""
+    return _words(inspect.type_info(kind))
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is of the type ``kind``, finite and of a size that is calculated with."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if isinstance(value, int) and not -_MOST <= value < _MOST:
+        return False
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _words(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.UnionType):
+        return " or ".join(
+            _words(one) for one in kind.types if not isinstance(one, inspect.NoneType)
+        )
+    if isinstance(kind, inspect.VarTupleType):
+        return f"a list, each {_words(kind.item_type)}"
+    if isinstance(kind, inspect.LiteralType):
+        return " or ".join(f'"{value}"' for value in kind.values)
+    if isinstance(kind, inspect.BoolType):
+        return "true or false"
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        what = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+        bounds = {"from": kind.ge, "above": kind.gt, "up to": kind.le, "below": kind.lt}
+        told = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        return " ".join([what, *told])
+    return "text"
