@@ -14,8 +14,9 @@ import numpy.typing as npt
 from softmax_bench.cache import cache_folder
 from softmax_bench.corpora.encode import encode
 from softmax_bench.corpora.named import find_corpus
+from softmax_bench.corpora.subwords import SUFFIX, split_suffix
 from softmax_bench.corpora.synthetic import SyntheticLanguage
-from softmax_bench.corpora.text import find_files, how_split
+from softmax_bench.corpora.text import SPLITS, find_files, how_split
 from softmax_bench.corpora.tokens import Ids, count, stretches, token_hash
 from softmax_bench.corpora.vocabulary import END_OF_LINE, UNKNOWN, Vocabulary
 from softmax_bench.errors import SoftmaxBenchError
@@ -49,6 +50,8 @@ class Corpus:
     """Of the source itself on each split's own words, where it is known."""
     how_split: str = ""
     """In words, where the text came without splits."""
+    sizes: dict[str, int] | None = None
+    """Bytes of each split's text; None for the synthetic language."""
 
     def split(self, name: str) -> Ids:
         """Token ids of ``"train"``, ``"valid"`` or ``"test"``."""
@@ -82,6 +85,17 @@ class Corpus:
         counts = self.class_counts[: len(lengths)] * (lengths > 0)
         return float(lengths @ counts / max(1, counts.sum()))
 
+    def bits_per_byte(self, nats: float, split: str) -> float | None:
+        """Bits for each byte of a split's text, from mean nats a token; None without a text.
+
+        What texts in words and in subwords of any number have in common: ``<unk>`` is charged as
+        in :meth:`adjusted_nats`.
+        """
+        if self.sizes is None:
+            return None
+        total = self.adjusted_nats(nats, split) * len(self.split(split))
+        return total / self.sizes[split] / math.log(2)
+
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
         """(V,) how often each type occurs in the training text."""
@@ -105,7 +119,8 @@ def load_corpus(
         spec: ``"synthetic"``; the path of a text file, of a folder with train, valid and test
             files, or of a folder of texts; the name of either in ``data_dir``; or the name of a
             corpus that can be fetched (:data:`softmax_bench.corpora.named.NAMED`). What is found
-            first counts.
+            first counts. ``":bpe"`` behind any but the first encodes the text in ``vocab_size``
+            subwords.
         vocab_size: Number of types. By default all types of the training text; 10,000 for the
             synthetic language.
         seed: Of the synthetic language.
@@ -119,8 +134,9 @@ def load_corpus(
     Raises:
         SoftmaxBenchError: See :func:`softmax_bench.corpora.named.find_corpus`,
             :func:`softmax_bench.corpora.text.find_files`,
-            :func:`softmax_bench.corpora.encode.encode` and :class:`SyntheticLanguage`; or
-            ``tokens`` is less than 1.
+            :func:`softmax_bench.corpora.encode.encode`,
+            :func:`softmax_bench.corpora.subwords.encode_subwords` and
+            :class:`SyntheticLanguage`; or ``tokens`` is less than 1.
     """
     if spec == SYNTHETIC:
         return _synthetic(
@@ -130,12 +146,15 @@ def load_corpus(
         )
     cache = cache_dir or cache_folder()
     chosen = os.environ.get("SOFTMAX_BENCH_DATA")
-    name, path = find_corpus(spec, data_dir or (Path(chosen) if chosen else None), cache)
+    source, subwords = split_suffix(spec)
+    if source == SYNTHETIC:
+        raise SoftmaxBenchError("words of the synthetic language have no spelling, so no subwords")
+    name, path = find_corpus(source, data_dir or (Path(chosen) if chosen else None), cache)
     files = find_files(path)
-    text = encode(files, vocab_size, cache / "tokens")
+    text = encode(files, vocab_size, cache / "tokens", subwords=subwords)
     vocabulary = Vocabulary(text.types, text.unknown_types)
     return Corpus(
-        name=name,
+        name=f"{name}{SUFFIX}" if subwords else name,
         vocab_size=len(vocabulary),
         sha256=text.sha256,
         vocabulary=vocabulary,
@@ -145,6 +164,7 @@ def load_corpus(
         valid=text.splits["valid"],
         test=text.splits["test"],
         how_split=how_split(path, files),
+        sizes=dict(zip(SPLITS, text.sizes, strict=True)),
     )
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from softmax_bench.corpora.progress import byte_progress
+from softmax_bench.corpora.subwords import encode_subwords
 from softmax_bench.corpora.text import SPLITS, WHOLE, Files, content_hash, pieces
 from softmax_bench.corpora.tokens import (
     Ids,
     Tokens,
     append_tokens,
     count,
+    cut,
     describe,
     map_tokens,
     read_tokens,
@@ -34,7 +36,7 @@ _FORMAT = 2
 """Part of the key of what is stored: to be raised when the same text gives other tokens."""
 
 
-def encode(files: Files, vocab_size: int | None, cache: Path) -> Tokens:
+def encode(files: Files, vocab_size: int | None, cache: Path, *, subwords: bool = False) -> Tokens:
     """Token ids of a text, read from ``cache`` or made and stored there.
 
     Tokens are separated by white space, and every line ends in ``<eos>``. A single file is cut
@@ -48,21 +50,26 @@ def encode(files: Files, vocab_size: int | None, cache: Path) -> Tokens:
         files: The text.
         vocab_size: Number of types to keep, all of the training text by default.
         cache: Folder.
+        subwords: Whether tokens are the subwords of a byte-pair encoding instead of words.
 
     Raises:
-        SoftmaxBenchError: The text is empty or no text, the vocabulary is larger than it offers,
-            or the cache cannot be written.
+        SoftmaxBenchError: The text is empty or no text, the vocabulary does not suit it, or the
+            cache cannot be written.
     """
     key = f"{content_hash(files)[:32]}-{_FORMAT}"
+
+    def words() -> Tokens:
+        return _stored(cache / f"{key}-types", lambda folder: _number(files, folder))
+
+    if subwords:
+        if vocab_size is None:
+            raise SoftmaxBenchError("a text in subwords needs a vocabulary size")
+        size = vocab_size
+        return _stored(
+            cache / f"{key}-bpe-{size}", lambda folder: encode_subwords(words(), size, folder)
+        )
     kept = "all" if vocab_size is None else str(vocab_size)
-    return _stored(
-        cache / f"{key}-{kept}",
-        lambda folder: _choose(
-            _stored(cache / f"{key}-types", lambda first: _number(files, first)),
-            vocab_size,
-            folder,
-        ),
-    )
+    return _stored(cache / f"{key}-{kept}", lambda folder: _choose(words(), vocab_size, folder))
 
 
 def _stored(folder: Path, make: Callable[[Path], None]) -> Tokens:
@@ -107,7 +114,12 @@ def _number(files: Files, folder: Path) -> None:
             ends.append(total)
     if list(files) == [WHOLE]:
         ends = _cut_whole(map_tokens(folder), index.numbers[END_OF_LINE], files[WHOLE][0])
-    describe(folder, list(index.numbers), ends)
+    types = list(index.numbers)
+    lengths = np.array([len(word.encode()) + 1 for word in types])
+    lengths[index.numbers[END_OF_LINE]] = 0  # a line end is behind the line's last word
+    splits = cut(map_tokens(folder), ends)
+    sizes = [int(count(splits[split], len(types)) @ lengths) for split in SPLITS]
+    describe(folder, types, ends, sizes)
 
 
 def _cut_whole(tokens: Ids, end_of_line: int, path: Path) -> list[int]:
@@ -154,4 +166,5 @@ def _choose(numbered: Tokens, vocab_size: int | None, folder: Path) -> None:
                 append_tokens(out, ids[part])
                 on_bytes(part.nbytes)
     ends = np.cumsum([len(numbered.splits[split]) for split in SPLITS]).tolist()
-    describe(folder, vocabulary.words, ends, unknown_types=vocabulary.unknown_types)
+    unknown = vocabulary.unknown_types
+    describe(folder, vocabulary.words, ends, numbered.sizes, unknown_types=unknown)

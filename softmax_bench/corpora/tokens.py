@@ -29,6 +29,8 @@ class Tokens:
     splits: Mapping[str, Ids]
     sha256: str
     """As of :func:`token_hash`."""
+    sizes: tuple[int, ...]
+    """Bytes of each split's text: its words, each with the blank or line end behind it."""
     unknown_types: int = 0
     """How many types ``<unk>`` stands for."""
 
@@ -82,7 +84,12 @@ def map_tokens(folder: Path) -> Ids:
 
 
 def describe(
-    folder: Path, types: Sequence[str], ends: Sequence[int], *, unknown_types: int = 0
+    folder: Path,
+    types: Sequence[str],
+    ends: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    unknown_types: int = 0,
 ) -> None:
     """Write beside the tokens what is needed to read them.
 
@@ -90,11 +97,16 @@ def describe(
         folder: Has the tokens.
         types: The spelling of each number.
         ends: Where each split ends.
+        sizes: Bytes of each split's text.
         unknown_types: How many types ``<unk>`` stands for.
     """
     (folder / "types.txt").write_bytes("\n".join(types).encode())
-    sha256 = token_hash(len(types), _cut(map_tokens(folder), ends), types)
-    description = {"ends": list(ends), "unknown_types": unknown_types, "sha256": sha256}
+    description = {
+        "ends": list(ends),
+        "sizes": list(sizes),
+        "unknown_types": unknown_types,
+        "sha256": token_hash(len(types), cut(map_tokens(folder), ends), types),
+    }
     sealed = description | {"seal": _seal(description)}
     (folder / "description.json").write_text(json.dumps(sealed), encoding="utf-8")
 
@@ -107,11 +119,12 @@ def read_tokens(folder: Path) -> Tokens | None:
             return None
         types = tuple((folder / "types.txt").read_bytes().decode().split("\n"))
         tokens = map_tokens(folder)
-        splits = _cut(tokens, description["ends"])
+        splits = cut(tokens, description["ends"])
         sha256 = token_hash(len(types), splits, types)
         if sha256 != description["sha256"] or len(tokens) != description["ends"][-1]:
             return None
-        return Tokens(types, splits, sha256, description["unknown_types"])
+        sizes = tuple(description["sizes"])
+        return Tokens(types, splits, sha256, sizes, description["unknown_types"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -120,7 +133,8 @@ def _seal(description: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def _cut(tokens: Ids, ends: Sequence[int]) -> dict[str, Ids]:
+def cut(tokens: Ids, ends: Sequence[int]) -> dict[str, Ids]:
+    """The splits of a text, by where each ends."""
     starts = [0, *ends[:-1]]
     return {
         split: tokens[start:end] for split, start, end in zip(SPLITS, starts, ends, strict=True)

@@ -33,6 +33,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Perplexity of the source itself, known for the synthetic language."""
     adjusted_perplexity: float | None = None
     """The same with ``<unk>`` charged for the types it stands for: comparable across V."""
+    bits_per_byte: float | None = None
+    """Of the text, ``<unk>`` charged likewise: comparable across words and subwords too."""
     top1: float | None = None
     """Share of examples whose class is the most probable; known where hidden states are given."""
     top10: float | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from softmax_bench.corpora.subwords import split_suffix
 from softmax_bench.records.trial import FidelityTrial, NgramTrial
 from softmax_bench.study.jobs.job import Job, Text, needs_quiet, trials_of
 
@@ -47,7 +48,8 @@ def with_whole_paths(job: Job) -> Job:
 
 def _whole(text: Text) -> Text:
     data_dir = text.data_dir or os.environ.get("SOFTMAX_BENCH_DATA")
-    is_path = text.spec != "synthetic" and Path(text.spec).exists()
+    source, _ = split_suffix(text.spec)
+    is_path = source != "synthetic" and Path(source).exists()
     return msgspec.structs.replace(
         text,
         spec=str(Path(text.spec).absolute()) if is_path else text.spec,

@@ -239,6 +239,7 @@ def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
         log_z_sd=quality.log_z_sd,
         true_perplexity=None if true is None else true[split],
         adjusted_perplexity=math.exp(min(700.0, corpus.adjusted_nats(quality.nats, split))),
+        bits_per_byte=corpus.bits_per_byte(quality.nats, split),
         block_nats=list(quality.block_nats),
         bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
     )
