@@ -184,12 +184,10 @@ def _log_z_of_shared(
 
 def _own_draw(layer: ProposalSoftmax, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Estimate of log Z, and one of the inverse effective sample size, without bias both."""
-    classes, log_q = layer.propose(hidden)
-    log_expected = log_q.double() + math.log(classes.shape[1])
+    classes, log_expected = layer.propose_others(hidden, target)
     starts = torch.arange(len(hidden) + 1, device=hidden.device) * classes.shape[1]
     scores = pair_scores(hidden, layer.weight, layer.bias, starts, classes.flatten())
     scores = scores.view_as(classes).double()
-    scores.masked_fill_(classes == target.unsqueeze(1), -math.inf)
     own = _own_scores(layer, hidden, target)
     log_z = layer.log_normalizer(hidden).double()
     log_others = log_z + torch.log1p(-(own - log_z).exp().clamp(max=1 - 1e-12))

@@ -87,7 +87,8 @@ def gradient_at_every_sample(
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(layer, ProposalSoftmax):
             q = claimed(layer, hidden)
-            patch.setattr(layer, "_propose", lambda h: (samples, q.log()[samples]))
+            proposed = samples, q.log()[samples], q.log()[target]
+            patch.setattr(layer, "_propose", lambda h, t: proposed)
             layer(tokens, target).backward()
         elif layer.name == "in_batch":
             q = COUNTS / COUNTS.sum()
@@ -114,7 +115,7 @@ def gradient_at_every_sample(
 def claimed(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
     """What a proposal says of every class; that draws follow it is shown elsewhere."""
     q = torch.zeros(V, dtype=torch.float64)
-    drawn, log_q = layer.propose(hidden.expand(200, -1))
+    drawn, log_q, _ = layer.propose(hidden.expand(200, -1), torch.zeros(200, dtype=torch.int64))
     q[drawn.flatten()] = log_q.exp().flatten()
     return q
 

@@ -13,9 +13,7 @@ from softmax_bench.layers import NCE, OutputLayer, create_layer, layer_names
 
 V, H = 200, 16
 COUNTS = torch.randint(0, 40, (V,), generator=torch.Generator().manual_seed(0)).double()
-SNAPSHOTS = {"kernel", "midx", "rff"}
 ALL = layer_names()
-WITHOUT_SNAPSHOTS = [name for name in ALL if name not in SNAPSHOTS]
 
 
 def layer(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> OutputLayer:
@@ -30,7 +28,7 @@ def loss(of: OutputLayer) -> Tensor:
 
 
 @pytest.mark.parametrize("how", ["argument", "context"])
-@pytest.mark.parametrize("name", WITHOUT_SNAPSHOTS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_layer_built_on_meta_is_whole_once_its_state_is_loaded(name: str, how: str) -> None:
     whole = layer(name)
     if how == "argument":
@@ -44,7 +42,7 @@ def test_a_layer_built_on_meta_is_whole_once_its_state_is_loaded(name: str, how:
     assert torch.equal(loss(whole), loss(late))
 
 
-@pytest.mark.parametrize("name", WITHOUT_SNAPSHOTS)
+@pytest.mark.parametrize("name", ALL)
 def test_casts_round_parameters_but_no_buffer(name: str) -> None:
     one = layer(name)
     before = {key: value.clone() for key, value in one.named_buffers()}
@@ -55,7 +53,7 @@ def test_casts_round_parameters_but_no_buffer(name: str) -> None:
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize("name", WITHOUT_SNAPSHOTS)
+@pytest.mark.parametrize("name", ALL)
 def test_buffers_keep_names_and_shapes_through_training(name: str) -> None:
     one = layer(name)
     averaged = AveragedModel(copy.deepcopy(one), use_buffers=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.batch.partial_fc import PartialFC
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.proposals.base import BlockSums, ProposalSoftmax, draw_columns
+from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 from softmax_bench.layers.proposals.midx import quantise
+from softmax_bench.layers.proposals.rff import RandomFourierSoftmax
 
 H = 6
 ADAPTIVE = [
@@ -43,12 +45,14 @@ def layer_of(spec: str, classes: int, spread: float = 3.0) -> ProposalSoftmax:
 def test_draws_follow_the_claimed_probabilities(spec: str, classes: int) -> None:
     layer = layer_of(spec, classes)
     layer.num_samples = 20_000
-    hidden = torch.randn(2, H, dtype=torch.float64)
-    drawn, log_q = layer.propose(hidden)
-    for classes_drawn, claimed in zip(drawn, log_q, strict=True):
+    hidden, target = torch.randn(2, H, dtype=torch.float64), torch.randint(classes, (2,))
+    proposed = layer.propose(hidden, target)
+    for classes_drawn, claimed, of_target, own in zip(*proposed, target, strict=True):
         frequency = classes_drawn.bincount(minlength=classes).double() / layer.num_samples
         q = torch.zeros(classes, dtype=torch.float64)
+        q[own] = of_target.exp()
         q[classes_drawn] = claimed.exp()
+        torch.testing.assert_close(q[own], of_target.exp())
         # The same class has the same probability in every draw of it.
         torch.testing.assert_close(q[classes_drawn], claimed.exp())
         assert float(q.sum()) <= 1 + 1e-9
@@ -61,23 +65,37 @@ def test_draws_follow_the_claimed_probabilities(spec: str, classes: int) -> None
 MILLION = 10**6
 
 
+def prior_of(layer: ProposalSoftmax) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias.detach().double().softmax(0)
+
+
 def plain_kernel(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
-    """``100 (h . w)^2 + 1``: so few dimensions are not projected."""
-    mass: Tensor = 100 * (layer.weight.double() @ hidden).square() + 1
+    """``100 (h . (w - mean))^2 + 1`` times the prior: so few dimensions are not projected."""
+    prior, rows = prior_of(layer), layer.weight.detach().double()
+    mass: Tensor = prior * (100 * ((rows - prior @ rows) @ hidden).square() + 1)
     return mass / mass.sum()
 
 
 def plain_rff(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
-    """A block of a thousand classes by the sum of its features, then a class by its own."""
-    frequencies = layer.frequencies
-    assert isinstance(frequencies, Tensor)
-    vectors = torch.cat([layer.weight.double(), hidden.unsqueeze(0)])
-    angles = F.normalize(vectors, dim=1) @ frequencies.double()
+    """From the top of the tree to the classes, each node by the sum of its features."""
+    assert isinstance(layer, RandomFourierSoftmax)
+    prior, rows = prior_of(layer), layer.weight.detach().double()
+    vectors = torch.cat([rows - prior @ rows, hidden.unsqueeze(0)])
+    angles = F.normalize(vectors, dim=1) @ layer.get_buffer("_frequencies").double()
     features = torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
-    mass = (features[:-1] @ features[-1]).view(1000, 1000)
-    blocks, members = mass.sum(1).clamp(min=0.1), mass.clamp(min=1e-4)
-    of_class = blocks / blocks.sum() * (members / members.sum(1, keepdim=True)).t()
-    return of_class.t().flatten()
+    products = prior * (features[:-1] @ features[-1])
+    size = layer.branch**layer.depth
+    q = torch.ones(1, dtype=torch.float64)
+    while size:  # nodes of so many classes
+        length = -(-layer.num_classes // size) * size
+        padded = [F.pad(x, (0, length - len(x))).view(-1, size).sum(1) for x in (products, prior)]
+        masses = torch.maximum(padded[0], math.exp(-layer.nu) * padded[1])
+        siblings = F.pad(masses, (0, -len(masses) % len(q))).view(len(q), -1)
+        shares = siblings / siblings.sum(1, keepdim=True).clamp(min=1e-300)
+        q = (q.unsqueeze(1) * shares).flatten()
+        size //= layer.branch
+    return q[: layer.num_classes]
 
 
 def plain_midx(layer: ProposalSoftmax, hidden: Tensor) -> Tensor:
@@ -104,9 +122,11 @@ def test_draws_and_claims_at_a_million_classes(
         layer.weight.mul_(torch.rand(MILLION, 1).square() * 5)  # some rows stand out
     layer.num_samples = 500
     hidden = torch.randn(1, H)
-    drawn, log_q = (x.flatten() for x in layer.propose(hidden.expand(40, -1)))
+    proposed = layer.propose(hidden.expand(40, -1), torch.arange(40))
+    drawn, log_q = (x.flatten() for x in proposed[:2])
     q = plain(layer, hidden[0].double()).detach()
     torch.testing.assert_close(log_q.double(), q.log()[drawn], rtol=0, atol=2e-3)
+    torch.testing.assert_close(proposed[2].double(), q.log()[:40], rtol=0, atol=2e-3)
     mass, order = q.sort(descending=True)
     edges = torch.searchsorted(mass.cumsum(0), torch.linspace(0, 1, 41).double()[1:-1])
     edges = torch.cat([edges, torch.searchsorted(mass.cumsum(0), torch.tensor([0.99]).double())])
@@ -129,20 +149,25 @@ def test_partial_fcs_sample_is_uniform_at_a_million_classes() -> None:
 
 
 def test_the_kernels_probabilities_are_its_formula() -> None:
-    layer = layer_of("kernel(alpha=7.0)", 23)
+    layer = layer_of("kernel(alpha=7.0, dimensions=3)", 23)
     hidden = torch.randn(1, H, dtype=torch.float64)
-    drawn, log_q = layer.propose(hidden)
-    projection = layer.projection
-    assert isinstance(projection, Tensor)
-    kernel = 7.0 * ((hidden @ projection) @ (layer.weight @ projection).t()).square()[0] + 1
-    torch.testing.assert_close(log_q[0].exp(), (kernel / kernel.sum()).detach()[drawn[0]])
+    drawn, log_q, _ = layer.propose(hidden, torch.tensor([0]))
+    projection = layer.get_buffer("_projection")
+    torch.testing.assert_close(projection.t() @ projection, torch.eye(3, dtype=torch.float64))
+    rows, prior = layer.weight.detach(), prior_of(layer)
+    near = (rows - prior @ rows) @ projection
+    kernel = prior * (7.0 * (near @ (hidden @ projection)[0]).square() + 1)
+    torch.testing.assert_close(log_q[0].exp(), (kernel / kernel.sum())[drawn[0]])
 
 
 def test_midx_with_a_codeword_for_every_row_is_the_softmax_itself() -> None:
     layer = layer_of("midx(codewords=23)", 23)
-    hidden = torch.randn(3, H, dtype=torch.float64)
-    drawn, log_q = layer.propose(hidden)
+    hidden, target = torch.randn(3, H, dtype=torch.float64), torch.tensor([0, 9, 22])
+    drawn, log_q, log_q_target = layer.propose(hidden, target)
     torch.testing.assert_close(log_q, layer.log_prob(hidden).gather(1, drawn).detach())
+    torch.testing.assert_close(log_q_target, layer.target_log_prob(hidden, target).detach())
+    # Theorem 2.1 of Blanc & Rendle: from the softmax itself the loss is exact at any sample.
+    torch.testing.assert_close(layer(hidden, target), -log_q_target.mean())
 
 
 def test_proposals_near_the_softmax_need_fewer_draws_than_uniform_ones() -> None:
@@ -164,23 +189,35 @@ def test_proposals_near_the_softmax_need_fewer_draws_than_uniform_ones() -> None
 
 
 def test_a_snapshot_out_of_date_is_still_exact_about_itself() -> None:
-    layer = layer_of("midx(codewords=23, refresh=50)", 23)
-    hidden = torch.randn(2, H, dtype=torch.float64)
+    layer = layer_of("midx(codewords=23, refresh=50)", 23).eval()  # no step, no new snapshot
+    hidden, target = torch.randn(2, H, dtype=torch.float64), torch.tensor([0, 9])
     before = layer.log_prob(hidden).detach()
-    layer.propose(hidden)
+    layer.propose(hidden, target)
+    layer.get_buffer("_clock")[1] = 1
     with torch.no_grad():
         layer.weight.normal_()
-    drawn, log_q = layer.propose(hidden)
+    drawn, log_q, _ = layer.propose(hidden, target)
     torch.testing.assert_close(log_q, before.gather(1, drawn))
+
+
+def test_a_snapshot_serves_for_a_tenth_of_the_steps_before_it() -> None:
+    layer = layer_of("kernel(refresh=5)", 7)
+    clock, taken = layer.get_buffer("_clock"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "_snapshot", lambda rows: taken.append(int(clock[0])))
+        for _ in range(70):
+            layer.propose(torch.zeros(1, H), torch.tensor([0]))
+    assert taken[0] == 0
+    assert all(next_ - step == min(5, 1 + step // 10) for step, next_ in pairwise(taken))
+    assert taken[-1] > 64
 
 
 def test_blocks_of_masses_that_round() -> None:
     masses = torch.tensor([[1.0, 0.0, 1e-30, 0.0], [0.0, 0.0, 3.0, 0.0]])
-    column, log_p = draw_columns(masses, 500)
+    column = draw_columns(masses, 500)
     assert set(column[0].tolist()) == {0}
     assert set(column[1].tolist()) == {2}
-    assert not log_p.any()
-    assert BlockSums(10).used.tolist() == [4, 4, 2]
+    assert not log_share(masses, column).any()
 
 
 def test_in_batch_negatives_need_the_correction() -> None:

@@ -187,12 +187,12 @@ def test_draws_without_replacement_are_judged_by_the_variance_of_their_z() -> No
 class _FromTheSoftmax(ProposalSoftmax):
     name = "test"
 
-    def _snapshot(self) -> None: ...
+    def _snapshot(self, rows: Tensor) -> None: ...
 
-    def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_p = self.log_prob(hidden)
         drawn = torch.multinomial(log_p.exp(), self.num_samples, replacement=True)
-        return drawn, log_p.gather(1, drawn)
+        return drawn, log_p.gather(1, drawn), self.target_log_prob(hidden, target)
 
 
 def test_effective_sample_size_of_draws_that_follow_the_hidden_state() -> None:

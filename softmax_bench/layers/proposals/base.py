@@ -11,44 +11,38 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, unigram
+from softmax_bench.layers.base import CommonOptions, Cost, log_unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import (
-    Footprint,
-    block_scores,
-    block_scores_bytes,
-    pair_footprint,
-    pair_scores,
-)
-
-_MASSES_AT_ONCE = 2**23
+from softmax_bench.ops import pair_scores
 
 
 class ProposalSoftmax(LinearOutputLayer):
-    """``log(exp(s_t) + sum over draws j != t of exp(s_j) / (m q(j|h))) - s_t``, m draws a token.
+    """``log(exp(s_t) + sum over draws j != t of exp(s_j) (1 - q_t) / (n q_j)) - s_t``.
 
-    The sum estimates what the other classes contribute to Z without bias, whatever q.
+    Of a token's m draws from q(.|h), n fell on classes other than its target t; those are a sample
+    of the other classes, which have mass 1 - q_t. The sum estimates what they contribute to Z
+    without bias, whatever q, and exactly where q is the softmax itself (Blanc & Rendle 2018,
+    theorem 2.1).
 
     Args:
-        num_samples: Draws m a token.
-        refresh: Training steps between snapshots of the rows.
+        num_samples: Draws m for each token.
+        refresh: Training steps between snapshots of the rows, at most: early in training, when rows
+            move fast, a snapshot serves for a tenth of the steps before it.
     """
 
     touches_all_rows = False
     exact = False
     normalised = "no"
 
-    _steps: Tensor
+    _clock: Tensor
+    """Training steps so far, and at which of them the next snapshot is due."""
 
     def __init__(
         self,
@@ -65,51 +59,78 @@ class ProposalSoftmax(LinearOutputLayer):
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
         self.refresh = refresh
-        self._remember("_steps")
-        self._restart()
+        self._dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        self._keep("_clock", (2,), torch.int64)
 
-    def _remember(self, *names: str) -> None:
-        """Name the tensors that last from step to step; see :class:`OutputLayer`."""
-        for name in names:
-            self.register_buffer(name, None, persistent=False)
-
-    def _restart(self) -> None:
-        self._steps = torch.zeros((), dtype=torch.int64, device="cpu")  # read at every step
-
-    @abstractmethod
-    def _snapshot(self) -> None:
-        """Take what the proposal needs from the rows as they are, into buffers."""
+    def _keep(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+        """Register a buffer for snapshots, of at least float32 by default."""
+        on_cpu = name == "_clock" or self.weight.device.type == "meta"
+        device = "cpu" if on_cpu else self.weight.device
+        zeros = torch.zeros(shape, dtype=dtype or self._dtype, device=device)
+        self.register_buffer(name, zeros, persistent=False)
 
     @abstractmethod
-    def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes (N, m) drawn with replacement, and the log-probability of each draw (N, m)."""
+    def _snapshot(self, rows: Tensor) -> None:
+        """Take what the proposal needs from the rows (V, H) as they are, into buffers."""
+
+    @abstractmethod
+    def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`propose`."""
 
     @torch.no_grad()
-    def propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws and their log-probabilities, from a snapshot not older than ``refresh`` steps."""
-        # Probabilities in the parameters' type also under autocast: they correct the loss.
-        with torch.autocast(hidden.device.type, enabled=False):
-            if int(self._steps) % self.refresh == 0:
-                self._snapshot()
-            self._steps += self.training
-            return self._propose(hidden.detach().to(self.weight.dtype))
+    def propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw for each token from a snapshot that is not older than ``refresh`` steps.
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        super()._apply(*args, **kwargs)
-        self._restart()  # probabilities that were moved to another type are not exact
+        Returns:
+            Classes (N, m), drawn with replacement; the log-probability of each draw (N, m), and
+            that of each target (N,).
+        """
+        # Probabilities in the snapshot's type also under autocast: they correct the loss.
+        with torch.autocast(hidden.device.type, enabled=False):
+            steps, due = self._clock.tolist()
+            if steps >= due:
+                self._snapshot(self.weight.detach().to(self._dtype))
+                self._clock[1] = steps + min(self.refresh, 1 + steps // 10)
+            self._clock[0] += self.training
+            return self._propose(hidden.detach().to(self._dtype), target)
+
+    def _log_prior(self) -> Tensor:
+        """Log-probabilities (V,) that proposals start from, of the bias or else of the counts.
+
+        The bias has most of what the classes' frequencies say. A proposal without it would draw
+        frequent classes so rarely that nothing keeps their scores from growing: a class that is
+        drawn m q_j times a token cannot be pushed down where p_j is larger.
+        """
+        if self.bias is None:
+            return log_unigram(self._counts, self.num_classes).to(self.weight.device)
+        return self.bias.detach().double().log_softmax(0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._clock = torch.zeros_like(self._clock, device="cpu")  # it is read at every step
         return self
 
+    def propose_others(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes (N, m) drawn for each token, and the log of how often each was to be expected.
+
+        That is among draws that are not the target; for the target it is infinite, which leaves it
+        out of any sum of weights.
+        """
+        drawn, log_q, log_q_target = self.propose(hidden, target)
+        hit = drawn == target.unsqueeze(1)
+        others = torch.log(-torch.expm1(log_q_target.double().clamp(max=-1e-12)))
+        log_expected = log_q + (torch.log((~hit).sum(1).clamp(min=1)) - others).unsqueeze(1)
+        return drawn, log_expected.masked_fill(hit, math.inf)
+
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        drawn, log_q = self.propose(hidden)
+        drawn, log_expected = self.propose_others(hidden, target)
         rows = torch.cat([target.unsqueeze(1), drawn], 1)
         tokens, width = rows.shape
         starts = torch.arange(tokens + 1, device=hidden.device) * width
         scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
-        scores = scores.view(tokens, width)
-        noise = scores[:, 1:] - (log_q + math.log(self.num_samples)).to(scores.dtype)
-        noise = noise.masked_fill(drawn == target.unsqueeze(1), -math.inf)
-        log_z = torch.logaddexp(scores[:, 0], noise.logsumexp(1))
-        return log_z - scores[:, 0]
+        # The target is there for certain: the log of its expected count is 0.
+        scores = scores.view(tokens, width) - F.pad(log_expected, (1, 0)).to(scores.dtype)
+        return F.cross_entropy(scores, torch.zeros_like(target), reduction="none")
 
     def _proposal_flops(self, num_tokens: int) -> float:
         """Of drawing, the snapshot's share of a step included."""
@@ -120,134 +141,26 @@ class ProposalSoftmax(LinearOutputLayer):
         width, size = self.in_features, self.weight.element_size()
         pairs = num_tokens * (self.num_samples + 1)
         rows = min(self.num_classes, pairs)
-        held = self._footprint(num_tokens)
         return Cost(
             flops=6.0 * pairs * width + self._proposal_flops(num_tokens),
             bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
             parameters=sum(p.numel() for p in self.parameters()),
             rows_touched=rows,
-            gradients=held.gradients,
-            activations=held.activations,
         )
 
-    def _drawing_bytes(self, num_tokens: int) -> int:
-        """Most held while drawing; a snapshot, which few steps take, is not counted."""
-        raise NotImplementedError
 
-    def _drawn_shares(self) -> npt.NDArray[np.float64]:
-        """How often each class is drawn, nearly, by a model that has not learned much."""
-        return unigram(None, self.num_classes)
-
-    def _footprint(self, num_tokens: int) -> Footprint:
-        pairs = num_tokens * (self.num_samples + 1)
-        shares = unigram(self._counts, self.num_classes)
-        drawn = self._drawn_shares(), pairs - num_tokens
-        rows = expected_distinct(drawn, (shares, num_tokens))
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
-        held = pair_footprint(num_tokens, pairs, rows, width, size, bias=bias)
-        return replace(held, forward=max(held.forward, self._drawing_bytes(num_tokens)))
-
-
-class BlockSums(nn.Module):
-    """Draws classes in two steps: a block of about sqrt(V) classes, then a class of the block.
-
-    Exact for every proposal whose mass over a block costs no more than that of a class.
-    """
-
-    vectors: Tensor
-    """(C, B, D), filled up with zeros."""
-    used: Tensor
-    """(C,) how many of a block's classes there are."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.block = math.isqrt(num_classes - 1) + 1
-        blocks = math.ceil(num_classes / self.block)
-        used = torch.full((blocks,), self.block)
-        used[-1] = num_classes - (blocks - 1) * self.block
-        self.register_buffer("used", used, persistent=False)
-        self.register_buffer("vectors", None, persistent=False)
-
-    def fill(self, vectors: Tensor) -> None:
-        """Take the vectors (V, D) of all classes."""
-        width = vectors.shape[1]
-        padded = vectors.new_zeros(self.used.shape[0] * self.block, width)
-        padded[: self.num_classes] = vectors
-        self.vectors = padded.view(-1, self.block, width)
-
-    def draw(
-        self,
-        masses_of_blocks: Tensor,
-        vectors: Tensor,
-        num_samples: int,
-        masses_of_members: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Draw for each token.
-
-        Args:
-            masses_of_blocks: (N, C), positive.
-            vectors: (N, D) what the blocks' vectors are multiplied with.
-            num_samples: m draws a token.
-            masses_of_members: From products (M, B) of a token with a block's vectors to masses.
-
-        Returns:
-            Classes and log-probabilities, (N, m).
-        """
-        tokens = masses_of_blocks.shape[0]
-        block, log_block = draw_columns(masses_of_blocks, num_samples)
-        column = torch.arange(self.block, device=block.device)
-        classes, log_member = [], []
-        for start in range(0, tokens, max(1, _MASSES_AT_ONCE // (self.block * num_samples))):
-            stop = start + max(1, _MASSES_AT_ONCE // (self.block * num_samples))
-            blocks = block[start:stop].reshape(-1)
-            some = vectors[start:stop].repeat_interleave(num_samples, 0)
-            masses = masses_of_members(block_scores(some, self.vectors, None, blocks))
-            masses = masses.masked_fill(column >= self.used[blocks].unsqueeze(1), 0.0)
-            member, log_p = draw_columns(masses, 1)
-            classes.append((blocks * self.block + member[:, 0]).clamp_(max=self.num_classes - 1))
-            log_member.append(log_p[:, 0])
-        if not classes:
-            return block, log_block
-        return torch.cat(classes).view_as(block), log_block + torch.cat(log_member).view_as(block)
-
-    def drawing_bytes(
-        self, num_tokens: int, num_samples: int, width: int, size: int, *, products: int
-    ) -> int:
-        """Most that :meth:`draw` holds at once with vectors of so many numbers of so many bytes.
-
-        Args:
-            num_tokens: N.
-            num_samples: m.
-            width: D.
-            size: Bytes of a number.
-            products: Tensors of the products' size on the way from them to masses.
-        """
-        tokens = min(num_tokens, max(1, _MASSES_AT_ONCE // (self.block * num_samples)))
-        rows = tokens * num_samples
-        scoring = block_scores_bytes(rows, self.block, width, size)
-        drawing = draw_columns_bytes(rows, self.block, 1, size)
-        of_blocks = num_tokens * num_samples * (8 + size)
-        weighing = products * rows * self.block * size
-        return of_blocks + rows * width * size + max(scoring, weighing, drawing)
-
-
-def draw_columns(masses: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """``num_samples`` columns a row in proportion to masses (R, C), and their log-probabilities."""
-    running = masses.double().cumsum(1)
+def draw_columns(masses: Tensor, num_samples: int) -> Tensor:
+    """``num_samples`` columns a row in proportion to masses (R, C)."""
+    running = masses.cumsum(1, dtype=torch.float64)
     total = running[:, -1:].contiguous()
     u = torch.rand(masses.shape[0], num_samples, dtype=torch.float64, device=masses.device)
     column = torch.searchsorted(running, u * total, right=True)
     # Rounding may pass the last column that has mass: the first that holds the whole sum. And
     # masses that are not a number must not lead outside: the loss will tell of them.
     last = torch.searchsorted(running, total)
-    column = torch.minimum(column, last).clamp_(max=masses.shape[1] - 1)
-    return column, torch.log(masses.double().gather(1, column) / total).to(masses.dtype)
+    return torch.minimum(column, last).clamp_(max=masses.shape[1] - 1)
 
 
-def draw_columns_bytes(rows: int, columns: int, num_samples: int, size: int) -> int:
-    """Most that :func:`draw_columns` holds, with the masses of so many bytes a number.
-
-    Running sums, masses in float64 where they are not; and four numbers a draw.
-    """
-    return rows * columns * (size + 8 + 8 * (size < 8)) + rows * num_samples * 4 * 8
+def log_share(masses: Tensor, column: Tensor) -> Tensor:
+    """Log of what columns (R, m) hold of their rows of masses (R, C), in float64."""
+    return torch.log(masses.gather(1, column).double() / masses.sum(1, True, dtype=torch.float64))

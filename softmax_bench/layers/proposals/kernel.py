@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import MappingProxyType
 from typing import Unpack
 
@@ -11,21 +10,24 @@ from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Knob
-from softmax_bench.layers.proposals.base import BlockSums, ProposalSoftmax
+from softmax_bench.layers.proposals.tree import TreeProposal
+
+_SPREAD_FROM = 4096
+"""Rows, drawn by the prior, that the projection is found from."""
 
 
-class KernelSampledSoftmax(ProposalSoftmax):
-    """``q(j|h)`` in proportion to ``alpha (P h . P w_j)^2 + 1``, drawn exactly.
+class KernelSampledSoftmax(TreeProposal):
+    """``q(j|h)`` in proportion to ``exp(b_j) (alpha (P h . P w_j)^2 + 1)``, drawn exactly.
 
-    The mass of a block of classes is ``alpha h' G h + n`` with ``G`` the sum of the outer products
-    of its n rows, so a draw looks at sqrt(V) blocks and then at the sqrt(V) classes of one (Blanc &
-    Rendle 2018, section 3, with a tree of two levels, whose products are dense). P is a random
-    projection that keeps ``G`` small; the probabilities are those of the projected kernel, exactly.
+    The mass below a node is ``h' G h + n``, with ``G`` the sum of the rows' outer products and
+    ``n`` that of their prior (Blanc & Rendle 2018, section 3.3; there is neither a bias nor P
+    there). P keeps the ``dimensions`` in which the rows vary most, which makes ``G`` small; the
+    probabilities are those of the projected kernel, exactly.
 
     Args:
-        num_samples: Draws a token.
-        alpha: Weight of the kernel against uniform draws.
-        dimensions: Of the projection; no projection where H is no larger.
+        num_samples: Draws for each token.
+        alpha: Weight of the kernel against the prior.
+        dimensions: That the projection keeps; all if H is not larger.
         refresh: Training steps between snapshots of the rows.
         **common: As for every output layer.
     """
@@ -34,11 +36,10 @@ class KernelSampledSoftmax(ProposalSoftmax):
     scores = "k classes a token, near its hidden state"
     source = "Blanc & Rendle 2018"
     good_for = "few samples where classes far from frequent ones matter; drawing is slow"
-    step_flops = "6 N (k + 1) H + 2 N (sqrt(V) D^2 + k sqrt(V) D)"
-    knobs = MappingProxyType({"alpha": Knob(1.0, 1000.0, log=True)})
+    step_flops = "6 N (k + 1) H + N D^2 (1024 + k (B if two levels)) + 2 N k B D, B <= 128"
+    knobs = MappingProxyType({"alpha": Knob(0.01, 100.0, log=True)})
 
-    projection: Tensor
-    _sums: Tensor
+    _projection: Tensor
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class KernelSampledSoftmax(ProposalSoftmax):
         *,
         num_samples: int = 32,
         alpha: float = 100.0,
-        dimensions: int = 32,
+        dimensions: int = 16,
         refresh: int = 100,
         **common: Unpack[CommonOptions],
     ) -> None:
@@ -55,41 +56,40 @@ class KernelSampledSoftmax(ProposalSoftmax):
             raise SoftmaxBenchError(
                 f"alpha must be at least 0 and dimensions at least 1, not {alpha} and {dimensions}"
             )
+        width = min(dimensions, in_features)
         super().__init__(
-            in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
+            in_features,
+            num_classes,
+            leaf_width=width,
+            node_width=width * (width + 1) // 2,
+            num_samples=num_samples,
+            refresh=refresh,
+            **common,
         )
         self.alpha = alpha
-        if dimensions < in_features:
-            generator = torch.Generator().manual_seed(0)
-            projection = torch.randn(in_features, dimensions, generator=generator)
-            projection /= math.sqrt(dimensions)  # keeps products, on average
+        self._keep("_projection", (in_features, width))
+
+    def _leaves(self, rows: Tensor, prior: Tensor) -> Tensor:
+        if self.leaf_width == self.in_features:
+            self._projection.copy_(torch.eye(self.in_features))
         else:
-            projection = torch.eye(in_features)
-        self.register_buffer("projection", projection.to(self.weight))
-        self._blocks = BlockSums(num_classes).to(self.weight.device)
-        self._remember("_sums")
+            some = rows[torch.multinomial(prior[:, 0], _SPREAD_FROM, replacement=True)]
+            self._projection.copy_(torch.linalg.eigh(some.t() @ some)[1][:, -self.leaf_width :])
+        return rows @ self._projection * (self.alpha * prior).sqrt()
 
-    def _snapshot(self) -> None:
-        self._blocks.fill(self.weight @ self.projection.to(self.weight.dtype))
-        vectors = self._blocks.vectors
-        self._sums = (vectors.transpose(1, 2) @ vectors).flatten(1)
+    def _queries(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        near = hidden @ self._projection
+        first, second = self._pairs()
+        return near[:, first] * near[:, second], near
 
-    def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        near = hidden @ self.projection.to(hidden.dtype)
-        outer = (near.unsqueeze(2) * near.unsqueeze(1)).flatten(1)
-        masses = (self.alpha * outer @ self._sums.t()).clamp_(min=0.0) + self._blocks.used
-        return self._blocks.draw(
-            masses, near, self.num_samples, lambda products: self.alpha * products.square() + 1
-        )
+    def _sums(self, leaves: Tensor) -> Tensor:
+        first, second = self._pairs()
+        outer = (leaves.transpose(1, 2) @ leaves)[:, first, second]
+        return outer * torch.where(first == second, 1.0, 2.0)
 
-    def _proposal_flops(self, num_tokens: int) -> float:
-        width = self.projection.shape[1]
-        side = math.sqrt(self.num_classes)
-        drawing = 2.0 * num_tokens * side * width * (width + self.num_samples)
-        return drawing + 4.0 * self.num_classes * width * self.in_features / self.refresh
+    def _pairs(self) -> Tensor:
+        width = self.leaf_width
+        return torch.triu_indices(width, width, device=self._projection.device)
 
-    def _drawing_bytes(self, num_tokens: int) -> int:
-        size, width = self.weight.element_size(), self.projection.shape[1]
-        given = num_tokens * (width + width**2 + len(self._blocks.used)) * size
-        drawing = self._blocks.drawing_bytes(num_tokens, self.num_samples, width, size, products=3)
-        return given + drawing
+    def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
+        return (products.square() if leaf else products.clamp(min=0.0)) + prior

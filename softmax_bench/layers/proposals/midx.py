@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, unigram
-from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, draw_columns_bytes
+from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 
 _ITERATIONS = 8
 _TRAINING_ROWS = 20_000
@@ -39,13 +37,13 @@ class MIDXSoftmax(ProposalSoftmax):
 
     _first: Tensor
     _second: Tensor
+    _cell: Tensor
     _members: Tensor
     _running: Tensor
     _log_mass: Tensor
-    _below: Tensor
     _cell_mass: Tensor
-    _first_place: Tensor
-    _last_place: Tensor
+    _below: Tensor
+    _ends: Tensor
 
     def __init__(
         self,
@@ -63,54 +61,53 @@ class MIDXSoftmax(ProposalSoftmax):
             in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
         )
         self.codewords = min(codewords, num_classes)
-        self._remember(
-            "_first", "_second", "_members", "_running", "_log_mass", "_below", "_cell_mass",
-            "_first_place", "_last_place",
-        )  # fmt: skip
+        cells = self.codewords**2
+        for name in ("_first", "_second"):
+            self._keep(name, (self.codewords, in_features))
+        for name in ("_cell", "_members"):
+            self._keep(name, (num_classes,), torch.int64)
+        for name in ("_running", "_log_mass"):
+            self._keep(name, (num_classes,), torch.float64)
+        for name in ("_below", "_cell_mass"):
+            self._keep(name, (cells,), torch.float64)
+        self._keep("_ends", (cells,), torch.int64)
 
-    def _snapshot(self) -> None:
-        rows = self.weight.detach()
-        self._first, first = quantise(rows, self.codewords)
-        self._second, second = quantise(rows - self._first[first], self.codewords)
-        cell = first * self.codewords + second
-        bias = rows.new_zeros(self.num_classes) if self.bias is None else self.bias.detach()
+    def _snapshot(self, rows: Tensor) -> None:
+        first_codes, first = quantise(rows, self.codewords)
+        second_codes, second = quantise(rows - first_codes[first], self.codewords)
+        self._first.copy_(first_codes)
+        self._second.copy_(second_codes)
+        cell = self._cell.copy_(first * self.codewords + second)
+        self._log_mass.copy_(self._log_prior() if self.bias is not None else torch.zeros(()))
         # The members of each cell lie together; running masses find a member by one search.
-        self._members = cell.argsort(stable=True)
-        mass = torch.exp(bias.double() - bias.double().max())[self._members]
-        self._running = mass.cumsum(0)
-        self._log_mass = mass.log()
-        ends = cell.bincount(minlength=self.codewords**2).cumsum(0)
+        self._members.copy_(cell.argsort(stable=True))
+        self._running.copy_(self._log_mass[self._members].exp().cumsum(0))
+        self._ends.copy_(cell.bincount(minlength=len(self._ends)).cumsum(0))
         before = torch.cat([self._running.new_zeros(1), self._running])
-        self._below = before[torch.cat([ends.new_zeros(1), ends[:-1]])]
-        self._cell_mass = before[ends] - self._below
-        self._first_place = torch.cat([ends.new_zeros(1), ends[:-1]])
-        self._last_place = (ends - 1).clamp(min=0)
+        self._below.copy_(before[self._starts()])
+        self._cell_mass.copy_(before[self._ends] - self._below)
 
-    def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _starts(self) -> Tensor:
+        return torch.cat([self._ends.new_zeros(1), self._ends[:-1]])
+
+    def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores = (hidden @ self._first.t()).unsqueeze(2) + (hidden @ self._second.t()).unsqueeze(1)
         log_cells = scores.flatten(1).double() + self._cell_mass.log()  # -inf where it is empty
         cells = (log_cells - log_cells.amax(1, keepdim=True)).exp()
-        cell, log_cell = draw_columns(cells, self.num_samples)
+        cell = draw_columns(cells, self.num_samples)
         u = torch.rand(cell.shape, dtype=torch.float64, device=cell.device)
         place = torch.searchsorted(
             self._running, self._below[cell] + u * self._cell_mass[cell], right=True
         )
-        place = place.clamp(self._first_place[cell], self._last_place[cell])
-        log_q = log_cell + self._log_mass[place] - self._cell_mass[cell].log()
-        return self._members[place], log_q.to(hidden.dtype)
+        place = place.clamp(self._starts()[cell], (self._ends[cell] - 1).clamp(min=0))
+        classes = torch.cat([target.unsqueeze(1), self._members[place]], 1)
+        cell = self._cell[classes]
+        log_q = log_share(cells, cell) + self._log_mass[classes] - self._cell_mass[cell].log()
+        return classes[:, 1:], log_q[:, 1:], log_q[:, 0]
 
     def _proposal_flops(self, num_tokens: int) -> float:
         snapshot = 4.0 * self.num_classes * self.codewords * self.in_features
         return 4.0 * num_tokens * self.codewords * self.in_features + snapshot / self.refresh
-
-    def _drawn_shares(self) -> npt.NDArray[np.float64]:
-        return unigram(None if self.bias is None else self._counts, self.num_classes)
-
-    def _drawing_bytes(self, num_tokens: int) -> int:
-        """Scores of all cells, these with the cells' masses, and a draw by their exponentials."""
-        cells, size = self.codewords**2, self.weight.element_size()
-        drawing = draw_columns_bytes(num_tokens, cells, self.num_samples, 8)
-        return num_tokens * cells * (size + 8) + drawing
 
 
 def quantise(rows: Tensor, codewords: int) -> tuple[Tensor, Tensor]:

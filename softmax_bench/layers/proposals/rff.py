@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import MappingProxyType
 from typing import Unpack
 
@@ -12,21 +13,21 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Knob
-from softmax_bench.layers.proposals.base import BlockSums, ProposalSoftmax
-
-_LEAST = 1e-4
-"""The features' product estimates a positive kernel but may be negative: it is cut here."""
+from softmax_bench.layers.proposals.tree import TreeProposal
 
 
-class RandomFourierSoftmax(ProposalSoftmax):
-    """``q(j|h)`` nearly in proportion to ``exp(nu h . w_j / (|h| |w_j|))``.
+class RandomFourierSoftmax(TreeProposal):
+    """``q(j|h)`` nearly in proportion to ``exp(b_j + nu cos(h, w_j))``.
 
-    Random Fourier features make that kernel an inner product of features, so the mass of a block of
-    classes is the product with the sum of theirs (Rawat et al. 2019). Where the product falls below
-    a least value that one is taken; the probability of a draw is what it was drawn with, exactly.
+    Random Fourier features make ``exp(-nu |h - w|^2 / 2)``, for directions h and w, an inner
+    product of features (Rawat et al. 2019, section 3.1; their rows and hidden states have norm 1,
+    and no bias). That product only estimates the kernel and may be negative, so nothing counts for
+    less than a class at right angles to h does: a smaller floor would let noise make a class almost
+    impossible, whose rare draws would then have enormous weights. The probability of a draw is what
+    it was drawn with, exactly.
 
     Args:
-        num_samples: Draws a token.
+        num_samples: Draws for each token.
         nu: Sharpness of the kernel.
         features: Random frequencies; each gives a sine and a cosine.
         refresh: Training steps between snapshots of the rows.
@@ -37,11 +38,10 @@ class RandomFourierSoftmax(ProposalSoftmax):
     scores = "k classes a token, near its hidden state"
     source = "Rawat et al. 2019"
     good_for = "rows and hidden states of even length; drawing is slow"
-    step_flops = "6 N (k + 1) H + 4 N D (H + sqrt(V) (1 + k))"
+    step_flops = "6 N (k + 1) H + 4 N D (H + 1024 + k B L), B <= 128 children, L levels"
     knobs = MappingProxyType({"nu": Knob(0.5, 8.0, log=True)})
 
-    frequencies: Tensor
-    _sums: Tensor
+    _frequencies: Tensor
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class RandomFourierSoftmax(ProposalSoftmax):
         num_classes: int,
         *,
         num_samples: int = 32,
-        nu: float = 2.0,
+        nu: float = 4.0,
         features: int = 64,
         refresh: int = 100,
         **common: Unpack[CommonOptions],
@@ -59,37 +59,35 @@ class RandomFourierSoftmax(ProposalSoftmax):
                 f"nu must be positive and features at least 1, not {nu} and {features}"
             )
         super().__init__(
-            in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
+            in_features,
+            num_classes,
+            leaf_width=2 * features,
+            node_width=2 * features,
+            num_samples=num_samples,
+            refresh=refresh,
+            **common,
         )
+        self.nu = nu
+        self._keep("_frequencies", (in_features, features))
         generator = torch.Generator().manual_seed(0)
-        frequencies = math.sqrt(nu) * torch.randn(in_features, features, generator=generator)
-        self.register_buffer("frequencies", frequencies.to(self.weight))
-        self._blocks = BlockSums(num_classes).to(self.weight.device)
-        self._remember("_sums")
+        draw = partial(torch.randn, generator=generator, device="cpu")
+        for some in self._frequencies.split(in_features, 1):
+            directions = torch.linalg.qr(draw(in_features, some.shape[1]))[0]
+            some.copy_(math.sqrt(nu) * directions * draw(in_features, some.shape[1]).norm(dim=0))
 
     def _features(self, vectors: Tensor) -> Tensor:
-        angles = F.normalize(vectors, dim=1) @ self.frequencies.to(vectors.dtype)
+        angles = F.normalize(vectors, dim=1) @ self._frequencies
         return torch.cat([angles.cos(), angles.sin()], 1) / math.sqrt(angles.shape[1])
 
-    def _snapshot(self) -> None:
-        self._blocks.fill(self._features(self.weight))
-        self._sums = self._blocks.vectors.sum(1)
+    def _leaves(self, rows: Tensor, prior: Tensor) -> Tensor:
+        return self._features(rows) * prior
 
-    def _propose(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _queries(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         features = self._features(hidden)
-        masses = torch.maximum(features @ self._sums.t(), _LEAST * self._blocks.used)
-        return self._blocks.draw(
-            masses, features, self.num_samples, lambda products: products.clamp(min=_LEAST)
-        )
+        return features, features
 
-    def _proposal_flops(self, num_tokens: int) -> float:
-        width, frequencies = self.frequencies.shape
-        side = math.sqrt(self.num_classes)
-        drawing = 2.0 * num_tokens * frequencies * (width + 2 * side * (1 + self.num_samples))
-        return drawing + 2.0 * self.num_classes * width * frequencies / self.refresh
+    def _sums(self, leaves: Tensor) -> Tensor:
+        return leaves.sum(1)
 
-    def _drawing_bytes(self, num_tokens: int) -> int:
-        size, width = self.weight.element_size(), 2 * self.frequencies.shape[1]
-        given = num_tokens * (width + len(self._blocks.used)) * size
-        drawing = self._blocks.drawing_bytes(num_tokens, self.num_samples, width, size, products=2)
-        return given + drawing
+    def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
+        return torch.maximum(products, math.exp(-self.nu) * prior)

@@ -1,0 +1,130 @@
+"""Proposals by a kernel, drawn from the top of a tree over the classes."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
+from softmax_bench.ops import block_scores
+
+_TOP = 1024
+"""Nodes of the first level, scored by one dense product for all tokens."""
+_BRANCH = 128
+"""Children of a node below, at most."""
+
+
+class TreeProposal(ProposalSoftmax):
+    """``q(j|h)`` in proportion to ``prior_j k(h, w_j)`` for a kernel ``k(h, w) = f(h) . f(w)``.
+
+    Both kernels are of rows less their mean by the prior: a softmax does not notice what is taken
+    from all its rows alike, but a kernel does. Most scores are far below 0 where the model is sure
+    of itself, and a square would draw those classes as often as the few that are far above.
+
+    The mass of all classes below a node of a tree is then one product, of ``f(h)`` with the sum of
+    their features, so a draw goes from the top of the tree to a leaf and looks at the children of
+    one node a level (Blanc & Rendle 2018, section 3; Rawat et al. 2019, section 3.2). A binary tree
+    would take log2 V small steps; here about a thousand nodes at the top are one product for all
+    tokens, and one level below serves 10^5 classes, two serve 10^7. The prior is the model's bias,
+    which both papers do without: see :meth:`ProposalSoftmax._log_prior`.
+
+    Args:
+        leaf_width: D, numbers that the snapshot holds for a class.
+        node_width: D', numbers that it holds for a node.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        leaf_width: int,
+        node_width: int,
+        num_samples: int,
+        refresh: int,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
+        )
+        self.leaf_width, self.node_width = leaf_width, node_width
+        depth = max(1, math.ceil(math.log(max(1.0, num_classes / _TOP), _BRANCH)))
+        self.branch = max(2, math.ceil((num_classes / _TOP) ** (1 / depth)))
+        parents = math.ceil(num_classes / self.branch**depth)
+        self._keep("_node_0", (parents, node_width))
+        self._keep("_prior_0", (parents,))
+        for level in range(1, depth + 1):
+            width = leaf_width if level == depth else node_width
+            self._keep(f"_node_{level}", (parents, self.branch, width))
+            self._keep(f"_prior_{level}", (parents, self.branch))
+            parents *= self.branch
+        self.depth = depth
+
+    @abstractmethod
+    def _leaves(self, rows: Tensor, prior: Tensor) -> Tensor:
+        """What a leaf holds (V, D), for centred rows (V, H) and their prior (V, 1)."""
+
+    @abstractmethod
+    def _queries(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What is multiplied with nodes (N, D') and with leaves (N, D)."""
+
+    @abstractmethod
+    def _sums(self, leaves: Tensor) -> Tensor:
+        """Summed features (P, D') of leaves (P, B, D)."""
+
+    @abstractmethod
+    def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
+        """Masses of nodes or leaves from their products and priors."""
+
+    def _level(self, level: int) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"_node_{level}"), self.get_buffer(f"_prior_{level}")
+
+    def _snapshot(self, rows: Tensor) -> None:
+        nodes, priors = self._level(self.depth)
+        prior = self._log_prior().exp().to(rows.dtype)
+        # Leaves beyond the last class have no prior, hence no mass.
+        centred = rows - prior @ rows
+        nodes.view(-1, self.leaf_width)[: self.num_classes] = self._leaves(centred, prior[:, None])
+        priors.view(-1)[: self.num_classes] = prior
+        sums = self._sums(nodes)
+        for level in range(self.depth - 1, -1, -1):
+            above, prior_above = self._level(level)
+            above.copy_(sums.view_as(above))
+            prior_above.copy_(priors.sum(1).view_as(prior_above))
+            sums, priors = above.sum(-2), prior_above
+
+    def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        to_nodes, to_leaves = self._queries(hidden)
+        nodes, prior = self._level(0)
+        masses = self._masses(to_nodes @ nodes.t(), prior, leaf=False)
+        # A path is followed for each draw, and for the target as if it had been drawn.
+        below = self.branch**self.depth
+        chosen = torch.cat([(target // below)[:, None], draw_columns(masses, self.num_samples)], 1)
+        log_q = log_share(masses, chosen).flatten()
+        width = chosen.shape[1]
+        path = chosen.flatten()
+        for level in range(1, self.depth + 1):
+            leaf = level == self.depth
+            query = (to_leaves if leaf else to_nodes).repeat_interleave(width, 0)
+            nodes, prior = self._level(level)
+            products = block_scores(query, nodes, None, path)
+            masses = self._masses(products, prior.index_select(0, path), leaf=leaf)
+            column = draw_columns(masses, 1)
+            below //= self.branch
+            column.view(-1, width)[:, 0] = target // below % self.branch
+            log_q += log_share(masses, column)[:, 0]
+            path = path * self.branch + column[:, 0]
+        drawn = path.view(-1, width)[:, 1:].clamp(max=self.num_classes - 1)
+        log_q = log_q.view(-1, width)
+        return drawn, log_q[:, 1:], log_q[:, 0]
+
+    def _proposal_flops(self, num_tokens: int) -> float:
+        draws = num_tokens * (self.num_samples + 1) * self.branch
+        inner = len(self.get_buffer("_node_0")) * num_tokens + draws * (self.depth - 1)
+        snapshot = self.num_classes * (self.in_features + self.node_width) * self.leaf_width
+        return 2.0 * (inner * self.node_width + draws * self.leaf_width + snapshot / self.refresh)
