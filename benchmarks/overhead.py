@@ -47,7 +47,7 @@ class EmptyStep(LayerStep):
     def __init__(self) -> None:
         layer = FullSoftmax(1, 1)
         layer.add_module("nothing", _Nothing())
-        super().__init__(layer, 1)
+        super().__init__(layer, 1, encoder=None)
         self._nothing: _Nothing = layer.get_submodule("nothing")  # type: ignore[assignment]
         self.optimizer = self._nothing  # type: ignore[assignment]
 

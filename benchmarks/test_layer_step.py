@@ -83,19 +83,19 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
 def _phase(step: LayerStep, phase: str):  # type: ignore[no-untyped-def]
     """What to time, and what to do untimed before each round."""
     if phase == "forward":
-        return step.forward, step.zero_grad
+        return step.forward, step.prepare
     if phase == "optimizer":
 
         def gradients() -> None:
-            step.zero_grad()
+            step.prepare()
             step.forward().backward()
 
         return step.optimizer.step, gradients
     if phase == "backward":
 
         def loss() -> tuple[tuple[torch.Tensor], dict[str, object]]:
-            step.zero_grad()
+            step.prepare()
             return (step.forward(),), {}
 
         return torch.Tensor.backward, loss
-    return step, None
+    return step.take, step.prepare

@@ -13,6 +13,7 @@ from softmax_bench.classes.noise import Noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
+from softmax_bench.measure.encoder_step import EncoderStep
 from softmax_bench.measure.memory import (
     OPTIMIZER_STATES,
     Memory,
@@ -68,8 +69,23 @@ class LayerStep:
     """A layer with hidden states, targets and an optimiser, ready to take steps.
 
     Hidden states are random and want a gradient, as an encoder's would; targets follow Zipf's
-    law unless they are given. Each call is one step on the same targets: drop the gradients, draw
-    the noise and go forward, backward, clip, and the optimiser on what it really touches.
+    law unless they are given. Each call is one step on the same targets: untimed, the step of an
+    encoder, which leaves the machine as training does, and the gradients are dropped; timed, the
+    noise is drawn, and the layer goes forward, backward, clips its gradients and takes the
+    optimiser's step on what it really touches.
+
+    Args:
+        layer: The output layer.
+        num_tokens: Targets in a step.
+        optimizer: Name of the rule.
+        learning_rate: Its rate.
+        clip_norm: Greatest norm of all gradients.
+        seed: Of the hidden states and targets.
+        target: (N,) classes.
+        encoder: Name of the encoder; None where there is none, because hidden states are given.
+        embedding_size: Of the encoder's word vectors.
+        num_layers: Of the encoder.
+        bptt: Time steps of a stream that the encoder reads.
     """
 
     def __init__(
@@ -82,6 +98,10 @@ class LayerStep:
         clip_norm: float = 5.0,
         seed: int = 0,
         target: Tensor | None = None,
+        encoder: str | None = "lstm",
+        embedding_size: int | None = None,
+        num_layers: int = 1,
+        bptt: int = 35,
     ) -> None:
         parameter = next(layer.parameters())
         self.device = parameter.device
@@ -92,6 +112,19 @@ class LayerStep:
         if target is None:
             target = zipf_targets(num_tokens, layer.num_classes, seed)
         self.target = target.to(self.device)
+        self._encoder = None
+        if encoder is not None:
+            self._encoder = EncoderStep(
+                target,
+                layer.in_features,
+                name=encoder,
+                embedding_size=embedding_size,
+                num_layers=num_layers,
+                bptt=bptt,
+                optimizer=optimizer,
+                clip_norm=clip_norm,
+                like=self.hidden,
+            )
         self.optimizer = make_optimizer(
             optimizer, layer.parameters(), layer.row_sparse_parameters(), learning_rate
         )
@@ -102,6 +135,12 @@ class LayerStep:
             for method in (*DRAWING, "sample") if isinstance(module, Noise) else DRAWING:
                 if hasattr(module, method):
                     self._drawing.wrap(module, method)
+
+    def prepare(self) -> Phases:
+        """Leave the machine as a training step finds it; seconds of the encoder."""
+        before = {} if self._encoder is None else {"encoder": self._encoder()}
+        self.zero_grad()
+        return before
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -118,8 +157,11 @@ class LayerStep:
         clip_grad_norm(self.layer.parameters(), self.clip_norm)
 
     def __call__(self) -> Phases:
-        """One step; seconds of its phases."""
-        self.zero_grad()
+        """Prepare and take one step; seconds of its phases, and of the encoder where there is one."""
+        return {**self.prepare(), **self.take()}
+
+    def take(self) -> Phases:
+        """One step of the layer alone, prepared or not; seconds of its phases."""
         self._drawing.restart()
         begin = moment(self.device)
         loss = self.forward()
@@ -171,7 +213,10 @@ class LayerStep:
 
 
 class LayerInference:
-    """What a trained layer is asked for: log-probabilities of given classes, and the best ones."""
+    """What a trained layer is asked for: log-probabilities of given classes, and the best ones.
+
+    Each call begins, untimed, with the step of the encoder, as training steps do.
+    """
 
     def __init__(self, step: LayerStep) -> None:
         self._step = step
@@ -179,6 +224,7 @@ class LayerInference:
     def __call__(self) -> Phases:
         """Evaluation of all targets, and the best 10 classes after :data:`DECODED` states."""
         step = self._step
+        step.prepare()
         hidden = step.hidden.detach()
         some, best = hidden[:DECODED], min(10, step.layer.num_classes)
         with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.measure import interleave
-from softmax_bench.measure.timing import WARMUP_SHARE, Phases
+from softmax_bench.measure.timing import LONG_RUN, WARMUP_SHARE, Phases
 
 
 class Machine:
@@ -60,7 +60,45 @@ def test_a_candidate_too_slow_for_its_share_leaves_the_rest_to_the_others() -> N
         now=machine.now,
     )
     assert result["slow"]["step"].repetitions == 5
-    assert 80 <= result["fast"]["step"].repetitions <= 130  # its second of the two, at 10 ms
+    # its second of the two, at 10 ms: alone by then, so that no run of it goes uncounted
+    assert 80 <= result["fast"]["step"].repetitions <= 130
+
+
+def test_what_the_others_left_in_the_caches_is_not_counted() -> None:
+    """Each candidate takes three times as long right after another one."""
+    machine, last = Machine(), ""
+
+    def step(name: str, seconds: float) -> Callable[[], Phases]:
+        run = machine.step(seconds)
+        slow = machine.step(3 * seconds)
+
+        def go() -> Phases:
+            nonlocal last
+            phases = (run if last == name else slow)()
+            last = name
+            return phases
+
+        return go
+
+    together = interleave(
+        {"A": step("A", 0.01), "B": step("B", 0.02)}, budget_seconds=1.0, now=machine.now
+    )
+    assert together["A"]["step"].median == pytest.approx(0.01)
+    assert together["B"]["step"].median == pytest.approx(0.02)
+
+
+def test_no_long_run_goes_uncounted() -> None:
+    runs = {"long": 0, "short": 0}
+
+    def run(name: str, seconds: float) -> Phases:
+        runs[name] += 1
+        return {"step": seconds}
+
+    interleave(
+        {"long": lambda: run("long", 2 * LONG_RUN), "short": lambda: run("short", LONG_RUN / 2)},
+        budget_seconds=1e9,
+    )
+    assert runs["short"] - runs["long"] == 5  # of as many rounds
 
 
 def test_the_budget_is_kept() -> None:

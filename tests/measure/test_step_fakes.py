@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softmax_bench.layers import FullSoftmax
 from softmax_bench.measure import LayerInference, LayerStep, elapsed, moment
@@ -70,7 +70,7 @@ class Sleeper(FullSoftmax):
 def test_the_phases_of_a_layer_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = Sleeper(3, 5)
     layer.clock = Clock(monkeypatch)
-    step = LayerStep(layer, 4)
+    step = LayerStep(layer, 4, encoder=None)
     monkeypatch.setattr(step.optimizer, "step", lambda: layer.clock.sleep(64))
     monkeypatch.setattr(step, "clip", lambda: layer.clock.sleep(128))
     for _ in range(2):  # nothing is carried over
@@ -78,6 +78,27 @@ def test_the_phases_of_a_layer_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> N
             "draw": 1, "forward": 4, "backward": 8, "clip": 128, "optimizer": 64, "step": 205,
         }  # fmt: skip
     assert LayerInference(step)() == {"evaluation": 16, "decoding": 32, "step": 48}
+
+
+def test_an_encoder_runs_before_each_step_and_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = Sleeper(3, 5)
+    layer.clock = Clock(monkeypatch)
+    monkeypatch.setattr("softmax_bench.measure.encoder_step.moment", lambda _: layer.clock.time)
+    step = LayerStep(layer, 4)
+    forward = nn.LSTM.forward
+
+    def slow(self: nn.LSTM, *inputs: Any) -> Any:
+        layer.clock.sleep(1000)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(nn.LSTM, "forward", slow)
+    phases = step()
+    assert phases["encoder"] == 1000
+    assert phases["step"] == 13
+    assert LayerInference(step)()["step"] == 48
+    assert layer.clock.time == 2000 + 13 + 48
 
 
 class Hoarder(FullSoftmax):
