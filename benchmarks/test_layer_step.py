@@ -67,6 +67,7 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
         threads=torch.get_num_threads(),
         device=str(step.device),
         dtype=str(step.hidden.dtype).removeprefix("torch."),
+        encoder="lstm",
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,

@@ -63,7 +63,7 @@ def test_the_main_job_and_resuming(
     results = load_results(out)
     assert set(results.train["layer"]) == {"full", "nce"}
     assert (results.train["test_tokens"] == 240).all()
-    assert len(results.speed) == 2 * 8  # layers, phases
+    assert len(results.speed) == 2 * 9  # layers; phases and the encoder
     assert len(results.ngrams) == 1
     assert "nce V=" in printed
     stored = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
@@ -268,9 +268,9 @@ def test_results_that_cannot_be_written_are_refused_before_anything_runs(
 def test_omp_num_threads_is_what_trials_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_threads() == 3
-    study = load_study("quick")
-    assert {trial.threads for trial in speed_trials(study, 1000)} == {3}
-    assert {trial.threads for trial in speed_trials(load_study("ptb"), 1000)} == {1}  # it says so
+    quick, ptb = (speed_trials(load_study(name), 1000, "lstm") for name in ("quick", "ptb"))
+    assert {trial.threads for trial in quick} == {3}
+    assert {trial.threads for trial in ptb} == {1}  # it says so
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # of nested regions
     assert usable_threads() == 2
     for nothing in ("", "many", "0"):

@@ -30,6 +30,9 @@ def time_layers(
     out: Out = Path("runs/speed"),
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
+    import msgspec
+
+    from softmax_bench.records.trial import BPTT
     from softmax_bench.study.check import memory_mistake
     from softmax_bench.study.jobs.job import Limits
     from softmax_bench.study.plan.grid import speed_trials
@@ -55,5 +58,10 @@ def time_layers(
     )
     if too_large := memory_mistake(study):
         raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
-    groups = [speed_trials(study, size) for size in study.vocab_sizes if size != "all"]
+    groups = [
+        # a step's targets are given as one number: the encoder reads them in streams as usual
+        [msgspec.structs.replace(trial, bptt=BPTT) for trial in speed_trials(study, size, "lstm")]
+        for size in study.vocab_sizes
+        if size != "all"
+    ]
     run_plan(plan_timing(groups, time_budget, Limits()), out, make_console())

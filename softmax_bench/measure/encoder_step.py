@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from softmax_bench.lm import clip_grad_norm, make_encoder, make_optimizer
 from softmax_bench.lm.model import RowSparseEmbedding
 from softmax_bench.measure.timing import elapsed, moment
+from softmax_bench.records.trial import BPTT
 
 
 class EncoderStep:
@@ -41,7 +42,7 @@ class EncoderStep:
         name: str = "lstm",
         embedding_size: int | None = None,
         num_layers: int = 1,
-        bptt: int = 35,
+        bptt: int = BPTT,
         optimizer: str = "adagrad",
         clip_norm: float = 5.0,
         like: Tensor,

@@ -23,6 +23,7 @@ from softmax_bench.measure.memory import (
 )
 from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
 from softmax_bench.ops import release_workspace
+from softmax_bench.records.trial import BPTT
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
 """Of a training step; ``"forward"`` is without the drawing, ``"step"`` is all together."""
@@ -101,7 +102,7 @@ class LayerStep:
         encoder: str | None = "lstm",
         embedding_size: int | None = None,
         num_layers: int = 1,
-        bptt: int = 35,
+        bptt: int = BPTT,
     ) -> None:
         parameter = next(layer.parameters())
         self.device = parameter.device
@@ -157,7 +158,7 @@ class LayerStep:
         clip_grad_norm(self.layer.parameters(), self.clip_norm)
 
     def __call__(self) -> Phases:
-        """Prepare and take one step; seconds of its phases, and of the encoder where there is one."""
+        """Prepare and take one step; seconds of its phases and of the encoder, if there is one."""
         return {**self.prepare(), **self.take()}
 
     def take(self) -> Phases:

@@ -137,9 +137,7 @@ def interleave(
     gc.collect()
     gc.disable()
     try:
-        last = {
-            name: _warm_up(run, WARMUP_SHARE * share, now) for name, run in candidates.items()
-        }
+        last = {name: _warm_up(run, WARMUP_SHARE * share, now) for name, run in candidates.items()}
         for repetitions in range(1, max_repetitions + 1):
             order.shuffle(running)
             for name in running:

@@ -19,6 +19,7 @@ from softmax_bench.records.record import (
 )
 from softmax_bench.records.result import Estimate, Evaluation
 from softmax_bench.records.store import read_contents
+from softmax_bench.records.training_time import QuietTime, quiet_times
 from softmax_bench.records.trial import describe_trial, trial_id
 
 if TYPE_CHECKING:
@@ -36,10 +37,13 @@ class Results:
     """Stored results as tidy tables: one row an observation, the configuration in its columns."""
 
     train: pd.DataFrame
-    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality, and
-    what else the machine did during training (``disturbance_*``)."""
+    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality.
+    ``train_seconds`` are those of a quiet machine where the step was timed (see
+    :mod:`softmax_bench.records.training_time`), else those of the clock, which ``clock_seconds``
+    are in any case; ``disturbance_*`` is what else the machine did while they were measured."""
     curves: pd.DataFrame
-    """One row an evaluation during training; ``id`` refers to ``train``."""
+    """One row an evaluation during training; ``id`` refers to ``train``, and ``seconds`` are of
+    the same kind as there."""
     speed: pd.DataFrame
     """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
     cost, memory, and what else the machine did (``disturbance_*``)."""
@@ -80,6 +84,7 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
     gradients: list[dict[str, Any]] = []
     divergences: list[dict[str, Any]] = []
     environments: list[dict[str, Any]] = []
+    quiet = quiet_times(records)
     for record in records:
         environments.append({"id": record.id, **msgspec.structs.asdict(record.environment)})
         if isinstance(record, FidelityRecord):
@@ -93,15 +98,18 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
         }
         if isinstance(record, TrainRecord):
             result = record.result
+            step = quiet.get(record.id)
             budget = {
                 "train_tokens": result.train_tokens,
-                "train_seconds": result.train_seconds,
+                "train_seconds": _seconds(step, result.train_tokens, result.train_seconds),
+                "clock_seconds": result.train_seconds,
                 "train_perplexity": result.train_perplexity,
                 "parameters": result.parameters,
                 "layer_parameters": result.layer_parameters,
             }
             quality = _quality(valid=result.valid, test=result.test)
-            train.append(head | budget | quality | _nested("disturbance", result.disturbance))
+            disturbance = result.disturbance if step is None else step.disturbance
+            train.append(head | budget | quality | _nested("disturbance", disturbance))
             curves += [
                 {
                     "id": record.id,
@@ -109,6 +117,7 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
                     "vocab_size": record.trial.vocab_size,
                 }
                 | msgspec.structs.asdict(point)
+                | {"seconds": _seconds(step, point.tokens, point.seconds)}
                 for point in result.curve
             ]
         elif isinstance(record, SpeedRecord):
@@ -144,6 +153,10 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
         environments=pd.DataFrame(environments),
         failures=pd.DataFrame([_failure(record) for record in failures]),
     )
+
+
+def _seconds(step: QuietTime | None, tokens: int, by_the_clock: float) -> float:
+    return by_the_clock if step is None else tokens * step.seconds_per_token
 
 
 def _nested(part: str, fields: msgspec.Struct | None) -> dict[str, Any]:

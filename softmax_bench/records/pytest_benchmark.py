@@ -12,6 +12,7 @@ import pandas as pd
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import Results
 from softmax_bench.records.record import Environment
+from softmax_bench.records.trial import BPTT
 
 
 class _Stats(msgspec.Struct):
@@ -35,6 +36,8 @@ class _ExtraInfo(msgspec.Struct):
     rows_touched: int
     flops: float
     bytes: float
+    encoder: str | None = None
+    """None in files from before an encoder's step came before each timed one."""
 
 
 class _Benchmark(msgspec.Struct):
@@ -94,6 +97,9 @@ def _row(path: Path, started: str, benchmark: _Benchmark) -> dict[str, Any]:
         "id": benchmark.fullname,
         "started": started,
         "corpus_sha256": None,
+        "embedding_size": None,
+        "num_layers": 1,
+        "bptt": BPTT,
         **info,
         "seconds": benchmark.stats.median,
         "low": np.nan,

@@ -145,6 +145,7 @@ class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
 
     phases: dict[str, Timing]
     """``draw``, ``forward``, ``backward``, ``clip``, ``optimizer`` and ``step`` (all of them);
+    ``encoder``, a step of its own that came before;
     ``evaluation`` of as many targets and ``decoding`` of the best 10 classes after 20 states."""
     peak_bytes: int
     """Most memory held at once during forward and backward, beyond the parameters."""

@@ -13,6 +13,8 @@ import msgspec
 
 GIVEN = "given"
 """What a trial has for an encoder where the hidden states are somebody's own."""
+BPTT = 35
+"""Time steps of a stream where only the number of a step's tokens is given."""
 
 
 class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +70,15 @@ class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     corpus_sha256: str | None = None
     """Of the examples that targets are drawn by and class counts are of, where they are given;
     None for Zipf's law."""
+    encoder: str | None = None
+    """Whose step runs before each timed one; None for given hidden states, and in records from
+    before one ran."""
+    embedding_size: int | None = None
+    """Of the encoder's word vectors; the hidden size where it is None."""
+    num_layers: int = 1
+    """Of the encoder."""
+    bptt: int = BPTT
+    """Time steps of the streams that the encoder reads."""
 
 
 class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -63,7 +63,9 @@ def plan_given(study: Study, text: KnownText) -> Plan:
     """The steps of a study of given hidden states: training, then timing with their counts."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
-        timing = speed_trials(study, text.vocab_size, text.sha256) if study.time_budget else []
+        timing = (
+            speed_trials(study, text.vocab_size, None, text.sha256) if study.time_budget else []
+        )
         return [
             *_train_steps(study, [text], done, failed),
             *time_steps(timing, study.time_budget, _limits(study), done, failed, text.source),
@@ -224,12 +226,15 @@ def _timing_steps(
     if not study.time_budget:
         return
     for size in dict.fromkeys(text.vocab_size for text in texts):
-        group = speed_trials(study, size)
-        yield from time_steps(group, study.time_budget, _limits(study), done, failed)
+        for encoder in study.encoders:
+            group = speed_trials(study, size, encoder)
+            yield from time_steps(group, study.time_budget, _limits(study), done, failed)
 
 
-def speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> list[SpeedTrial]:
-    """The layers to time against each other at one vocabulary size."""
+def speed_trials(
+    study: Study, vocab_size: int, encoder: str | None, sha256: str | None = None
+) -> list[SpeedTrial]:
+    """The layers to time against each other at one vocabulary size, after the encoder's step."""
     return [
         SpeedTrial(
             layer=layer,
@@ -243,6 +248,10 @@ def speed_trials(study: Study, vocab_size: int, sha256: str | None = None) -> li
             device=study.device,
             dtype="float32",
             corpus_sha256=sha256,
+            encoder=encoder,
+            embedding_size=study.embedding_size,
+            num_layers=study.num_layers,
+            bptt=study.bptt,
         )
         for layer in study.layers
     ]

@@ -364,6 +364,10 @@ def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -
         clip_norm=trial.clip_norm,
         seed=trial.seed,
         target=target,
+        encoder=trial.encoder,
+        embedding_size=trial.embedding_size,
+        num_layers=trial.num_layers,
+        bptt=trial.bptt,
     )
 
 
