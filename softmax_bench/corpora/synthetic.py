@@ -84,7 +84,7 @@ class SyntheticLanguage:
     def _pair_probabilities(self) -> Floats:
         """Stationary probability of (class before last, last class)."""
         pairs = np.outer(self.class_probabilities, self.class_probabilities)
-        transition = self._transition_given_pair
+        transition = self.transition_given_pair
         for _ in range(10_000):
             following = np.einsum("ab,abc->bc", pairs, transition)
             if np.abs(following - pairs).sum() < 1e-15:
@@ -93,13 +93,13 @@ class SyntheticLanguage:
         return pairs / pairs.sum()
 
     @cached_property
-    def _transition_given_pair(self) -> Floats:
+    def transition_given_pair(self) -> Floats:
         """``p(c | last class b, class before last a)`` as [a, b, c]."""
         return _MIX * self._near[None, :, :] + (1 - _MIX) * self._far[:, None, :]
 
     def entropy_rate(self) -> float:
         """Entropy of a word given all words before it, in nats."""
-        transition = self._transition_given_pair
+        transition = self.transition_given_pair
         of_class = -np.einsum(
             "ab,abc,abc->", self._pair_probabilities, transition, np.log(transition)
         )
@@ -168,7 +168,7 @@ class SyntheticLanguage:
             log_class[0] = np.log(self.class_probabilities[classes[0]])
         if len(tokens) > 1:
             log_class[1] = np.log(pairs[classes[0], classes[1]] / pairs[classes[0]].sum())
-        transition = self._transition_given_pair
+        transition = self.transition_given_pair
         log_class[2:] = np.log(transition[classes[:-2], classes[1:-1], classes[2:]])
         return log_class + log_within
 

@@ -66,7 +66,7 @@ class LinearOutputLayer(OutputLayer):
     def log_normalizer(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch"]:
         """``log Z``: log of the sum of exponentiated scores over all classes."""
         flat = self._flatten(hidden)
-        return log_sum_exp(flat, self.weight, self.bias).view(hidden.shape[:-1])
+        return log_sum_exp(flat, self.weight, self.offsets()).view(hidden.shape[:-1])
 
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
@@ -77,31 +77,37 @@ class LinearOutputLayer(OutputLayer):
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
         scores = torch.linalg.vecdot(flat, self.weight.index_select(0, ids))
-        if self.bias is not None:
-            scores = scores + self.bias.index_select(0, ids)
+        offsets = self.offsets()
+        if offsets is not None:
+            scores = scores + offsets.index_select(0, ids)
         return (self._claim(scores) * kept).view(target.shape)
+
+    def offsets(self) -> Tensor | None:
+        """What the distribution adds to each class's product with a hidden state."""
+        return self.bias
 
     def _claim(self, scores: Tensor) -> Tensor:
         """The log-probabilities that scores claim."""
         return scores
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.bias).log_softmax(-1)
+        return F.linear(hidden, self.weight, self.offsets()).log_softmax(-1)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -linear_nll(hidden, self.weight, self.bias, target)[0]
+        return -linear_nll(hidden, self.weight, self.offsets(), target)[0]
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        best = [F.linear(h, self.weight, self.bias).topk(k) for h in self._token_chunks(hidden)]
+        offsets = self.offsets()
+        best = [F.linear(h, self.weight, offsets).topk(k) for h in self._token_chunks(hidden)]
         values = torch.cat([scores for scores, _ in best])
         classes = torch.cat([ids for _, ids in best])
         return values - self.log_normalizer(hidden).unsqueeze(1), classes
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        chunks = self._token_chunks(hidden)
+        chunks, offsets = self._token_chunks(hidden), self.offsets()
         # Gumbel-max: argmax of score - log(exponential noise) is a draw from the softmax.
         draws = [
-            F.linear(h, self.weight, self.bias).float().sub_(_log_exponential(h, self.num_classes))
+            F.linear(h, self.weight, offsets).float().sub_(_log_exponential(h, self.num_classes))
             for h in chunks
         ]
         return torch.cat([draw.argmax(-1) for draw in draws])

@@ -56,8 +56,9 @@ class Screen:
             )
         self.layer = layer
         rows = layer.weight.detach().float().cpu()
-        if layer.bias is not None:
-            rows = torch.cat([rows, layer.bias.detach().float().cpu().unsqueeze(1)], 1)
+        offsets = layer.offsets()
+        if offsets is not None:
+            rows = torch.cat([rows, offsets.detach().float().cpu().unsqueeze(1)], 1)
         quantizer = faiss.IndexFlatIP(rows.shape[1])
         self._index = faiss.IndexIVFFlat(
             quantizer, rows.shape[1], clusters, faiss.METRIC_INNER_PRODUCT
@@ -88,7 +89,7 @@ class Screen:
         if not 1 <= k <= classes:
             raise SoftmaxBenchError(f"k must be from 1 to {classes} classes, not {k}")
         queries = hidden.detach().reshape(-1, width).float().cpu()
-        if self.layer.bias is not None:
+        if self._index.d > width:
             queries = F.pad(queries, (0, 1), value=1.0)
         scores, ids = self._index.search(queries.numpy(), k)
         shape = (*hidden.shape[:-1], k)

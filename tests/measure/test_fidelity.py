@@ -39,6 +39,9 @@ def test_layers_that_keep_rows_become_the_full_model(name: str, bias: bool) -> N
     if not bias:
         full = FullSoftmax(H, V, bias=False, dtype=F64)
     layer = create_layer(name, H, V, counts, bias=bias, dtype=F64)
+    if name == "negative_sampling" and not bias:  # its distribution adds log(k q) to the scores
+        assert not load_rows(layer, full, hidden)
+        return
     assert load_rows(layer, full, hidden)
     torch.testing.assert_close(layer.log_prob(hidden), full.log_prob(hidden))
     if bias:

@@ -1,7 +1,8 @@
-"""Negative sampling: word2vec's objective, which estimates no density."""
+"""Negative sampling: word2vec's objective, whose scores are not log-probabilities."""
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import Unpack
 
@@ -15,10 +16,11 @@ from softmax_bench.layers.sampled.nce import NCE
 class NegativeSampling(NCE):
     """``loss = softplus(-s_target) + sum over the k negatives of softplus(s)``.
 
-    NCE without the noise's probabilities. **It estimates no density**: at its optimum the scores
-    are ``log p(w|h) - log(k q_w)``, pointwise mutual information less ``log k`` when q is the
-    unigram distribution (Levy & Goldberg 2014). It makes vectors, not language models. The
-    perplexity of ``log_prob`` is that of the softmax of these scores all the same, and shows it.
+    NCE without the noise's probabilities. At its optimum the scores are ``log p(w|h) - log k q_w``:
+    pointwise mutual information less ``log k`` when q is the unigram distribution (Levy & Goldberg
+    2014). So they are good vectors, but no log-probabilities; those are ``s_w + log(k q_w)``. The
+    distribution of ``log_prob``, and any perplexity, is that of these sums. A softmax of the scores
+    alone would give rare classes the probability of frequent ones.
 
     Args:
         num_samples: Negatives k a token.
@@ -30,9 +32,11 @@ class NegativeSampling(NCE):
     name = "negative_sampling"
     scores = "N x k, one sample for all tokens or one each"
     source = "Mikolov et al. 2013"
-    good_for = "word vectors, not probabilities"
+    good_for = "word vectors"
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
-    normalised = "no"
+
+    log_noise: Tensor
+    """(V,) ``log(k q)``: in the state dict, since the distribution depends on it."""
 
     def __init__(
         self,
@@ -44,9 +48,22 @@ class NegativeSampling(NCE):
         shared: bool = True,
         **common: Unpack[CommonOptions],
     ) -> None:
+        self._start = power, num_samples
         super().__init__(
             in_features, num_classes, num_samples=num_samples, power=power, shared=shared, **common
         )
+        log_noise = self.sampler.log_expected_count(torch.arange(num_classes, device="cpu"))
+        self.register_buffer("log_noise", log_noise.to(self.log_z.device))
+
+    def _initial_bias(self) -> Tensor:
+        power, num_samples = self._start
+        unigram = super()._initial_bias()
+        return unigram - (power * unigram).log_softmax(0) - math.log(num_samples)
+
+    def offsets(self) -> Tensor:
+        """The bias, and what the scores leave out of log-probabilities: log(k q)."""
+        log_noise = self.log_noise.to(self.weight.dtype)
+        return log_noise if self.bias is None else self.bias + log_noise
 
     def _log_noise(self, classes: Tensor) -> Tensor:
         return torch.zeros(classes.shape, dtype=torch.float64, device=classes.device)
