@@ -60,7 +60,9 @@ def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
         if layer.bias is not None:
             offset = full.bias if full.bias is not None else torch.zeros_like(layer.bias)
             wanted = offset - full.log_normalizer(hidden).mean()
-            layer.bias.add_(wanted - (layer.offsets() if layer.offsets() is not None else 0))
+            offsets = layer.offsets()
+            assert offsets is not None
+            layer.bias.add_(wanted - offsets)
         # A layer of somebody else's may make another model of its rows.
         some = hidden[:8]
         return torch.allclose(layer.log_prob(some), full.log_prob(some), rtol=1e-3, atol=1e-3)

@@ -36,7 +36,7 @@ def mistakes(study: Study) -> Iterator[Mistake]:
     """Everything that is wrong with a study whose values have the right types."""
     for key in ("corpora", "vocab_sizes", "encoders", "seeds", "max_tokens", "learning_rates"):
         yield from _list_mistakes(key, getattr(study, key))
-    start = study.initial_accumulator_value
+    start = study.accumulator_start
     yield from common_mistakes(study.layers, study.optimizer, study.device, start)
     yield from _option_mistakes(study)
     yield from _encoder_mistakes(study)

@@ -45,9 +45,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tied: bool = False
     """Whether the embedding is the weight of the output layer."""
     optimizer: str = "adagrad"
-    initial_accumulator_value: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    """Where Adagrad's sums of squares start; from 0, the first gradient of a number moves it by
-    the whole learning rate."""
+    initial_accumulator_value: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Where Adagrad's sums of squares start, 1e-6 by default. From 0, a number's first gradient
+    moves it by the whole rate, however small it is: that hides which layer learns best."""
     layer_rate: Above0 = 1.0
     """Learning rate of the output layer, as a multiple of that of the rest."""
     clip_norm: Above0 = 5.0
@@ -74,11 +74,18 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     memory_limit: Above0 | None = None
     """Gigabytes (10^9 bytes) that a trial may hold."""
 
+    @property
+    def accumulator_start(self) -> float:
+        """``initial_accumulator_value``, or its default for the optimiser."""
+        if self.initial_accumulator_value is not None:
+            return self.initial_accumulator_value
+        return 1e-6 if self.optimizer == "adagrad" else 0.0
+
 
 CONDITIONS = tuple(
     name
     for name in Study.__struct_fields__
     if name in TrainTrial.__struct_fields__
-    and name not in ("embedding_size", "max_tokens", "threads")
+    and name not in ("embedding_size", "initial_accumulator_value", "max_tokens", "threads")
 )
 """What all models of a study have in common, and their trials as it stands in the study."""

@@ -59,10 +59,13 @@ def _run(results: Results, train: pd.DataFrame) -> str:
         settings["tune_tokens"] = budgets[0]
     if not given and first["embedding_size"] == first["hidden_size"]:
         first = first.drop("embedding_size")
+    usual_start = Study(optimizer=str(first["optimizer"])).accumulator_start
+    if first.get("initial_accumulator_value") == usual_start:
+        first = first.drop("initial_accumulator_value")
     usual = Study()
     settings |= {
         name: first[name]
-        for name in (*CONDITIONS, "embedding_size")
+        for name in (*CONDITIONS, "embedding_size", "initial_accumulator_value")
         if name in first and first[name] != getattr(usual, name)
     }
     for name, value in settings.items():

@@ -200,6 +200,7 @@ def train_trial(
         layer=layer,
         encoder=encoder,
         embedding_size=study.embedding_size or study.hidden_size,
+        initial_accumulator_value=study.accumulator_start,
         learning_rate=rate,
         tuned=tuned,
         max_tokens=tokens,
