@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.ops import row_sparse
+from softmax_bench.ops.cpu.updates import (
+    adagrad,
+    adagrad_on_all,
+    adam,
+    merged,
+    row_norm,
+    scale_rows_,
+    sgd,
+)
+from softmax_bench.ops.dispatch import on_cuda
 
 Parameters = list[dict[str, Any]]
 """Groups with their learning rates, as ``torch.optim`` takes them."""
@@ -27,12 +36,15 @@ _BETAS = (0.9, 0.999)
 
 
 def row_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """Distinct rows and values of a row-sparse gradient; a gradient that is a sum is added up."""
+    """Distinct rows and values of a row-sparse gradient; a gradient that is a sum is added up.
+
+    On a GPU rows that are not counted, which are zero, may follow: see ``ops.cuda.rows``.
+    """
     grad = parameter.grad
     assert grad is not None
     if not grad.is_coalesced():
-        grad = parameter.grad = grad.coalesce()
-    return grad.indices()[0], grad.values()
+        grad = parameter.grad = merged(grad)
+    return grad._indices()[0], grad._values()
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -44,29 +56,19 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     Returns:
         The norm before clipping.
     """
-    stored = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        stored.append(row_gradient(parameter)[1] if parameter.grad.is_sparse else parameter.grad)
-    if not stored:
+    with_gradient = [p for p in parameters if p.grad is not None]
+    dense = [p.grad for p in with_gradient if p.grad is not None and not p.grad.is_sparse]
+    sparse = [row_gradient(p) for p in with_gradient if p.grad is not None and p.grad.is_sparse]
+    if not with_gradient:
         return torch.tensor(0.0)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(stored)))
-    torch._foreach_mul_(stored, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    norms = [*(torch._foreach_norm(dense) if dense else ()), *(row_norm(v, r) for r, v in sparse)]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if dense:
+        torch._foreach_mul_(dense, factor)
+    for rows, values in sparse:
+        scale_rows_(values, rows, factor)
     return norm
-
-
-_CHUNK = 2**17
-"""Numbers updated at once: what is computed on the way stays in a core's cache (0.6 of the time of
-all rows at once for Adagrad and Adam, measured at 5,000 rows of 256)."""
-
-
-def _add_rows(to: Tensor, rows: Tensor, values: Tensor, factor: float) -> None:
-    """``to[rows] += factor * values``, for distinct sorted rows.
-
-    As the sum with a sparse tensor, which torch makes on all threads; its ``index_add_`` uses one.
-    """
-    to.add_(row_sparse(rows, values, to.shape[0]), alpha=factor)
 
 
 class _RowOptimizer(torch.optim.Optimizer):
@@ -81,12 +83,13 @@ class _RowOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    rows, values = row_gradient(parameter)
                     state = self.state[parameter]
                     self._begin(parameter, state)
-                    size = max(1, _CHUNK // max(1, parameter[:1].numel()))
-                    for some, of_them in zip(rows.split(size), values.split(size), strict=True):
-                        self._update(parameter, some, of_them, state, group["lr"])
+                    if parameter.grad.is_sparse:
+                        rows, values = row_gradient(parameter)
+                        self._update(parameter, rows, values, state, group["lr"])
+                    else:
+                        self._update_all(parameter, parameter.grad, state, group["lr"])
 
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
         """Make the state at the first step, and count the steps where the rule wants that."""
@@ -96,6 +99,12 @@ class _RowOptimizer(torch.optim.Optimizer):
     ) -> None:
         raise NotImplementedError
 
+    def _update_all(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], lr: float
+    ) -> None:
+        """The step of a dense gradient, where the rule has one here."""
+        raise NotImplementedError
+
 
 class RowSGD(_RowOptimizer):
     """Stochastic gradient descent on the rows that have a gradient."""
@@ -103,7 +112,7 @@ class RowSGD(_RowOptimizer):
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        _add_rows(parameter, rows, values, -lr)
+        sgd(parameter, rows, values, lr=lr)
 
 
 class RowAdagrad(_RowOptimizer):
@@ -122,9 +131,12 @@ class RowAdagrad(_RowOptimizer):
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        _add_rows(state["sum"], rows, values * values, 1.0)
-        root = state["sum"].index_select(0, rows).sqrt_().add_(_EPSILON["adagrad"])
-        _add_rows(parameter, rows, torch.div(values, root, out=root), -lr)
+        adagrad(parameter, state["sum"], rows, values, lr=lr, eps=_EPSILON["adagrad"])
+
+    def _update_all(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], lr: float
+    ) -> None:
+        adagrad_on_all(parameter, state["sum"], gradient, lr=lr, eps=_EPSILON["adagrad"])
 
 
 class RowAdam(_RowOptimizer):
@@ -135,22 +147,17 @@ class RowAdam(_RowOptimizer):
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
+        if on_cuda(parameter):  # counted on the device, so that a CUDA graph counts too
+            state["step"] = torch.as_tensor(
+                state["step"], dtype=torch.float64, device=parameter.device
+            )
         state["step"] += 1
 
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        mean = state["mean"].index_select(0, rows)
-        change = (values - mean).mul_(1 - _BETAS[0])
-        _add_rows(state["mean"], rows, change, 1.0)
-        mean += change
-        square = state["square"].index_select(0, rows)
-        change = torch.mul(values, values, out=change).sub_(square).mul_(1 - _BETAS[1])
-        _add_rows(state["square"], rows, change, 1.0)
-        square += change
-        correction = [1 - beta ** state["step"] for beta in _BETAS]
-        root = square.div_(correction[1]).sqrt_().add_(_EPSILON["adam"])
-        _add_rows(parameter, rows, mean.div_(root), -lr / correction[0])
+        tables, step, eps = (state["mean"], state["square"]), state["step"], _EPSILON["adam"]
+        adam(parameter, *tables, rows, values, step=step, lr=lr, eps=eps, betas=_BETAS)
 
 
 _RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[..., _RowOptimizer]]] = {
@@ -251,10 +258,24 @@ def make_optimizer(
     options: dict[str, float] = {}
     if initial_accumulator_value:
         options["initial_accumulator_value"] = initial_accumulator_value
-    dense_rule, row_rule = _RULES[name]
     parts: list[torch.optim.Optimizer] = []
     if dense := [group for (is_sparse, _), group in groups.items() if not is_sparse]:
-        parts.append(dense_rule(dense, lr=lr, fused=True, **options))
+        parts.append(_dense_part(name, dense, lr, options))
     if rows := [group for (is_sparse, _), group in groups.items() if is_sparse]:
-        parts.append(row_rule(rows, lr, **options))
+        parts.append(_RULES[name][1](rows, lr, **options))
     return PairedOptimizer(parts)
+
+
+def _dense_part(
+    name: str, groups: list[dict[str, Any]], lr: float, options: dict[str, float]
+) -> torch.optim.Optimizer:
+    """The rule in one pass over the parameters, as far as there is one on their devices."""
+    dense_rule, row_rule = _RULES[name]
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if name == "adagrad" and all(map(on_cuda, parameters)):
+        return row_rule(groups, lr, **options)  # torch has a fused kernel for the CPU only
+    devices = {parameter.device.type for parameter in parameters}
+    fused = devices <= ({"cpu"} if name == "adagrad" else {"cpu", "cuda"})
+    if name == "adam" and devices == {"cuda"}:
+        return dense_rule(groups, lr=lr, fused=True, capturable=True)
+    return dense_rule(groups, lr=lr, fused=fused, **options)

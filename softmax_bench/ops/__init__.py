@@ -29,9 +29,12 @@ from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import log_sum_exp
 from softmax_bench.ops.cpu.workspace import release_workspace
+from softmax_bench.ops.draws import fill_up, tally
+from softmax_bench.ops.embedding import embed_rows
 from softmax_bench.ops.footprint import Amount, Footprint, in_turn
 from softmax_bench.ops.pairs import pair_footprint, pair_scores
-from softmax_bench.ops.rows import distinct, embed_rows, keep_coalesced, row_sparse
+from softmax_bench.ops.paths import PathTable, path_losses
+from softmax_bench.ops.rows import distinct, keep_coalesced, row_sparse
 from softmax_bench.ops.shared_sample import subset_cross_entropy, subset_logistic
 from softmax_bench.ops.subset_footprint import (
     logistic_footprint,
@@ -43,6 +46,7 @@ from softmax_bench.ops.subset_scores import subset_scores
 __all__ = [
     "Amount",
     "Footprint",
+    "PathTable",
     "accumulator",
     "block_cross_entropy",
     "block_footprint",
@@ -51,6 +55,7 @@ __all__ = [
     "cross_entropy_footprint",
     "distinct",
     "embed_rows",
+    "fill_up",
     "in_turn",
     "keep_coalesced",
     "linear_cross_entropy",
@@ -60,6 +65,7 @@ __all__ = [
     "nll_footprint",
     "pair_footprint",
     "pair_scores",
+    "path_losses",
     "plain_footprint",
     "release_workspace",
     "row_sparse",
@@ -68,5 +74,6 @@ __all__ = [
     "subset_footprint",
     "subset_logistic",
     "subset_scores",
+    "tally",
     "untraced",
 ]

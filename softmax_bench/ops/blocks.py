@@ -18,8 +18,8 @@ from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import blocks
 from softmax_bench.ops.cpu.block_batches import in_batches, occurring, typical_counts
+from softmax_bench.ops.embedding import embed_rows
 from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint, row_sparse_bytes
-from softmax_bench.ops.rows import embed_rows
 
 
 @untraced

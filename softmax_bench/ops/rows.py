@@ -8,14 +8,9 @@ so on one thread and again costs more than the layer.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-from softmax_bench.ops.compiling import untraced
 
 
 def distinct(ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "u"], Int[Tensor, "n"]]:
@@ -33,37 +28,6 @@ def row_sparse(rows: Int[Tensor, "u"], values: Tensor, num_rows: int) -> Tensor:
         is_coalesced=True,
         check_invariants=False,
     )
-
-
-class _EmbedRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
-        ctx.num_rows = weight.shape[0]
-        ctx.save_for_backward(ids)
-        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, *weight.shape[1:])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (ids,) = ctx.saved_tensors
-        rows, inverse = distinct(ids.reshape(-1))
-        of_row = grad.shape[ids.dim() :]
-        values = grad.new_zeros(rows.shape[0], *of_row)
-        values.index_add_(0, inverse, grad.reshape(inverse.shape[0], *of_row))
-        return row_sparse(rows, values, ctx.num_rows), None
-
-
-@untraced
-def embed_rows(
-    weight: Float[Tensor, "V *row"], ids: Int[Tensor, "*batch"]
-) -> Float[Tensor, "*batch *row"]:
-    """Rows of ``weight`` by id, with a coalesced row-sparse gradient.
-
-    ``torch.nn.Embedding(sparse=True)`` gives one gradient row a *token*; this gives one a
-    distinct id, which is what clipping and the optimisers need.
-    """
-    embedded: Tensor = _EmbedRows.apply(weight, ids)
-    return embedded
 
 
 def keep_coalesced(parameter: Tensor) -> None:

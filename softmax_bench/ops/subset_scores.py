@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.ops.cpu.exponentials import accumulator
-from softmax_bench.ops.rows import embed_rows
+from softmax_bench.ops.embedding import embed_rows
 
 
 def subset_scores(

@@ -10,7 +10,7 @@ from torch import Tensor
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.layers.base import CommonOptions, Cost, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores
+from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores, tally
 
 
 class InBatchSoftmax(LinearOutputLayer):
@@ -53,13 +53,14 @@ class InBatchSoftmax(LinearOutputLayer):
         self.to(self.weight.device)
 
     def _batch(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Distinct targets, what to add to their scores, and to each token's own score."""
-        rows, place, count = torch.unique(target, return_inverse=True, return_counts=True)
+        """The targets, what to add to their scores, and to each token's own score."""
+        rows, count = tally(target)
         offset, own_offset = count.double().log(), torch.zeros_like(self.log_p[target])
         if self.correction:
             others = torch.log1p(-self.log_p[target].exp().clamp(max=1 - 1e-12))
             offset = offset - self.log_p[rows]
-            own_offset = (target.shape[0] - count[place]).clamp(min=1).log() - others
+            alike = count[torch.searchsorted(rows, target)]
+            own_offset = (target.shape[0] - alike).clamp(min=1).log() - others
         return rows, offset, own_offset
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:

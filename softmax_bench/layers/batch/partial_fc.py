@@ -10,7 +10,7 @@ from torch import Tensor
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores
+from softmax_bench.ops import fill_up, subset_cross_entropy, subset_footprint, subset_scores
 
 
 class PartialFC(LinearOutputLayer):
@@ -49,30 +49,13 @@ class PartialFC(LinearOutputLayer):
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
 
-    def draw(self, target: Tensor) -> Tensor:
-        """Sorted distinct classes: those in ``target``, and others uniformly, S in all."""
-        positive = torch.unique(target)
-        wanted = min(self.num_samples, self.num_classes) - positive.shape[0]
-        if wanted <= 0:
-            return positive
-        others = self._others(positive, wanted)
-        return torch.cat([positive, others]).sort().values
-
-    def _others(self, positive: Tensor, wanted: int) -> Tensor:
-        if 4 * (wanted + positive.shape[0]) < self.num_classes:
-            # Twice as many draws as wanted: that too few are distinct and new hardly happens.
-            drawn = torch.randint(self.num_classes, (2 * wanted + 64,), device=positive.device)
-            drawn = torch.unique(drawn)
-            new = drawn[~torch.isin(drawn, positive)]
-            if new.shape[0] >= wanted:
-                return new[torch.randperm(new.shape[0], device=new.device)[:wanted]]
-        free = torch.ones(self.num_classes, dtype=torch.bool, device=positive.device)
-        free[positive] = False
-        new = free.nonzero().squeeze(1)
-        return new[torch.randperm(new.shape[0], device=new.device)[:wanted]]
+    def draw(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes (M,), and what to add to their scores: 0, or ``-inf`` for those not drawn."""
+        rows, count = fill_up(target, self.num_samples, self.num_classes)
+        return rows, count.to(self.weight.dtype).log()
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        rows = self.draw(target)
+        rows, offset = self.draw(target)
         return subset_cross_entropy(
             hidden,
             self.weight,
@@ -80,14 +63,14 @@ class PartialFC(LinearOutputLayer):
             target,
             coefficient,
             rows,
-            torch.zeros(rows.shape[0], device=rows.device),
+            offset,
             torch.zeros_like(hidden[:, 0]),
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        rows = self.draw(target)
+        rows, offset = self.draw(target)
         own, scores = subset_scores(hidden, self.weight, self.bias, target, rows)
-        scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)
+        scores = (scores + offset).masked_fill(rows == target.unsqueeze(1), -torch.inf)
         return torch.logaddexp(own, scores.logsumexp(1)) - own
 
     def cost(self, num_tokens: int) -> Cost:

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from softmax_bench.classes.noise import Noise, expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.ops import Amount
+from softmax_bench.ops import Amount, tally
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Distinct sampled classes, sorted."""
+    """Sampled classes, sorted."""
 
     rows: Tensor
     """(S,) class ids."""
     count: Tensor
-    """(S,) float64: how often each was drawn; 1 where repeats do not count."""
+    """(S,) float64: how often each was drawn; at most 1 where repeats do not count. On a GPU a
+    class may come again, and counts 0 times from its second place on."""
     log_expected: Tensor
     """(S,) float64: log of the expected count."""
 
@@ -61,9 +62,9 @@ class SharedSampler(nn.Module):
             ones = torch.ones(rows.shape[0], dtype=torch.float64, device=device)
             return Sample(rows, ones, torch.zeros_like(ones))
         draws = self.noise.sample(self.num_draws, device)
-        rows, count = torch.unique(draws, sorted=True, return_counts=True)
+        rows, count = tally(draws)
         if not self.replacement:
-            count = torch.ones_like(count)
+            count = count.clamp(max=1)
         return Sample(rows, count.double(), self.log_expected_count(rows))
 
     def expected_rows(

@@ -15,7 +15,6 @@ from softmax_bench.classes.tree_shapes import balanced_tree, random_tree
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Counts, as_counts
 from softmax_bench.layers.trees.tree_layer import TreeSoftmax
-from softmax_bench.ops import pair_scores
 
 
 class HierarchicalSoftmax(TreeSoftmax):
@@ -62,11 +61,6 @@ class HierarchicalSoftmax(TreeSoftmax):
 
     def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
         return F.logsigmoid(torch.cat([-scores, scores], -1))
-
-    def _path_losses(self, hidden: Tensor, starts: Tensor, nodes: Tensor, codes: Tensor) -> Tensor:
-        scores = pair_scores(hidden, self.weight, self.bias, starts, nodes)
-        sign = 1 - 2 * codes.to(scores.dtype)
-        return F.softplus(sign * scores)
 
 
 def _named_tree(name: str, num_classes: int, counts: Counts | None) -> Tree:

@@ -13,7 +13,6 @@ from softmax_bench.classes.noise import positive_counts
 from softmax_bench.classes.tree import ABSENT, Tree
 from softmax_bench.layers.base import CommonOptions, as_counts
 from softmax_bench.layers.trees.tree_layer import TreeSoftmax
-from softmax_bench.ops import pair_scores
 
 
 class KaryHierarchicalSoftmax(TreeSoftmax):
@@ -60,10 +59,3 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
     def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
         absent = self.tree.index_select(0, node) == ABSENT
         return scores.masked_fill(absent, -math.inf).log_softmax(-1)
-
-    def _path_losses(self, hidden: Tensor, starts: Tensor, nodes: Tensor, codes: Tensor) -> Tensor:
-        k = self.rows_per_node
-        rows = nodes.unsqueeze(1) * k + torch.arange(k, device=nodes.device)
-        scores = pair_scores(hidden, self.weight, self.bias, starts * k, rows.view(-1))
-        sides = self._decide(scores.view(-1, k), nodes)
-        return -sides.gather(1, codes.long().unsqueeze(1)).squeeze(1)

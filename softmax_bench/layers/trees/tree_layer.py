@@ -16,7 +16,7 @@ from softmax_bench.classes.tree import ABSENT, Tree
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
 from softmax_bench.layers.trees import tree_search
-from softmax_bench.ops import keep_coalesced, pair_footprint
+from softmax_bench.ops import PathTable, keep_coalesced, pair_footprint, path_losses
 
 
 class TreeSoftmax(OutputLayer):
@@ -120,35 +120,16 @@ class TreeSoftmax(OutputLayer):
     def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
         """Log-probabilities (..., M, k) of the sides of nodes (M,) with scores (..., M, rows)."""
 
-    @abstractmethod
-    def _path_losses(self, hidden: Tensor, starts: Tensor, nodes: Tensor, codes: Tensor) -> Tensor:
-        """``-log p`` of the side taken at each of the nodes of all paths, (P,)."""
-
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """Weight and bias: a step touches the nodes on its targets' paths."""
         yield from (p for p in (self.weight, self.bias) if p is not None)
 
-    def _paths(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each target's path starts, its nodes, and its codes, all paths in a row."""
-        begin = self.path_starts.index_select(0, target)
-        lengths = self.path_starts.index_select(0, target + 1) - begin
-        starts = F.pad(lengths.cumsum(0), (1, 0))
-        total = int(starts[-1])
-        shift = (begin - starts[:-1]).repeat_interleave(lengths, output_size=total)
-        place = shift + torch.arange(total, device=target.device)
-        nodes = self.path_nodes.index_select(0, place).long()
-        return starts, nodes, self.path_codes.index_select(0, place)
-
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        starts, nodes, codes = self._paths(target)
-        losses = self._path_losses(hidden, starts, nodes, codes)
-        share = coefficient.repeat_interleave(starts.diff(), output_size=losses.shape[0])
-        return torch.dot(losses, share.to(losses.dtype))
-
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        starts, nodes, codes = self._paths(target)
-        losses = self._path_losses(hidden, starts, nodes, codes)
-        return torch.segment_reduce(losses, "sum", offsets=starts, initial=0.0)
+        paths = PathTable(
+            self.path_starts, self.path_nodes, self.path_codes, self.tree,
+            self.rows_per_node, tuple(map(len, self._levels)),
+        )  # fmt: skip
+        return path_losses(hidden, self.weight, self.bias, paths, target)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         return -self._losses(hidden, target)

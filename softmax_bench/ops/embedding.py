@@ -1,0 +1,41 @@
+"""Rows of a table by id, with a gradient of the rows that were asked for only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from softmax_bench.ops.compiling import untraced
+from softmax_bench.ops.cpu.updates import sum_entries
+
+
+class _EmbedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.num_rows = weight.shape[0]
+        ctx.save_for_backward(ids)
+        return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, *weight.shape[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        values = grad.reshape(-1, *grad.shape[ids.dim() :])
+        return sum_entries(values, ids.reshape(-1), ctx.num_rows), None
+
+
+@untraced
+def embed_rows(
+    weight: Float[Tensor, "V *row"], ids: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch *row"]:
+    """Rows of ``weight`` by id, with a coalesced row-sparse gradient.
+
+    ``torch.nn.Embedding(sparse=True)`` gives one gradient row a *token*; this gives one a
+    distinct id, which is what clipping and the optimisers need.
+    """
+    embedded: Tensor = _EmbedRows.apply(weight, ids)
+    return embedded

@@ -1,0 +1,30 @@
+"""Kernels run where a GPU is; without one in Triton's interpreter, on CPU tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is declared
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install 'softmax-bench[cuda]'")
+
+
+@pytest.fixture
+def device() -> str:
+    """Where the kernels under test run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def _as_on_cuda(device: str) -> Iterator[None]:
+    """CPU tensors are taken for ones on CUDA, so that whole layers run on the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        if device == "cpu":
+            for module in ("dispatch", "all_classes"):
+                patch.setattr(f"softmax_bench.ops.{module}.on_cuda", lambda tensor: True)
+        yield
