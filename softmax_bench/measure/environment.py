@@ -15,6 +15,7 @@ import torch
 
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
+    "GOMP_SPINCOUNT",
     "KMP_AFFINITY",
     "KMP_BLOCKTIME",
     "LD_PRELOAD",
@@ -24,6 +25,7 @@ _VARIABLES = (
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
     "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
     "OPENBLAS_NUM_THREADS",
 )
 

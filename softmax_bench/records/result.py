@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+MOST_FOREIGN = 0.05
+MOST_STOLEN = 0.02
+"""Shares of the processor, above which a measurement was disturbed."""
+
 
 class FrequencyBand(msgspec.Struct, frozen=True, kw_only=True):
     """Quality on the words of similar frequency."""
@@ -68,12 +72,17 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
     """How often the measured process was made to leave a core; depends on its threads."""
 
     @property
+    def by_others(self) -> bool:
+        """Whether others took so much of the processor that it is to be measured again."""
+        return self.foreign > MOST_FOREIGN or self.stolen > MOST_STOLEN
+
+    @property
     def reasons(self) -> list[str]:
         """Why the measurement is not to be trusted to the last per cent; empty if it is."""
         found = []
-        if self.foreign > 0.05:
+        if self.foreign > MOST_FOREIGN:
             found.append(f"other processes took {self.foreign:.0%} of the processor")
-        if self.stolen > 0.02:
+        if self.stolen > MOST_STOLEN:
             found.append(f"the host withheld {self.stolen:.0%} of the processor")
         if self.clock_change > 0.1:
             found.append(f"the processor's frequency changed by {self.clock_change:.0%}")

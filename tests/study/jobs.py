@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from softmax_bench.records.store import checkpoint_path, write_record
+from softmax_bench.records.store import checkpoint_path, record_path, write_record
 from softmax_bench.records.trial import SpeedTrial, TrainTrial, trial_id
 from softmax_bench.study.jobs.job import (
     Evaluated,
@@ -31,7 +31,7 @@ from softmax_bench.study.jobs.job import (
 )
 from softmax_bench.study.jobs.job import Text as TextSource
 from softmax_bench.study.jobs.process import DISK_FULL
-from tests.records import speed_record, train_record
+from tests.records import ENVIRONMENT, disturbed, speed_record, train_record
 
 WORKER = "tests.study.jobs"
 
@@ -63,7 +63,14 @@ def main() -> None:
         behave(trial.layer)
     for trial in trials_of(job):
         if isinstance(trial, SpeedTrial):
-            record = speed_record(trial.layer, trial.vocab_size, 1.0)
+            waiting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "")}
+            machine = msgspec.structs.replace(ENVIRONMENT, variables=waiting)
+            record = msgspec.structs.replace(
+                speed_record(trial.layer, trial.vocab_size, 1.0), environment=machine
+            )
+            first = not record_path(store, trial_id(trial)).exists()
+            if trial.layer == "is disturbed" or (trial.layer == "is disturbed once" and first):
+                record = disturbed(record)
             write_record(store, msgspec.structs.replace(record, id=trial_id(trial), trial=trial))
         elif isinstance(trial, TrainTrial):
             perplexity = 100.0 + abs(trial.learning_rate - 0.2)

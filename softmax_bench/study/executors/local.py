@@ -8,6 +8,7 @@ from pathlib import Path
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.jobs.job import Ended, Job, Report, job_id
 from softmax_bench.study.jobs.process import WORKER, JobProcess
+from softmax_bench.study.jobs.timing import TimingProcess, start_job
 
 _POLL_SECONDS = 0.05
 
@@ -25,11 +26,11 @@ class LocalExecutor(Executor):
         self.slots = slots
         self._store = store
         self._worker = worker
-        self._running: dict[str, JobProcess] = {}
+        self._running: dict[str, JobProcess | TimingProcess] = {}
 
     def submit(self, job: Job) -> None:
         """Start a process."""
-        self._running[job_id(job)] = JobProcess(job, self._store, self._worker)
+        self._running[job_id(job)] = start_job(job, self._store, self._worker)
 
     def wait(self, seconds: float) -> list[Report | Ended]:
         """See :class:`softmax_bench.study.executors.executor.Executor`."""

@@ -26,8 +26,9 @@ from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.jobs.event_log import EventLog
 from softmax_bench.study.jobs.job import Ended, Failure, Job, Report, job_id
 from softmax_bench.study.jobs.lock import claim, job_path
-from softmax_bench.study.jobs.process import WORKER, JobProcess
+from softmax_bench.study.jobs.process import WORKER
 from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
+from softmax_bench.study.jobs.timing import start_job
 
 _POLL_SECONDS = 0.2
 _NO_LIMIT_MINUTES = 24 * 60
@@ -164,7 +165,7 @@ class RunJob:
     def __call__(self, store: str, path: str, worker: str) -> None:
         """Do the job that the file ``path`` describes, and write how it ended beside it."""
         job = msgspec.json.decode(Path(path).read_bytes(), type=Job)
-        process = JobProcess(job, Path(store), worker)
+        process = start_job(job, Path(store), worker)
         try:
             while True:
                 for told in process.poll():

@@ -19,7 +19,7 @@ from softmax_bench.records.store import checkpoint_path, read_store, write_file,
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.jobs.job import Ended, Event, Job, TrainJob, job_id, trials_of
 from softmax_bench.study.jobs.lock import job_path, private_file
-from softmax_bench.study.jobs.process import JobProcess
+from softmax_bench.study.jobs.timing import start_job
 
 _POLL_SECONDS = 0.2
 _LARGEST_CHECKPOINT = 2**30
@@ -74,7 +74,7 @@ def work(order: bytes) -> Generator[bytes, None, None]:
         if checkpoint is not None and asked.checkpoint is not None:
             _write(checkpoint, asked.checkpoint)
         sent = _written(checkpoint)
-        process = JobProcess(asked.job, store, asked.worker)
+        process = start_job(asked.job, store, asked.worker)
         try:
             while True:
                 told = process.poll()

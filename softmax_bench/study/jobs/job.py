@@ -134,7 +134,13 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", tag_field=
     reason: str
 
 
-Event = Running | Progress | Evaluated | Failed
+class Disturbed(msgspec.Struct, frozen=True, kw_only=True, tag="disturbed", tag_field="event"):
+    """What was timed is timed again, because others were busy; the machine may calm down first."""
+
+    reasons: str
+
+
+Event = Running | Progress | Evaluated | Failed | Disturbed
 """What a process tells."""
 
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,12 +56,19 @@ class JobProcess:
         store: Where the process writes its records. Its log lies in the folder ``jobs`` there, and
             stays when there is something in it.
         worker: Module that the process runs.
+        environment: Of the process; this one's by default.
 
     Raises:
         OSError: The store cannot be written to.
     """
 
-    def __init__(self, job: Job, store: Path, worker: str = WORKER) -> None:
+    def __init__(
+        self,
+        job: Job,
+        store: Path,
+        worker: str = WORKER,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self.id = job_id(job)
         self._job = job
         self._began = time.monotonic()
@@ -86,8 +94,8 @@ class JobProcess:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is for the study, which ends its jobs itself
                     pass_fds=[self._lock.fileno(), events.fileno()],
-                    env=os.environ
-                    | {
+                    env={
+                        **environment,
                         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                         "SOFTMAX_BENCH_EVENTS": str(events.fileno()),
                     },

@@ -21,7 +21,7 @@ from softmax_bench.records.record import (
     Record,
     TrainRecord,
 )
-from softmax_bench.study.jobs.job import Event, TrainJob, job_id
+from softmax_bench.study.jobs.job import Disturbed, Event, TrainJob, job_id
 from softmax_bench.study.plan.plan import State, Step, ids_of
 from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
 from softmax_bench.study.run.watcher import Watcher
@@ -93,6 +93,10 @@ class ProgressDisplay(Watcher):
     def told(self, step: Step, event: Event) -> None:
         """Progress of a row."""
         self._running[id(step.job)].hear(event)
+        if isinstance(event, Disturbed):
+            self._print(
+                f"{step.title}: disturbed, {event.reasons}; it is timed again if that is over soon"
+            )
 
     def finished(self, step: Step, records: Sequence[Record]) -> None:
         """A line with the result."""
