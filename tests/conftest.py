@@ -14,8 +14,17 @@ from jaxtyping import install_import_hook
 from tests.records import fill_store
 
 # Shapes in annotations are checked in the tests only: in use they cost nothing. Output layers
-# check what they are given themselves, with messages for people.
-install_import_hook(["softmax_bench.ops", "softmax_bench.lm"], "beartype.beartype")
+# check what they are given themselves, with messages for people; and Triton reads the source of
+# the kernels in ops/cuda, where nothing may be wrapped.
+_OPS = Path(__file__).parents[1] / "softmax_bench" / "ops"
+install_import_hook(
+    [
+        *(f"softmax_bench.ops.{file.stem}" for file in _OPS.glob("*.py")),
+        "softmax_bench.ops.cpu",
+        "softmax_bench.lm",
+    ],
+    "beartype.beartype",
+)
 
 settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("default")

@@ -2,7 +2,8 @@
 
 A softmax approximation is a choice of which (hidden state, class row) pairs are scored:
 
-* all of them: :func:`linear_cross_entropy`, :func:`linear_nll`;
+* all of them: :func:`linear_cross_entropy`, and :func:`linear_nll` or :func:`token_sums` for any
+  other loss;
 * a subset of rows shared by all tokens: :func:`subset_cross_entropy`, :func:`subset_logistic`,
   and :func:`subset_scores` for any other loss on such scores;
 * a sparse set of pairs: :func:`pair_scores`, or, where the rows of a token lie together,
@@ -18,6 +19,7 @@ from softmax_bench.ops.all_classes import (
     linear_nll,
     nll_footprint,
     plain_footprint,
+    token_sums,
 )
 from softmax_bench.ops.blocks import (
     block_cross_entropy,
@@ -32,6 +34,7 @@ from softmax_bench.ops.cpu.workspace import release_workspace
 from softmax_bench.ops.draws import fill_up, tally
 from softmax_bench.ops.embedding import embed_rows
 from softmax_bench.ops.footprint import Amount, Footprint, in_turn
+from softmax_bench.ops.objective import Terms, TokenSums
 from softmax_bench.ops.pairs import pair_footprint, pair_scores
 from softmax_bench.ops.paths import PathTable, path_losses
 from softmax_bench.ops.rows import distinct, keep_coalesced, row_sparse
@@ -47,6 +50,8 @@ __all__ = [
     "Amount",
     "Footprint",
     "PathTable",
+    "Terms",
+    "TokenSums",
     "accumulator",
     "block_cross_entropy",
     "block_footprint",
@@ -75,5 +80,6 @@ __all__ = [
     "subset_logistic",
     "subset_scores",
     "tally",
+    "token_sums",
     "untraced",
 ]

@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from softmax_bench.ops import operators
 from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
-from softmax_bench.ops.cpu.all_classes import cross_entropy, nll_and_log_z, nll_gradients
+from softmax_bench.ops.cpu import all_classes
+from softmax_bench.ops.cpu.all_classes import cross_entropy
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import log_sum_exp_scratch, loss_scratch
 from softmax_bench.ops.dispatch import on_cuda
 from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint
+from softmax_bench.ops.objective import Objective, Terms, TokenSums, pulls_of
 
 PLAIN_SCORES = 2**20
 """Up to so many scores (4 MiB in float32) they stay in cache anyway, and torch's own few
@@ -32,35 +34,72 @@ def linear_cross_entropy(
     coefficient: Float[Tensor, "N"],
     *,
     penalty: float = 0.0,
+    label_smoothing: float = 0.0,
+    soft_cap: float = 0.0,
+    class_weight: Float[Tensor, "V"] | None = None,
+    save_memory: bool = False,
 ) -> Float[Tensor, ""]:
-    """``sum_n coefficient_n (-log softmax(h_n W^T + b)[target_n] + penalty (log Z_n)^2)``.
+    """``sum_n coefficient_n loss_n`` of the scores ``h_n W^T + b``, loss and gradients in one pass.
 
-    Loss and gradients are made together, so a forward that needs gradients costs all three
-    matrix products and the backward only hands them out; it can be run once. Only where all
-    scores are few (:data:`PLAIN_SCORES`) is it left to torch.
+    The loss of a token is :class:`~softmax_bench.ops.objective.Objective`'s: cross-entropy with
+    the target, and what the options add to it. A forward that needs gradients costs all three
+    matrix products (two, where weight or hidden states are frozen) and the backward only hands
+    them out; it can be run once. On a CPU, where all scores are few (:data:`PLAIN_SCORES`), it is
+    left to torch.
 
     Args:
         hidden: Hidden states.
         weight: One row a class.
         bias: One offset a class.
-        target: Class of each token, in [0, V).
+        target: Class of each token, in [0, V). On CUDA another has the loss NaN and no gradient.
         coefficient: Weight of each token in the sum: 1/N for a mean, 0 to ignore a token.
         penalty: Weight of the squared log-normaliser, which holds it near 0.
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        soft_cap: Scores become ``soft_cap tanh(score / soft_cap)``; 0 leaves them as they are.
+        class_weight: Weight of each class, as in torch's ``cross_entropy``.
+        save_memory: On CUDA, hold a quarter of the scores at once (128 MiB instead of 512), for
+            some percent of the time.
     """
     weight, bias = _in_type_of(hidden, weight, bias)
+    class_weight = _summed_type(class_weight, hidden)
+    objective = Objective(penalty, label_smoothing, soft_cap, class_weight)
     few = hidden.shape[0] * weight.shape[0] <= PLAIN_SCORES
     if few and hidden.dtype == accumulator(hidden.dtype) and not on_cuda(hidden):
         scores = F.linear(hidden, weight, bias)
-        losses = F.cross_entropy(scores, target, reduction="none")
+        if soft_cap:
+            scores = soft_cap * (scores / soft_cap).tanh()
+        losses = F.cross_entropy(
+            scores, target, class_weight, reduction="none", label_smoothing=label_smoothing
+        )
         if penalty:
             losses = losses + penalty * scores.logsumexp(1).square()
         return torch.dot(losses, coefficient)
+    if hidden.dtype == torch.float16:
+        # Gradients of scores lie below what float16 can hold when they are divided by the number
+        # of tokens. So they are made for weights near 1, and divided when they are handed out.
+        unit = coefficient.abs().sum() / max(1, min(coefficient.shape[0], 4096))
+        unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
+        shares = coefficient / unit
+        return unit * _fused(hidden, weight, bias, target, shares, objective, save_memory)
+    return _fused(hidden, weight, bias, target, coefficient, objective, save_memory)
+
+
+def _fused(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    objective: Objective,
+    save_memory: bool,
+) -> Tensor:
+    of_tokens = target, coefficient, objective
     if torch.compiler.is_compiling():
-        return operators.cross_entropy(hidden, weight, bias, target, coefficient, penalty)[0]
+        operands = hidden, weight, bias, target, coefficient, *objective, save_memory
+        return operators.cross_entropy(*operands)[0]
 
     def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
-        operands = h, w, b, target, coefficient, penalty
-        return cross_entropy(*operands, with_gradients=any(wanted))
+        return cross_entropy(h, w, b, *of_tokens, wanted=wanted, save_memory=save_memory)
 
     return fused_loss(run, hidden, weight, bias)
 
@@ -76,11 +115,26 @@ def linear_nll(
     Memory is bounded whatever N x V. The backward makes the scores a second time: which
     coefficients the tokens get is not known before.
     """
+    sums = token_sums(hidden, weight, bias, target, Terms())
+    return sums.log_z - sums.target_score, sums.log_z
+
+
+def token_sums(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, "V"] | None,
+    target: Int[Tensor, "N"],
+    terms: Terms,
+) -> TokenSums:
+    """What a loss can know of each token's scores, differentiable; memory as :func:`linear_nll`."""
     weight, bias = _in_type_of(hidden, weight, bias)
+    terms = terms._replace(class_weight=_summed_type(terms.class_weight, hidden))
     if torch.compiler.is_compiling():
-        return operators.nll(hidden, weight, bias, target)
-    nll, log_z = _LinearNLL.apply(hidden, weight, bias, target)
-    return nll, log_z
+        found = iter(operators.token_sums(hidden, weight, bias, target, *terms))
+    else:
+        found = iter(_TokenSums.apply(hidden, weight, bias, target, terms))
+    present = True, True, terms.mean, terms.expected, terms.best
+    return TokenSums._make(next(found) if there else None for there in present)
 
 
 def _in_type_of(
@@ -90,19 +144,32 @@ def _in_type_of(
     return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
 
 
-class _LinearNLL(torch.autograd.Function):
+def _summed_type(class_weight: Tensor | None, hidden: Tensor) -> Tensor | None:
+    return None if class_weight is None else class_weight.to(accumulator(hidden.dtype))
+
+
+class _TokenSums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(hidden, weight, bias, target)
-        return nll_and_log_z(hidden, weight, bias, target)
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, terms: Terms
+    ) -> tuple[Tensor, ...]:
+        sums = all_classes.token_sums(hidden, weight, bias, target, terms)
+        ctx.terms = terms
+        ctx.save_for_backward(hidden, weight, bias, target, sums.log_z, sums.expected_score)
+        if sums.best is not None:
+            ctx.mark_non_differentiable(sums.best)
+        return tuple(of for of in sums if of is not None)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_log_z: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, target = ctx.saved_tensors
-        return (*nll_gradients(hidden, weight, bias, target, grad, grad_log_z), None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, target, log_z, expected = ctx.saved_tensors
+        sums = TokenSums(log_z, log_z, None, expected)
+        pulls = pulls_of(ctx.terms, grads)
+        operands = hidden, weight, bias, target, ctx.terms
+        wanted = ctx.needs_input_grad[:3]
+        parts = all_classes.token_sum_gradients(pulls, sums, *operands, wanted=wanted)
+        return (*parts, None, None)
 
 
 def cross_entropy_footprint(

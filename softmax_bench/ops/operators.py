@@ -12,6 +12,9 @@ from torch import Tensor
 
 from softmax_bench.ops.cpu import all_classes
 from softmax_bench.ops.cpu.exponentials import accumulator
+from softmax_bench.ops.objective import Objective, Terms, TokenSums, pulls_of
+
+_ALL = True, True, True
 
 
 @torch.library.custom_op("softmax_bench::cross_entropy", mutates_args=())
@@ -22,21 +25,21 @@ def cross_entropy(
     target: Tensor,
     coefficient: Tensor,
     penalty: float,
+    label_smoothing: float,
+    soft_cap: float,
+    class_weight: Tensor | None,
+    save_memory: bool,
 ) -> list[Tensor]:
     """Loss of :func:`all_classes.cross_entropy`, and gradients in the operands there are."""
-    operands = hidden, weight, bias, target, coefficient, penalty
-    loss, gradients = all_classes.cross_entropy(*operands)
-    return [loss, *_present(gradients)]
+    objective = Objective(penalty, label_smoothing, soft_cap, class_weight)
+    operands = hidden, weight, bias, target, coefficient, objective
+    loss, parts = all_classes.cross_entropy(*operands, wanted=_ALL, save_memory=save_memory)
+    return [loss, *(x for x in parts if x is not None)]
 
 
 @cross_entropy.register_fake
 def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    coefficient: Tensor,
-    penalty: float,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *rest: Any
 ) -> list[Tensor]:
     loss = hidden.new_empty((), dtype=accumulator(hidden.dtype))
     return [loss, *(torch.empty_like(x) for x in (hidden, weight, bias) if x is not None)]
@@ -48,62 +51,94 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
 
 def _hand_out(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     held = [gradient * grads[0].to(gradient.dtype) for gradient in ctx.saved_tensors]
-    return (*held, *(None,) * (6 - len(held)))
+    return (*held, *(None,) * (10 - len(held)))
 
 
 cross_entropy.register_autograd(_hand_out, setup_context=_keep_gradients)
 
 
-@torch.library.custom_op("softmax_bench::nll", mutates_args=())
-def nll(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """:func:`all_classes.nll_and_log_z`."""
-    return all_classes.nll_and_log_z(hidden, weight, bias, target)
-
-
-@nll.register_fake
-def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
-    of_token = hidden.new_empty(hidden.shape[0], dtype=accumulator(hidden.dtype))
-    return of_token, torch.empty_like(of_token)
-
-
-@torch.library.custom_op("softmax_bench::nll_gradients", mutates_args=())
-def nll_gradients(
+@torch.library.custom_op("softmax_bench::token_sums", mutates_args=())
+def token_sums(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    grad_nll: Tensor,
-    grad_log_z: Tensor,
+    soft_cap: float,
+    class_weight: Tensor | None,
+    mean: bool,
+    expected: bool,
+    best: bool,
 ) -> list[Tensor]:
-    """:func:`all_classes.nll_gradients` in the operands there are."""
-    return _present(all_classes.nll_gradients(hidden, weight, bias, target, grad_nll, grad_log_z))
+    """:func:`all_classes.token_sums`, those that are wanted."""
+    terms = Terms(soft_cap, class_weight, mean, expected, best)
+    sums = all_classes.token_sums(hidden, weight, bias, target, terms)
+    return [of for of in sums if of is not None]
 
 
-@nll_gradients.register_fake
+@token_sums.register_fake
 def _(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    grad_nll: Tensor,
-    grad_log_z: Tensor,
+    soft_cap: float,
+    class_weight: Tensor | None,
+    mean: bool,
+    expected: bool,
+    best: bool,
+) -> list[Tensor]:
+    dtype = accumulator(hidden.dtype)
+    sums = [hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in range(2 + mean + expected)]
+    return [*sums, torch.empty_like(target)] if best else sums
+
+
+@torch.library.custom_op("softmax_bench::token_sum_gradients", mutates_args=())
+def token_sum_gradients(
+    grads: list[Tensor],
+    log_z: Tensor,
+    expected_score: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    soft_cap: float,
+    class_weight: Tensor | None,
+    mean: bool,
+    expected: bool,
+) -> list[Tensor]:
+    """:func:`all_classes.token_sum_gradients` in the operands there are."""
+    terms = Terms(soft_cap, class_weight, mean, expected)
+    sums = TokenSums(log_z, log_z, None, expected_score)
+    operands = hidden, weight, bias, target, terms
+    pulls = pulls_of(terms, grads)
+    parts = all_classes.token_sum_gradients(pulls, sums, *operands, wanted=_ALL)
+    return [x for x in parts if x is not None]
+
+
+@token_sum_gradients.register_fake
+def _(
+    grads: list[Tensor],
+    log_z: Tensor,
+    expected_score: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *rest: Any,
 ) -> list[Tensor]:
     return [torch.empty_like(x) for x in (hidden, weight, bias) if x is not None]
 
 
-def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    hidden, weight, bias, target, ctx.soft_cap, class_weight, ctx.mean, ctx.expected, _ = inputs
+    expected = output[2 + ctx.mean] if ctx.expected else None
+    ctx.save_for_backward(output[1], expected, hidden, weight, bias, target, class_weight)
 
 
-def _make_gradients(ctx: Any, grad_nll: Tensor, grad_log_z: Tensor) -> tuple[Tensor | None, ...]:
-    made = nll_gradients(*ctx.saved_tensors, grad_nll, grad_log_z)
-    return (*made, *(None,) * (4 - len(made)))
+def _make_gradients(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
+    *operands, class_weight = ctx.saved_tensors
+    options = ctx.soft_cap, class_weight, ctx.mean, ctx.expected
+    made = token_sum_gradients(grads[: 2 + ctx.mean + ctx.expected], *operands, *options)
+    return (*made, *(None,) * (9 - len(made)))
 
 
-nll.register_autograd(_make_gradients, setup_context=_keep_operands)
-
-
-def _present(gradients: all_classes.Parts) -> list[Tensor]:
-    return [x for x in gradients if x is not None]
+token_sums.register_autograd(_make_gradients, setup_context=_keep_operands)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.ops.objective import Terms, TokenSums
+
 
 def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
     """``-log softmax(h W^T + b)[target]`` of each token, by way of all N x V scores."""
@@ -28,10 +30,35 @@ def linear_cross_entropy(
     coefficient: Tensor,
     *,
     penalty: float = 0.0,
+    label_smoothing: float = 0.0,
+    soft_cap: float = 0.0,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
-    """Sum of coefficient times :func:`linear_nll` and the penalty."""
-    log_z = F.linear(hidden, weight, bias).logsumexp(1)
-    return (coefficient * (linear_nll(hidden, weight, bias, target) + penalty * log_z**2)).sum()
+    """Torch's own cross-entropy of all N x V scores, and the penalty."""
+    scores = F.linear(hidden, weight, bias)
+    if soft_cap:
+        scores = soft_cap * torch.tanh(scores / soft_cap)
+    losses = F.cross_entropy(
+        scores, target, class_weight, reduction="none", label_smoothing=label_smoothing
+    )
+    return (coefficient * (losses + penalty * scores.logsumexp(1) ** 2)).sum()
+
+
+def token_sums(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, terms: Terms
+) -> TokenSums:
+    """All sums of all N x V scores."""
+    scores = F.linear(hidden, weight, bias)
+    if terms.soft_cap:
+        scores = terms.soft_cap * torch.tanh(scores / terms.soft_cap)
+    class_weight = 1.0 if terms.class_weight is None else terms.class_weight
+    return TokenSums(
+        scores.gather(1, target.unsqueeze(1)).squeeze(1),
+        scores.logsumexp(1),
+        (scores * class_weight).mean(1),
+        (scores.softmax(1) * scores).sum(1),
+        scores.argmax(1),
+    )
 
 
 def subset_cross_entropy(

@@ -54,6 +54,7 @@ class LogisticPass:
             coefficient,
             self.row_count,
         )
+        assert gradients.hidden is not None
         assert gradients.bias is not None
         losses.index_add_(0, positions, F.softplus(-own).to(losses.dtype))
         pull = (-torch.sigmoid(-own) * coefficient[positions]).to(hidden.dtype)

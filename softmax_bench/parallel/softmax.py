@@ -82,6 +82,8 @@ class SoftmaxPass:
             join=join,
             rows_alike=self.rows_alike,
         )
+        assert gradients.hidden is not None
+        assert gradients.weight is not None
         share = coefficient[positions].to(own.dtype)
         # The target's score is among those of all classes, but not among those of a sample.
         pull = -share if self.drawn is None else share * torch.expm1(own - log_z[positions])

@@ -1,16 +1,19 @@
-"""Loss and gradients of a softmax over all classes, made together and apart."""
+"""Softmax over all classes: loss and gradients together, sums of scores, and their gradients."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from softmax_bench.ops import token_chunks
+from softmax_bench.ops.cpu import score_rows
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import Gradients, log_sum_exp, softmax_loss
 from softmax_bench.ops.dispatch import by_device
-
-Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Gradients of hidden states, weight and bias; None where there is none."""
+from softmax_bench.ops.objective import Objective, Pulls, Terms, TokenSums
+from softmax_bench.ops.token_chunks import Parts
 
 
 def target_scores(
@@ -25,17 +28,6 @@ def target_scores(
     return scores, rows
 
 
-def _subtract_target(
-    gradients: Gradients, hidden: Tensor, target: Tensor, rows: Tensor, coefficient: Tensor
-) -> None:
-    """Add the gradients of ``-sum_n coefficient_n s_n,target(n)``."""
-    share = coefficient.to(hidden.dtype)
-    gradients.hidden.addcmul_(rows, share.unsqueeze(1), value=-1)
-    gradients.weight.index_add_(0, target, hidden * share.unsqueeze(1), alpha=-1)
-    if gradients.bias is not None:
-        gradients.bias.index_add_(0, target, share, alpha=-1)
-
-
 @by_device
 def cross_entropy(
     hidden: Tensor,
@@ -43,51 +35,120 @@ def cross_entropy(
     bias: Tensor | None,
     target: Tensor,
     coefficient: Tensor,
-    penalty: float,
+    objective: Objective,
     *,
-    with_gradients: bool = True,
+    wanted: Sequence[bool],
+    save_memory: bool,
 ) -> tuple[Tensor, Parts]:
-    """``sum_n coefficient_n (nll_n + penalty (log Z_n)^2)``, and its gradients if wanted."""
-    scores, rows = target_scores(hidden, weight, bias, target)
-    gradients = None
-    if with_gradients:
-        log_z, gradients = softmax_loss(hidden, weight, bias, coefficient, penalty=penalty)
-        _subtract_target(gradients, hidden, target, rows, coefficient)
+    """``sum_n coefficient_n loss_n``, and its gradients in those of the operands that want one."""
+    if objective.soft_cap:
+        operands = hidden, weight, bias, target, coefficient, objective
+        return token_chunks.cross_entropy(*operands, wanted=wanted, save_memory=save_memory)
+    own, rows = target_scores(hidden, weight, bias, target)
+    mean_row = None
+    if objective.label_smoothing:
+        mean_row = _MeanRow(weight, bias, objective.class_weight)
+    parts: Parts = None, None, None
+    if any(wanted):
+        # All pulls but that of the penalty are known before log Z is.
+        pulls = score_rows.pulls(
+            TokenSums(own, own), target, coefficient, objective._replace(penalty=0.0)
+        )
+        log_z, gradients = softmax_loss(
+            hidden,
+            weight,
+            bias,
+            pulls.log_z,
+            square=objective.penalty * coefficient if objective.penalty else None,
+            wanted=wanted,
+        )
+        _add_linear(gradients, pulls, hidden, target, rows, mean_row)
+        parts = gradients.hidden, gradients.weight, gradients.bias
     else:
         log_z = log_sum_exp(hidden, weight, bias)
-    losses = log_z - scores
-    if penalty:
-        losses += penalty * log_z.square()
-    return torch.dot(losses, coefficient.to(losses.dtype)), _parts(gradients)
+    sums = TokenSums(own, log_z, None if mean_row is None else mean_row.scores(hidden))
+    losses = score_rows.losses(sums, target, objective)
+    return torch.dot(losses, coefficient.to(losses.dtype)), parts
 
 
 @by_device
-def nll_and_log_z(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``-log p`` of each token's target, and ``log Z`` of each token."""
-    scores, _ = target_scores(hidden, weight, bias, target)
-    log_z = log_sum_exp(hidden, weight, bias)
-    return log_z - scores, log_z
+def token_sums(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, terms: Terms
+) -> TokenSums:
+    """The sums of each token's scores."""
+    if terms.soft_cap or terms.expected or terms.best:
+        return token_chunks.token_sums(hidden, weight, bias, target, terms)
+    own, _ = target_scores(hidden, weight, bias, target)
+    mean = None
+    if terms.mean:
+        mean = _MeanRow(weight, bias, terms.class_weight).scores(hidden)
+    return TokenSums(own, log_sum_exp(hidden, weight, bias), mean)
 
 
 @by_device
-def nll_gradients(
+def token_sum_gradients(
+    pulls: Pulls,
+    sums: TokenSums,
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    grad_nll: Tensor,
-    grad_log_z: Tensor,
+    terms: Terms,
+    *,
+    wanted: Sequence[bool],
 ) -> Parts:
-    """Gradients of both of :func:`nll_and_log_z`'s; the scores are made a second time."""
-    _, gradients = softmax_loss(hidden, weight, bias, grad_nll + grad_log_z)
+    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are made again."""
+    if terms.soft_cap or terms.expected:
+        operands = hidden, weight, bias, target, terms
+        return token_chunks.token_sum_gradients(pulls, sums, *operands, wanted=wanted)
+    _, gradients = softmax_loss(hidden, weight, bias, pulls.log_z, wanted=wanted)
+    mean_row = _MeanRow(weight, bias, terms.class_weight) if terms.mean else None
     rows = weight.index_select(0, target)
-    _subtract_target(gradients, hidden, target, rows, grad_nll)
-    return _parts(gradients)
-
-
-def _parts(gradients: Gradients | None) -> Parts:
-    if gradients is None:
-        return None, None, None
+    _add_linear(gradients, pulls, hidden, target, rows, mean_row)
     return gradients.hidden, gradients.weight, gradients.bias
+
+
+class _MeanRow:
+    """The mean of all rows, times class weights: its score is the mean of all scores."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, class_weight: Tensor | None) -> None:
+        dtype = accumulator(weight.dtype)
+        if class_weight is None:
+            class_weight = weight.new_ones(weight.shape[0], dtype=dtype)
+        self.shares = class_weight.to(dtype) / weight.shape[0]
+        """(V,) of each row in the mean."""
+        self.row = (self.shares.to(weight.dtype) @ weight).to(dtype)
+        self.offset = None if bias is None else self.shares @ bias.to(dtype)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Of each token (N,)."""
+        scores = hidden.to(self.row.dtype) @ self.row
+        return scores if self.offset is None else scores + self.offset
+
+
+def _add_linear(
+    gradients: Gradients,
+    pulls: Pulls,
+    hidden: Tensor,
+    target: Tensor,
+    rows: Tensor,
+    mean_row: _MeanRow | None,
+) -> None:
+    """Add the gradients that come through the targets' scores and the mean scores."""
+    pull = pulls.target_score.to(hidden.dtype)
+    if gradients.hidden is not None:
+        gradients.hidden.addcmul_(rows, pull.unsqueeze(1))
+    if gradients.weight is not None:
+        gradients.weight.index_add_(0, target, hidden * pull.unsqueeze(1))
+    if gradients.bias is not None:
+        gradients.bias.index_add_(0, target, pull)
+    if mean_row is None:
+        return
+    assert pulls.mean_score is not None
+    pull, shares = pulls.mean_score.to(hidden.dtype), mean_row.shares.to(hidden.dtype)
+    if gradients.hidden is not None:
+        gradients.hidden.addr_(pull, mean_row.row.to(hidden.dtype))
+    if gradients.weight is not None:
+        gradients.weight.addr_(shares, pull @ hidden)
+    if gradients.bias is not None:
+        gradients.bias.add_(shares * pull.sum())

@@ -44,8 +44,9 @@ def subset_cross_entropy(
         coefficient,
         first=own,
         excluded=None if keep_hits else column_of(target, rows),
-        penalty=penalty,
+        square=penalty * coefficient if penalty else None,
     )
+    assert gradients.hidden is not None
     losses = log_z - own
     pull = torch.expm1(-losses)  # d loss / d own score: p_target - 1
     if penalty:
@@ -85,6 +86,7 @@ def subset_logistic(
         coefficient,
         row_count,
     )
+    assert gradients.hidden is not None
     assert gradients.bias is not None
     pull = (-torch.sigmoid(-own) * coefficient).to(hidden.dtype)
     gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
@@ -108,6 +110,7 @@ def join_rows(
     like: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """Row-sparse gradients of weight and bias, ``like`` the weight in type and rows."""
+    assert sample.weight is not None
     assert sample.bias is not None
     touched, place = distinct(torch.cat([rows, target]))
     of_sample, of_target = place[: rows.shape[0]], place[rows.shape[0] :]

@@ -25,7 +25,7 @@ the two products, so that each process still makes three products with its own r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +49,10 @@ TILE_ELEMENTS = 2**19
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a loss in the three operands of its scores."""
+    """Gradients of a loss in the three operands of its scores; None where none is wanted."""
 
-    hidden: Tensor
-    weight: Tensor
+    hidden: Tensor | None
+    weight: Tensor | None
     bias: Tensor | None
 
 
@@ -142,13 +142,14 @@ def softmax_loss(
     *,
     first: Float[Tensor, "N"] | None = None,
     excluded: Int[Tensor, "N"] | None = None,
-    penalty: float = 0.0,
+    square: Float[Tensor, "N"] | None = None,
+    wanted: Sequence[bool] = (True, True, True),
     join: Callable[[slice, Tensor], Tensor] | None = None,
     rows_alike: int | None = None,
 ) -> tuple[Float[Tensor, "N"], Gradients]:
     """Log-normalisers of all tokens, and the gradients of their part of the loss.
 
-    That part is ``sum_n coefficient_n (log Z_n + penalty (log Z_n)^2)``.
+    That part is ``sum_n (coefficient_n log Z_n + square_n (log Z_n)^2)``.
 
     The part of a cross-entropy that comes from the targets is linear in the operands and left to
     the caller: it touches one row a token.
@@ -160,7 +161,8 @@ def softmax_loss(
         coefficient: Weight of each token in the loss.
         first: A score of each token that enters its sum besides those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
-        penalty: Weight of the square of ``log Z``.
+        square: Weight of the square of each token's ``log Z``.
+        wanted: Of hidden states, weight and bias, whether the gradient is.
         join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
             those of the sums over all rows, where other processes have the others. Called once a
             block, in order.
@@ -173,9 +175,9 @@ def softmax_loss(
     num_tokens, num_classes = hidden.shape[0], weight.shape[0]
     sums = accumulator(hidden.dtype)
     gradients = Gradients(
-        torch.empty_like(hidden),
-        _weight_gradient(weight, num_tokens),
-        None if bias is None else torch.zeros_like(bias),
+        torch.empty_like(hidden) if wanted[0] else None,
+        _weight_gradient(weight, num_tokens) if wanted[1] else None,
+        torch.zeros_like(bias) if bias is not None and wanted[2] else None,
     )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
 
@@ -190,32 +192,33 @@ def softmax_loss(
         operands = h, weight, bias, _part(first, block), _part(excluded, block)
         careful = careful_at_once(hidden.device)
         exponentials = Exponentials(*operands, careful=careful)
-        grad_h, references = _sums(exponentials, weight, tiles, parts, gradients.hidden[block])
+        grad_h = None if gradients.hidden is None else gradients.hidden[block]
+        sum_h, references = _sums(exponentials, weight, tiles, parts, grad_h)
         if exponentials.overflowed:
             exponentials = Exponentials(*operands, careful=True)
-            grad_h, references = _sums(exponentials, weight, tiles, parts, gradients.hidden[block])
+            sum_h, references = _sums(exponentials, weight, tiles, parts, grad_h)
         log2_z = exponentials.total
         if join is not None:
             log2_z = join(block, log2_z)
         log_z = log2_z / LOG2_E
         log_normalizer[block] = log_z
         scale = coefficient[block].to(sums)
-        if penalty:
-            scale = scale * (1 + 2 * penalty * log_z)
-        torch.mul(
-            grad_h,
-            (scale * (exponentials.reference - log2_z).exp2_()).unsqueeze(1),
-            out=gradients.hidden[block],
-        )
-
+        if square is not None:
+            scale = scale + 2 * square[block].to(sums) * log_z
+        if grad_h is not None and sum_h is not None:
+            factor = scale * (exponentials.reference - log2_z).exp2_()
+            torch.mul(sum_h, factor.unsqueeze(1), out=grad_h)
+        if gradients.weight is None and gradients.bias is None:
+            continue
         shared_hidden = torch.empty_like(h)
         for tile, part, reference in zip(tiles, parts, references, strict=True):
             share = (scale * (reference - log2_z).exp2_()).to(h.dtype)
-            torch.mul(h, share.unsqueeze(1), out=shared_hidden)
-            if block.start == 0:
-                torch.mm(part.t(), shared_hidden, out=gradients.weight[tile])
-            else:
-                gradients.weight[tile].addmm_(part.t(), shared_hidden)
+            if gradients.weight is not None:
+                torch.mul(h, share.unsqueeze(1), out=shared_hidden)
+                if block.start == 0:
+                    torch.mm(part.t(), shared_hidden, out=gradients.weight[tile])
+                else:
+                    gradients.weight[tile].addmm_(part.t(), shared_hidden)
             if gradients.bias is not None:
                 gradients.bias[tile].addmv_(part.t(), share)
     return log_normalizer, gradients
@@ -233,23 +236,26 @@ def _sums(
     weight: Tensor,
     tiles: list[slice],
     parts: list[Tensor],
-    out: Tensor,
-) -> tuple[Tensor, list[Tensor]]:
+    out: Tensor | None,
+) -> tuple[Tensor | None, list[Tensor]]:
     """Exponentials of all tiles, written into ``parts``.
 
     Returns:
-        Their product with ``weight`` relative to the last tile's reference, in ``out`` where the
-        types allow, and the reference of every tile.
+        Unless ``out`` is None, their product with ``weight`` relative to the last tile's
+        reference, in ``out`` where the types allow; and the reference of every tile.
     """
     sums = exponentials.reference.dtype
-    total = out if out.dtype == sums else torch.empty(out.shape, dtype=sums, device=out.device)
-    if not tiles:
+    total = out
+    if out is not None and out.dtype != sums:
+        total = torch.empty(out.shape, dtype=sums, device=out.device)
+    if total is not None and not tiles:
         total.zero_()
     references = []
     for tile, part in zip(tiles, parts, strict=True):
         factor = exponentials.write(tile, part)
         references.append(exponentials.reference)
-        _accumulate(total, factor, part, weight[tile], is_first=tile.start == 0)
+        if total is not None:
+            _accumulate(total, factor, part, weight[tile], is_first=tile.start == 0)
     return total, references
 
 

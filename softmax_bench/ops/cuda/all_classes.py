@@ -1,0 +1,5 @@
+"""Softmax over all classes on CUDA: by chunks of tokens, whatever the loss is made of."""
+
+from softmax_bench.ops.token_chunks import cross_entropy, token_sum_gradients, token_sums
+
+__all__ = ["cross_entropy", "token_sum_gradients", "token_sums"]

@@ -1,0 +1,164 @@
+"""Softmax over all classes by chunks of tokens: library products, and one pass over their scores.
+
+For each chunk of tokens the scores are a product into a buffer that all chunks share, one pass
+over its rows makes the loss and turns scores into their gradient where they lie, and two more
+products make the gradients of the operands. Memory is that of the gradients and one buffer,
+whatever the number of tokens. It is how CUDA computes the dense losses; on a CPU it serves those
+that the tiles of :mod:`softmax_bench.ops.cpu.softmax_loss` do not know (a soft cap, the entropy).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from softmax_bench.ops.cpu import score_rows
+from softmax_bench.ops.cpu.exponentials import accumulator
+from softmax_bench.ops.objective import Objective, Pulls, Terms, TokenSums
+
+FOR_TIME = 2**29
+"""Bytes of scores held at once: products of many tokens come near the device's peak."""
+FOR_MEMORY = 2**27
+"""The same where memory is short: a quarter, for some percent of the time."""
+WITHOUT_GRADIENT = 2**27
+"""The same where no gradient is wanted: one product a chunk is at its peak with fewer tokens."""
+FEWEST_TOKENS = 128
+"""Of a chunk, whatever its scores take: with fewer, products wait for the rows of the weight."""
+
+Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Gradients of hidden states, weight and bias; None where none is wanted."""
+
+
+def chunks(num_tokens: int, num_classes: int, score_bytes: int, budget: int) -> Iterator[slice]:
+    """Chunks of tokens whose scores fit the budget, of nearly equal and round size."""
+    most = budget // max(1, num_classes * score_bytes) // FEWEST_TOKENS * FEWEST_TOKENS
+    most = max(FEWEST_TOKENS, most)
+    size = math.ceil(num_tokens / max(1, math.ceil(num_tokens / most)))
+    size = max(FEWEST_TOKENS, math.ceil(size / FEWEST_TOKENS) * FEWEST_TOKENS)
+    for start in range(0, num_tokens, size):
+        yield slice(start, min(start + size, num_tokens))
+
+
+def cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    objective: Objective,
+    *,
+    wanted: Sequence[bool],
+    save_memory: bool = False,
+) -> tuple[Tensor, Parts]:
+    """``sum_n coefficient_n loss_n``, and its gradients in those of the operands that want one."""
+    target, coefficient = target.contiguous(), coefficient.contiguous()
+    if not any(wanted):
+        terms = Terms(objective.soft_cap, objective.class_weight, bool(objective.label_smoothing))
+        sums = token_sums(hidden, weight, bias, target, terms)
+        losses = score_rows.losses(sums, target, objective)
+        return torch.dot(losses, coefficient.to(losses.dtype)), (None, None, None)
+    gradients = _Gradients(hidden, weight, bias, wanted)
+    budget = FOR_MEMORY if save_memory else FOR_TIME
+    losses = hidden.new_empty(hidden.shape[0], dtype=accumulator(hidden.dtype))
+    for chunk, scores in _scores(hidden, weight, budget, hidden.dtype):
+        score_rows.loss_(scores, bias, target[chunk], coefficient[chunk], objective, losses[chunk])
+        gradients.add(chunk, scores)
+    return losses.sum(), gradients.parts()
+
+
+def token_sums(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, terms: Terms
+) -> TokenSums:
+    """The sums of each token's scores. Scores of half-precision operands are float32."""
+    dtype, target = accumulator(hidden.dtype), target.contiguous()
+    parts = [
+        score_rows.sums(scores, bias, target[chunk], terms)
+        for chunk, scores in _scores(hidden, weight, WITHOUT_GRADIENT, dtype)
+    ]
+    if not parts:
+        none = hidden.new_empty(0, dtype=dtype)
+        parts = [score_rows.sums(none.view(0, weight.shape[0]), bias, target, terms)]
+    columns = zip(*parts, strict=True)
+    return TokenSums._make(None if of[0] is None else torch.cat(of) for of in columns)
+
+
+def token_sum_gradients(
+    pulls: Pulls,
+    sums: TokenSums,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    terms: Terms,
+    *,
+    wanted: Sequence[bool],
+) -> Parts:
+    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are made again."""
+    gradients, target = _Gradients(hidden, weight, bias, wanted), target.contiguous()
+    for chunk, scores in _scores(hidden, weight, FOR_TIME, hidden.dtype):
+        here = Pulls._make(None if pull is None else pull[chunk] for pull in pulls)
+        of_chunk = TokenSums._make(None if of is None else of[chunk] for of in sums)
+        score_rows.gradient_(scores, bias, target[chunk], here, of_chunk, terms)
+        gradients.add(chunk, scores)
+    return gradients.parts()
+
+
+def _scores(
+    hidden: Tensor, weight: Tensor, budget: int, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    """Raw scores ``h . w`` of one chunk after another, all in the same buffer."""
+    num_tokens, num_classes = hidden.shape[0], weight.shape[0]
+    buffer = None
+    for chunk in chunks(num_tokens, num_classes, dtype.itemsize, budget):
+        tokens = chunk.stop - chunk.start
+        if buffer is None:  # the first chunk is the largest
+            buffer = hidden.new_empty(tokens, num_classes, dtype=dtype)
+        scores = buffer[:tokens]
+        _product(hidden[chunk], weight.t(), scores)
+        yield chunk, scores
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """``out = a @ b``, summed and written in the type of ``out``."""
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    elif a.is_cuda:
+        torch.mm(a, b, out_dtype=out.dtype, out=out)
+    else:  # elsewhere torch has no product with another type of result
+        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
+
+
+class _Gradients:
+    """Gradients of the operands, summed over chunks of tokens."""
+
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]
+    ) -> None:
+        self._operands = hidden, weight
+        self._hidden = torch.empty_like(hidden) if wanted[0] else None
+        self._weight = torch.zeros_like(weight) if wanted[1] else None
+        self._bias = None
+        if bias is not None and wanted[2]:
+            self._bias = torch.zeros_like(bias, dtype=accumulator(bias.dtype))
+            self._bias_type = bias.dtype
+
+    def add(self, chunk: slice, pulls: Tensor) -> None:
+        """Take a chunk's gradient in its scores."""
+        hidden, weight = self._operands
+        if self._hidden is not None:
+            torch.mm(pulls, weight, out=self._hidden[chunk])
+        if self._weight is not None:
+            if chunk.start == 0:
+                torch.mm(pulls.t(), hidden[chunk], out=self._weight)
+            else:
+                self._weight.addmm_(pulls.t(), hidden[chunk])
+        if self._bias is not None:
+            self._bias += pulls.sum(0, dtype=self._bias.dtype)
+
+    def parts(self) -> Parts:
+        """The sums."""
+        bias = None if self._bias is None else self._bias.to(self._bias_type)
+        return self._hidden, self._weight, bias
