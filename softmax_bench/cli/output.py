@@ -24,15 +24,16 @@ def make_console() -> Console:
 
 
 def show_report(results: Path, console: Console, out: Path | None = None) -> None:
-    """Print the table of the store ``results``, write its report, and say where that is."""
+    """Print the answer, the table and the doubts, write the report, and say where that is."""
     from softmax_bench.records.frames import load_results
-    from softmax_bench.report import print_table, summary_table, write_report
+    from softmax_bench.report import write_report
+    from softmax_bench.report.show.terminal import print_summary
 
     loaded = load_results(results)
     if loaded.train.empty and loaded.speed.empty and loaded.divergences.empty:
         console.print("No layer has a result yet, so there is no report.")
         return
-    print_table(summary_table(loaded), console)
+    print_summary(loaded, console)
     page = write_report(results, out, loaded)
     console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
 

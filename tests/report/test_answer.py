@@ -25,7 +25,10 @@ def test_winners_and_ties() -> None:
     sentence = headline(results)
     assert "nce is the fastest (100 ms a training step, 10 times full softmax's speed)" in sentence
     assert "level with sampled" in sentence
-    assert "full predicts best (test perplexity 101); the fastest is 19.8% above that" in sentence
+    assert (
+        "full predicts best (test perplexity 101, one seed); the fastest is 19.8% above that"
+        in sentence
+    )
 
 
 def test_one_layer_wins_nothing() -> None:
@@ -69,3 +72,18 @@ def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:
     assert {name for name, marked in busy_training.items() if marked} == by_seconds
     busy_timing = notes(disturbed(timed[0]), timed[1], *trained)
     assert [name for name, marked in busy_timing.items() if marked] == ["fastest training step"]
+
+
+def test_the_first_sentence_carries_its_own_doubt() -> None:
+    timed = [speed_record("full", 10, 1.0), speed_record("nce", 10, 0.1)]
+    trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
+    assert "not to be trusted" not in headline(frames([*timed, *trained]))
+    sentence = headline(frames([disturbed(timed[0]), timed[1], *trained]))
+    assert (
+        "nce is the fastest (100 ms a training step, 10 times full softmax's speed; not to be "
+        "trusted, as other processes took 42% of the processor meanwhile)"
+    ) in sentence
+    assert "full predicts best (test perplexity 101, one seed)" in sentence
+    seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]
+    more = [train_record("nce", 10, 120.0 + seed, seed=seed) for seed in range(3)]
+    assert "full predicts best (test perplexity 102);" in headline(frames([*timed, *seeds, *more]))

@@ -12,11 +12,12 @@ from softmax_bench.records.store import write_record
 from softmax_bench.records.trial import trial_id
 from softmax_bench.report.tables.caveats import warnings
 from softmax_bench.report.tables.summary import (
+    format_table,
     markdown_table,
     references,
     summary_table,
 )
-from tests.records import disturbed, ngram_record, speed_record, train_record
+from tests.records import R, disturbed, ngram_record, speed_record, train_record
 
 
 def test_summary(store: Path) -> None:
@@ -74,8 +75,8 @@ def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
     )
     table = summary_table(results)
     assert table["learning_rate"].tolist() == [0.2]
-    (told,) = warnings(results)
-    assert told.startswith("one seed: a few per cent of perplexity may be chance")
+    told = " ".join(warnings(results))
+    assert "one seed: a few per cent of perplexity may be chance" in told
 
 
 def test_one_learning_rate_for_all_is_told() -> None:
@@ -146,3 +147,70 @@ def test_what_was_disturbed_is_told() -> None:
     assert "timing at V = 10 was disturbed: other processes took 42% of the processor" in timing
     for quiet in (full, disturbed(full, 0.04)):
         assert "disturbed" not in " ".join(warnings(frames([quiet, nce])))
+
+
+def test_training_and_timing_of_unlike_studies_do_not_share_a_row() -> None:
+    """Whichever was made last is shown; of the other kind what is like it."""
+
+    def day(record: R, number: int) -> R:
+        return msgspec.structs.replace(record, started=f"2026-01-{number:02}T00:00:00+00:00")
+
+    first = [
+        day(train_record("full", 4000, 90.0, hidden_size=64, embedding_size=64), 1),
+        day(speed_record("full", 4000, 1.0, hidden_size=64), 1),
+    ]
+    second = day(train_record("full", 500, 30.0, hidden_size=32, embedding_size=32), 2)
+    results = frames([*first, second])
+    table = summary_table(results)
+    assert table["vocab_size"].tolist() == [500]
+    assert "step_ms" not in table
+    told = " ".join(warnings(results))
+    assert "1 train record(s) are left out: their embedding_size, hidden_size" in told
+    assert "1 speed record(s) are left out: their hidden_size differ from those of the" in told
+    timed_last = frames([second, *first[:1], day(first[1], 3)])
+    assert summary_table(timed_last)["vocab_size"].tolist() == [4000]
+    assert summary_table(timed_last)["test_perplexity"].tolist() == [91.0]
+
+
+def test_unlike_budgets_are_shown_and_told() -> None:
+    short = train_record("nce", 10, 9.0)
+    long = msgspec.structs.replace(
+        (full := train_record("full", 10, 8.0, max_tokens=9000)),
+        result=msgspec.structs.replace(full.result, train_tokens=9000),
+    )
+    assert "training tokens" in format_table(summary_table(frames([short, long])))
+    assert any("1,000 to 9,000 tokens" in text for text in warnings(frames([short, long])))
+    assert "training tokens" not in format_table(summary_table(frames([short])))
+
+
+def test_every_number_that_is_doubtful_has_a_mark() -> None:
+    full, nce = disturbed(speed_record("full", 10, 1.0)), speed_record("nce", 10, 0.1)
+    table = summary_table(frames([full, nce, disturbed(train_record("full", 10, 9.0))]))
+    cells = format_table(table).set_index("layer")
+    assert cells.loc["full", ["step ms", "forward ms", "x full", "training s"]].tolist() == [
+        "1,000*", "400*", "1*", "9*",
+    ]  # fmt: skip
+    assert cells.loc["full", ["test ppl", "memory MB"]].tolist() == ["10", "1"]
+    assert cells.loc["nce", ["step ms", "x full"]].tolist() == ["100", "10*"]  # full's is doubtful
+    note = markdown_table(table).splitlines()[-1]
+    assert note == (
+        "* not to be trusted: timed while other processes took 42% of the processor; trained while "
+        "other processes took 42% of the processor"
+    )
+    assert "not to be trusted" not in markdown_table(summary_table(frames([nce])))
+
+
+def test_studies_that_can_say_nothing_say_so() -> None:
+    def told(tokens: int, unknown: int, size: int, perplexity: float) -> str:
+        record = train_record("full", size, perplexity)
+        split = msgspec.structs.replace(record.result.test, tokens=tokens, unknown_tokens=unknown)
+        result = msgspec.structs.replace(record.result, valid=split, test=split)
+        return " ".join(warnings(frames([msgspec.structs.replace(record, result=result)])))
+
+    quiet = told(5000, 5, 900, 100.0)
+    for doubt in ("chance:", "<unk>", "guessing", "fewer tokens", "only"):
+        assert doubt not in quiet
+    assert "the test text at V = 900 has only 12 tokens" in told(12, 0, 900, 100.0)
+    assert "80% of the validation text at V = 900 is <unk>" in told(5000, 4000, 900, 100.0)
+    assert "full at V = 9 predicts worse than guessing (perplexity 9)" in told(5000, 0, 9, 601.0)
+    assert "saw fewer tokens (1,000) than there are classes" in told(5000, 0, 5000, 100.0)

@@ -11,7 +11,7 @@ from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.summary import (
     best_trials,
-    one_configuration,
+    one_study,
     references,
     summary_table,
 )
@@ -177,7 +177,7 @@ def price(results: Results) -> Chart | None:
 
 def learning_rates(results: Results) -> Chart | None:
     """Validation perplexity of every learning rate tried, at the budget with most rates."""
-    train, _ = one_configuration(results.train, "train")
+    train, _, _ = one_study(results)
     if train.empty:
         return None
     panels = []

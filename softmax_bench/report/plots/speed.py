@@ -10,6 +10,7 @@ from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Row, Rows, Series, Stack
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
 from softmax_bench.report.style import family
+from softmax_bench.report.tables.disturbed import disturbed_sizes
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import scaling_table
 from softmax_bench.report.tables.summary import latest_speed, summary_table
@@ -32,12 +33,16 @@ def step_time(results: Results) -> Chart | None:
     floor, rings = _floor(steps), _crossings(steps, scaling)
     told = ["The output layer alone, optimiser included. Bars are 95 % intervals of the median."]
     if steps["vocab_size"].nunique() > 1:
-        told.append("The exponent is the slope of the whole line: 1 grows as V does, 0 not at all.")
+        told.append(
+            "The exponent, where there is one, is the slope of the whole line: 1 grows as V does, "
+            "0 not at all."
+        )
     if not floor.empty:
         told.append(
             "The floor is what the matrix products of full softmax would take at the rate of a "
             "large product on this machine."
         )
+    told += _disturbed(steps)
     if rings:
         told.append("Rings: where a layer begins to be faster than full softmax.")
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
@@ -54,10 +59,16 @@ def step_time(results: Results) -> Chart | None:
         notes={
             str(row.layer): f"  ~V^{row.slope:.2f}"
             for row in scaling.itertuples()
-            if not np.isnan(row.slope)
+            if not np.isnan(row.slope_low) and not row.doubt  # two points fit any slope
         },
         rings=rings,
     )
+
+
+def _disturbed(speed: pd.DataFrame) -> list[str]:
+    """A sentence for a caption on the sizes at which times are not to be trusted."""
+    sizes = ", ".join(f"{size:,}" for size in disturbed_sizes(speed))
+    return [f"Disturbed, and not to be trusted, at V = {sizes}."] if sizes else []
 
 
 def _floor(steps: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +86,7 @@ def _crossings(steps: pd.DataFrame, scaling: pd.DataFrame) -> list[tuple[float, 
     full = steps[steps["layer"] == "full"].sort_values("vocab_size")
     rings = []
     for row in scaling.itertuples():
-        if row.faster_from > 0:
+        if row.faster_from > 0 and not row.doubt:
             ms = np.exp(np.interp(np.log(row.faster_from), np.log(full["vocab_size"]),
                                   np.log(full["ms"])))  # fmt: skip
             rings.append(
@@ -103,7 +114,13 @@ def phases(results: Results) -> Chart | None:
     return Stack(
         name="phases",
         title="Where the time of a step goes",
-        caption="Drawing the noise, forward, backward, clipping the gradient and the optimiser.",
+        caption=" ".join(
+            [
+                "Drawing the noise, forward, backward, clipping the gradient and the optimiser; "
+                "each is a median of its own, so that they need not add up to that of the step.",
+                *_disturbed(latest_speed(results)),
+            ]
+        ),
         unit="ms",
         parts=[*_STEP_PHASES[:-1], "optimiser"],
         panels=panels,
@@ -173,9 +190,13 @@ def roofline(results: Results) -> Chart | None:
     steps = speed[speed["phase"] == "step"].merge(
         table[["vocab_size", "layer", "of_possible"]], on=["vocab_size", "layer"]
     )
-    steps = steps.dropna(subset="of_possible").sort_values("vocab_size")
+    flops, width = float(steps["machine_flops"].max()), float(steps["machine_bytes"].max())
+    # Above the roof there is nothing: the rates were measured on a busier machine than the steps.
+    above = int((steps["of_possible"] > 1).sum())
+    steps = steps[steps["of_possible"] <= 1].sort_values("vocab_size")
+    if steps.empty:
+        return None
     steps["intensity"] = steps["flops"] / steps["bytes"]
-    flops, width = float(steps["machine_flops"].median()), float(steps["machine_bytes"].median())
     steps["rate"] = steps["of_possible"] * np.minimum(flops, steps["intensity"] * width) / 1e9
     series = [
         Series(
@@ -200,7 +221,14 @@ def roofline(results: Results) -> Chart | None:
         title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
         caption="Draw, forward and backward against what the machine can do at most: a large "
         "matrix product's rate, or a large copy's, both measured just before. A line goes from "
-        "the smallest V to the largest. What products in bfloat16 could do is shown beside it.",
+        "the smallest V to the largest. What products in bfloat16 could do is shown beside it."
+        + (
+            f" {above} steps came out faster than the roof allows and are left out: the roof was "
+            "measured on a busier machine than they were."
+            if above
+            else ""
+        )
+        + " ".join(["", *_disturbed(speed)]),
         x=Axis("floating-point operations a byte that must move", log=True),
         y=Axis("achieved [GFLOP/s]", log=True),
         panels=[Panel("", series)],

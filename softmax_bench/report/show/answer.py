@@ -26,6 +26,8 @@ class Winner:
     value: str
     note: str = ""
     """Against full softmax, and whether the measurements at this size were disturbed."""
+    doubt: str = ""
+    """Why the times at this size are not to be trusted, as a clause; empty if they are."""
 
     @property
     def level(self) -> str:
@@ -53,16 +55,18 @@ def winners(results: Results) -> list[Criterion]:
     trained = disturbed_sizes(best_trials(results))
     for name, column, bounds, unit, disturbed in (
         ("fastest training step", "step_ms", ("step_low_ms", "step_high_ms"), " ms", timed),
-        ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), "", ()),
+        ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), "", {}),
         ("soonest at the target perplexity", "seconds_to_target", None, " s", trained),
         ("best perplexity in equal time", "perplexity_at_equal_seconds", None, "", trained),
-        ("least memory", "memory_mb", None, " MB", ()),
+        ("least memory", "memory_mb", None, " MB", {}),
     ):
         if column not in table:
             continue
         known = table.dropna(subset=column)
         won = {
-            int(size): _winner(rows, column, bounds, unit, disturbed=size in disturbed)
+            int(size): _winner(
+                rows, column, bounds, unit, " and ".join(disturbed.get(int(size), ()))
+            )
             for size, rows in known.groupby("vocab_size")
             if len(rows) > 1
         }
@@ -76,17 +80,10 @@ def _winner(
     column: str,
     bounds: tuple[str, str] | None,
     unit: str,
-    *,
-    disturbed: bool,
+    doubt: str,
 ) -> Winner:
-    rows = rows.sort_values(column)
-    best = rows.iloc[0]
-    reach = best[column] * (1 + _MARGIN)
-    lows = rows[column]
-    if bounds is not None:
-        reach = max(reach, np.nan_to_num(best[bounds[1]]))
-        lows = rows[bounds[0]].fillna(rows[column])
-    tied = rows.loc[lows <= reach, "layer"].tolist()
+    tied = level_with_best(rows, column, bounds)
+    best = rows.sort_values(column).iloc[0]
     notes = []
     full = rows.loc[rows["layer"] == "full", column]
     if not full.empty and best["layer"] != "full":
@@ -96,10 +93,26 @@ def _winner(
             if ratio >= 1.5
             else f"{1 - 1 / ratio:.1%} below full"
         )
-    if disturbed:
+    if doubt:
         notes.append("disturbed")
-    return Winner([best["layer"], *[one for one in tied if one != best["layer"]]],
-                  f"{_number(best[column])}{unit}", ", ".join(notes))  # fmt: skip
+    return Winner(tied, f"{_number(best[column])}{unit}", ", ".join(notes), doubt)
+
+
+def level_with_best(
+    rows: pd.DataFrame, column: str, bounds: tuple[str, str] | None = None
+) -> list[str]:
+    """The layer with the least value, then those that cannot be told from it."""
+    rows = rows.dropna(subset=column).sort_values(column)
+    if rows.empty:
+        return []
+    best = rows.iloc[0]
+    reach = best[column] * (1 + _MARGIN)
+    lows = rows[column]
+    if bounds is not None:
+        reach = max(reach, np.nan_to_num(best[bounds[1]]))
+        lows = rows[bounds[0]].fillna(rows[column])
+    level = rows.loc[lows <= reach, "layer"].tolist()
+    return [best["layer"], *[layer for layer in level if layer != best["layer"]]]
 
 
 def headline(results: Results) -> str:
@@ -124,6 +137,8 @@ def headline(results: Results) -> str:
         part = f"{name} is the fastest ({fast[size].value} a training step"
         if name != "full" and pd.notna(at.loc[name, "speedup"]):
             part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
+        if fast[size].doubt:
+            part += f"; not to be trusted, as {fast[size].doubt} meanwhile"
         part += ")"
         if len(fast[size].layers) > 1:
             part += f", level with {fast[size].level}"
@@ -133,7 +148,8 @@ def headline(results: Results) -> str:
         parts.append(f"no worse than {best}, whose test perplexity of {good[size].value} is lowest")
     elif size in good:
         name = good[size].layers[0]
-        part = f"{name} predicts best (test perplexity {good[size].value})"
+        part = f"{name} predicts best (test perplexity {good[size].value}"
+        part += ", one seed)" if at["seeds"].min() == 1 else ")"
         if len(good[size].layers) > 1:
             part += f", level with {good[size].level}"
         if size in fast and fast[size].layers[0] != name:

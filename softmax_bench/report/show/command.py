@@ -9,7 +9,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.records.trial import GIVEN, tuned_spec
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_configuration
+from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
 from softmax_bench.study.study import CONDITIONS, Study
 
 _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
@@ -22,7 +22,7 @@ def commands(results: Results) -> list[str]:
     for each layer and vocabulary size. A run times what it trains; how long it may time is no part
     of a trial, and the default here.
     """
-    train, _ = one_configuration(results.train, "train")
+    train, _, _ = one_study(results)
     if not train.empty:
         if train.groupby("layer")["learning_rate"].agg(frozenset).nunique() == 1:
             return [_run(results, train)]

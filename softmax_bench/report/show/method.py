@@ -6,7 +6,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.fidelity import latest_fidelity
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_configuration
+from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
 
 
 def method(results: Results) -> list[str]:
@@ -28,7 +28,7 @@ def _training(results: Results) -> list[str]:
         "Perplexity is exact and normalised over all classes for every layer, whatever it was "
         f"trained with, on all {first['test_tokens']:,} tokens of the test text.",
     ]
-    train, _ = one_configuration(results.train, "train")
+    train, _, _ = one_study(results)
     rates = train.groupby(["max_tokens", *KEY])["learning_rate"].nunique()
     budgets = rates.groupby("max_tokens").max()
     if budgets.max() > 1:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots import Chart, chart_frame
-from softmax_bench.report.show.answer import headline, winners
+from softmax_bench.report.show.answer import headline, level_with_best, winners
 from softmax_bench.report.show.command import commands
 from softmax_bench.report.show.method import method
 from softmax_bench.report.show.page_sections import (
@@ -24,6 +24,7 @@ from softmax_bench.report.show.page_sections import (
 )
 from softmax_bench.report.style import PARTS, Look
 from softmax_bench.report.tables.caveats import warnings
+from softmax_bench.report.tables.disturbed import MARK, cell_doubt, mark_notes
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
 from softmax_bench.report.tables.summary import (
@@ -31,11 +32,19 @@ from softmax_bench.report.tables.summary import (
     ESSENTIAL,
     best_trials,
     cell_text,
+    shown_columns,
     summary_table,
 )
 from softmax_bench.report.tables.tuning import tuning_table
 
-_LOWEST_IS_BEST = ("test_perplexity", "excess", "train_seconds", "step_ms", "memory_mb")
+_LOWEST_IS_BEST: dict[str, tuple[str, str] | None] = {
+    "test_perplexity": ("test_low", "test_high"),
+    "excess": None,
+    "train_seconds": None,
+    "step_ms": ("step_low_ms", "step_high_ms"),
+    "memory_mb": None,
+}
+"""Columns in which the best are bold, and the ends of their intervals."""
 
 
 def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, Look]) -> str:
@@ -52,7 +61,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
     table = summary_table(results)
     scaling = scaling_table(results)
     sizes = sorted(int(size) for size in table["vocab_size"].unique())
-    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
+    shown = shown_columns(table)
     environment = Environment(
         loader=PackageLoader("softmax_bench.report"), autoescape=True, trim_blocks=True
     )
@@ -75,6 +84,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
             for name in shown
         ],
         rows=_rows(table, shown),
+        marks=mark_notes(table),
         prices=price_rows(price_table(results)),
         tuning=tuning_rows(tuning_table(results)),
         crossings=crossing_sentences(scaling, sizes[0]),
@@ -119,17 +129,21 @@ def _split(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rows(table: pd.DataFrame, shown: Sequence[str]) -> list[dict[str, Any]]:
-    lowest = table.groupby("vocab_size")[
-        [name for name in _LOWEST_IS_BEST if name in shown]
-    ].transform("min")
+    best = {
+        (size, name): _best(group, name)
+        for size, group in table.groupby("vocab_size")
+        for name in _LOWEST_IS_BEST
+        if name in shown
+    }
     rows = []
     previous = None
-    for place, row in table.iterrows():
+    for row in table.to_dict("records"):
         cells = [
             {
-                "text": cell_text(name, row[name]),
+                "text": cell_text(name, row[name]) + (MARK if cell_doubt(name, row) else ""),
                 "value": "" if pd.isna(row[name]) else row[name],
-                "best": name in lowest and row[name] == lowest.loc[place, name],
+                "best": row["layer"] in best.get((row["vocab_size"], name), ()),
+                "doubt": cell_doubt(name, row),
             }
             for name in shown
         ]
@@ -139,6 +153,13 @@ def _rows(table: pd.DataFrame, shown: Sequence[str]) -> list[dict[str, Any]]:
         )
         previous = size
     return rows
+
+
+def _best(rows: pd.DataFrame, column: str) -> list[str]:
+    """The layers that are best at one size; none where any of them is not to be trusted."""
+    if any(cell_doubt(column, row) for row in rows.to_dict("records")):
+        return []
+    return level_with_best(rows, column, _LOWEST_IS_BEST[column])
 
 
 def _subtitle(results: Results) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.caveats import MACHINE
+from softmax_bench.report.tables.disturbed import MARK
 from softmax_bench.report.tables.summary import best_trials, configuration_fields, latest_speed
 
 
@@ -18,11 +20,11 @@ def scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
     return [
         [
             str(row.layer),
-            f"{row.slope:.2f}",
+            f"{row.slope:.2f}" + (MARK if row.doubt else ""),
             "" if pd.isna(row.slope_low) else f"{row.slope_low:.2f} to {row.slope_high:.2f}",
             f"{row.first_slope:.2f}",
             f"{row.last_slope:.2f}",
-            _faster_text(row.faster_from),
+            _faster_text(row.faster_from) + (MARK if row.doubt else ""),
             _bend_text(row),
         ]
         for row in shown.itertuples()
@@ -95,11 +97,22 @@ def configurations(results: Results) -> list[dict[str, Any]]:
             kept = [field for field in equal if field not in ("layer", "vocab_size")]
             (fields,) = _distinct(frame[kept].iloc[:1])
             shown.append({"title": title, "fields": fields})
-    machines = _distinct(results.environments.drop(columns="id"))
-    for number, machine in enumerate(machines, 1):
+    machines = [
+        rows.drop(columns="id") for _, rows in results.environments.groupby(MACHINE, dropna=False)
+    ]
+    for number, rows in enumerate(machines, 1):
         of = f" {number} of {len(machines)}" if len(machines) > 1 else ""
-        shown.append({"title": f"Machine{of}", "fields": machine})
+        shown.append({"title": f"Machine{of}", "fields": _all_values(_distinct(rows))})
     return shown
+
+
+def _all_values(described: list[dict[str, Any]]) -> dict[str, str]:
+    """Each field once, with every value that it had."""
+    names = dict.fromkeys(name for one in described for name in one)
+    return {
+        name: "; ".join(dict.fromkeys(one[name] for one in described if name in one))
+        for name in names
+    }
 
 
 def _distinct(frame: pd.DataFrame) -> list[dict[str, Any]]:

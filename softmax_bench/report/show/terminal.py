@@ -24,12 +24,17 @@ _COLOURS = ("yellow", "blue", "red", "green", "magenta", "cyan")
 _GREY = "#888888"
 
 
-def print_report(results: Results, console: Console) -> None:
-    """Print the answer, the table, what to know before believing it, and small plots."""
+def print_summary(results: Results, console: Console) -> None:
+    """Print the answer, the table, and what to know before believing it."""
     console.print(Text(printable(headline(results)), style="bold"))
     print_table(summary_table(results), console)
     for warning in warnings(results):
         console.print(Text(printable(f"Warning: {warning}."), style="yellow"))
+
+
+def print_report(results: Results, console: Console) -> None:
+    """Print the summary and small plots."""
+    print_summary(results, console)
     for chart in plots.charts(results):
         if chart.name in _SHOWN:
             console.print()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.disturbed import disturbances, disturbed_sizes
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_configuration
+from softmax_bench.report.tables.disturbed import (
+    ROUGH,
+    disturbances,
+    disturbed_sizes,
+    half_width,
+)
+from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
 
-_WIDE = 0.05
-"""Half an interval of a step time, relative, beyond which a reader is told."""
+MACHINE = ["processor", "cores", "accelerator"]
+"""What tells one machine from another; threads and versions may change on one."""
+_FEWEST_TOKENS = 1000
+"""Of a text to evaluate on; fewer have a standard error of 10 % and more."""
+_MOST_UNKNOWN = 0.5
 
 
 def warnings(results: Results) -> list[str]:
     """Reasons to doubt, a sentence each."""
-    found = []
-    for kind, frame in (("train", results.train), ("speed", results.speed)):
-        found += one_configuration(frame, kind)[1]
+    _, _, found = one_study(results)
+    found += _too_small(results)
     if not results.train.empty:
         if results.train["learning_rate"].nunique() == 1:
             found.append(
@@ -33,12 +40,50 @@ def warnings(results: Results) -> list[str]:
     found += _disturbances(results)
     found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
     found += _gaps(results)
-    machines = results.environments[["processor", "cores", "accelerator"]].drop_duplicates()
+    machines = results.environments[MACHINE].drop_duplicates()
     if len(machines) > 1:
         found.append(f"the records come from {len(machines)} different machines")
     commits = results.environments["git_commit"].dropna().unique()
     if len(commits) > 1:
         found.append(f"the records come from {len(commits)} versions of the code")
+    return found
+
+
+def _too_small(results: Results) -> list[str]:
+    """Why perplexities say little, whatever the layer: at most a few sentences."""
+    best = best_trials(results)
+    found = []
+    for size, trials in () if best.empty else best.groupby("vocab_size"):
+        at = f"at V = {size:,}"
+        for split, text in (("valid", "validation"), ("test", "test")):
+            tokens = int(trials[f"{split}_tokens"].iloc[0])
+            unknown = trials[f"{split}_unknown_tokens"].iloc[0] / tokens
+            if tokens < _FEWEST_TOKENS:
+                found.append(
+                    f"the {text} text {at} has only {tokens:,} tokens: perplexity on it is mostly "
+                    "chance"
+                )
+            elif unknown > _MOST_UNKNOWN:
+                found.append(
+                    f"{unknown:.0%} of the {text} text {at} is <unk>: perplexity on it says "
+                    "little about words"
+                )
+        guessing = sorted(set(trials.loc[trials["test_perplexity"] > size, "layer"]))
+        if guessing:
+            found.append(
+                f"{', '.join(guessing)} {at} predicts worse than guessing (perplexity {size:,}): "
+                "trained too little, or on another text than it is tested on"
+            )
+        tokens = trials["train_tokens"]
+        if tokens.min() < size:
+            found.append(
+                f"training {at} saw fewer tokens ({tokens.min():,}) than there are classes"
+            )
+        if tokens.nunique() > 1:
+            found.append(
+                f"layers {at} were trained on {tokens.min():,} to {tokens.max():,} tokens: more "
+                "training alone makes perplexity lower"
+            )
     return found
 
 
@@ -48,9 +93,9 @@ def _imprecise(results: Results) -> list[str]:
     if speed.empty:
         return []
     steps = speed[speed["phase"] == "step"]
-    half = (steps["high"] - steps["low"]) / 2 / steps["seconds"]
+    half = half_width(steps["low"], steps["high"], steps["seconds"])
     found = []
-    for size, rows in steps[half > _WIDE].groupby("vocab_size"):
+    for size, rows in steps[half > ROUGH].groupby("vocab_size"):
         known = ", ".join(
             f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
             for place, row in zip(rows.index, rows.itertuples(), strict=True)

@@ -1,10 +1,21 @@
-"""Whether what was measured is marked as disturbed, as the columns ``disturbance_*`` tell."""
+"""Why times are not to be trusted: the machine was disturbed, or they are known only roughly."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from softmax_bench.records.result import Disturbance
+
+ROUGH = 0.05
+"""Half an interval of a step time, relative, beyond which a reader is warned."""
+MARK = "*"
+"""Behind a number that is not to be trusted."""
+DOUBTS = ("step_doubt", "full_doubt", "train_doubt")
+"""Columns of the summary table that say why, empty where there is no reason to doubt."""
+_OF_STEPS = ("speedup", "gflops", "gbytes", "of_possible")
 
 _COLUMNS = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
 
@@ -28,3 +39,47 @@ def disturbed_sizes(frame: pd.DataFrame) -> dict[int, list[str]]:
         return {}
     found = {int(size): disturbances(rows) for size, rows in frame.groupby("vocab_size")}
     return {size: reasons for size, reasons in found.items() if reasons}
+
+
+def disturbance_text(rows: pd.DataFrame) -> str:
+    """The same as one clause, after "while"; empty where they were undisturbed."""
+    return " and ".join(disturbances(rows))
+
+
+def half_width(low: float, high: float, middle: float) -> float:
+    """Half an interval, relative to the value."""
+    return (high - low) / 2 / middle
+
+
+def step_doubt(row: pd.Series[Any]) -> str:
+    """Why a step time is not to be trusted; empty if it is."""
+    reasons = disturbances(row.to_frame().T)
+    if reasons:
+        return "timed while " + " and ".join(reasons)
+    half = half_width(row["low"], row["high"], row["seconds"])
+    return f"known only to {half:.0%}" if half > ROUGH else ""
+
+
+def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
+    """Why a cell of the summary table is not to be trusted; empty if it is."""
+    if column in _OF_STEPS or column.endswith("_ms"):
+        doubt = row.get("step_doubt", "")
+        if column == "speedup" and not doubt and row.get("full_doubt"):
+            doubt = f"full softmax {row['full_doubt']}"
+    elif column == "train_seconds" and row.get("train_doubt"):
+        doubt = f"trained while {row['train_doubt']}"
+    else:
+        doubt = ""
+    return doubt if pd.notna(row[column]) else ""
+
+
+def mark_notes(table: pd.DataFrame) -> list[str]:
+    """What the marks of a table mean, in at most one sentence."""
+    found = {
+        doubt: None
+        for row in table.to_dict("records")
+        for doubt in (cell_doubt("step_ms", row) if "step_ms" in row else "",
+                      cell_doubt("train_seconds", row) if "train_seconds" in row else "")
+        if doubt
+    }  # fmt: skip
+    return [f"{MARK} not to be trusted: {'; '.join(found)}"] if found else []

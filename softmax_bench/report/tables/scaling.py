@@ -7,6 +7,7 @@ import pandas as pd
 
 from softmax_bench.intervals import Floats
 from softmax_bench.records.frames import Results
+from softmax_bench.report.tables.disturbed import disturbance_text
 from softmax_bench.report.tables.summary import latest_speed
 
 
@@ -20,7 +21,8 @@ def scaling_table(results: Results) -> pd.DataFrame:
     that size, ``slope_before`` and ``slope_after`` are theirs, with intervals from those of the
     times. ``faster_from`` is the V from which on the
     layer is faster than full softmax, interpolated; 0 where it is at every size measured, missing
-    where it is not even at the largest.
+    where it is not even at the largest. ``doubt`` says why the layer's times or full softmax's are
+    not to be trusted, empty if they are.
     """
     speed = latest_speed(results)
     if speed.empty:
@@ -34,6 +36,7 @@ def scaling_table(results: Results) -> pd.DataFrame:
         rows.append(
             {"layer": layer, "sizes": len(seconds), **_slopes(seconds), **_pieces(times)}
             | {"faster_from": np.nan if layer == "full" else _crossing(seconds, full)}
+            | {"doubt": disturbance_text(steps[steps["layer"].isin([layer, "full"])])}
         )
     return pd.DataFrame(rows)
 
@@ -119,10 +122,12 @@ def crossing_sentences(table: pd.DataFrame, smallest: int) -> list[str]:
         if row.layer == "full" or "full" not in set(table["layer"]):
             continue
         if np.isnan(row.faster_from):
-            sentences.append(f"{row.layer} is not faster than full softmax at any size measured")
+            found = "is not faster than full softmax at any size measured"
         elif row.faster_from == 0:
-            sentences.append(f"{row.layer} is faster than full softmax from V = {smallest:,} on")
+            found = f"is faster than full softmax from V = {smallest:,} on"
         else:
             at = float(f"{row.faster_from:.2g}")
-            sentences.append(f"{row.layer} is faster than full softmax from about V = {at:,.0f} on")
+            found = f"is faster than full softmax from about V = {at:,.0f} on"
+        doubt = f" (doubtful: timed while {row.doubt})" if row.doubt else ""
+        sentences.append(f"{row.layer} {found}{doubt}")
     return sentences

@@ -10,6 +10,14 @@ from scipy.stats import t
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.style import markdown_row, printable
+from softmax_bench.report.tables.disturbed import (
+    DOUBTS,
+    MARK,
+    cell_doubt,
+    disturbance_text,
+    mark_notes,
+    step_doubt,
+)
 from softmax_bench.report.tables.fidelity import fidelity_table
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ COLUMNS = {
     "log_z_sd": "sd log Z",
     "learning_rate": "learning rate",
     "tuned": "tuned",
+    "train_tokens": "training tokens",
     "train_seconds": "training s",
     "step_ms": "step ms",
     "speedup": "x full",
@@ -82,7 +91,7 @@ COLUMNS = {
 
 ESSENTIAL = {
     "vocab_size", "layer", "test_perplexity", "test_low", "test_high", "excess", "train_seconds",
-    "step_ms", "speedup", "memory_mb", "parameters", "divergence",
+    "step_ms", "speedup", "memory_mb", "parameters", "divergence", "train_tokens",
 }  # fmt: skip
 """Columns that a page shows before it is asked for all."""
 
@@ -110,6 +119,56 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     ]
 
 
+_SHARED = ("hidden_size", "num_tokens", "optimizer", "clip_norm", "device", "dtype")
+"""What training and timing must have in common to stand in one row."""
+
+
+def one_study(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Trained models and timings that belong together: those like the latest record.
+
+    Returns:
+        Rows of ``results.train``, rows of ``results.speed``, and a warning for what is left out.
+    """
+    found = {"train": results.train, "speed": results.speed}
+    latest = {kind: max(frame["started"]) for kind, frame in found.items() if not frame.empty}
+    told: list[str] = []
+    first: pd.DataFrame | None = None
+    for kind in sorted(latest, key=lambda kind: latest[kind], reverse=True):
+        if first is not None:
+            found[kind], left_out = _like(found[kind], _shared(first).iloc[-1], kind)
+            told += left_out
+        found[kind], left_out = one_configuration(found[kind], kind)
+        told += left_out
+        first = found[kind]
+    return found["train"], found["speed"], told
+
+
+def _shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """The fields that training and timing have in common, the latest record last."""
+    frame = frame.sort_values("started")
+    if "num_tokens" not in frame:
+        frame = frame.assign(num_tokens=frame["batch_size"] * frame["bptt"])
+    return frame[["id", *_SHARED]]
+
+
+def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame, list[str]]:
+    shared = _shared(frame).loc[frame.index]
+    same = pd.Series(True, index=frame.index)
+    differing = []
+    for name in _SHARED:
+        # Clipping is not known of timings from before it was a phase of the step.
+        equal = (shared[name] == one[name]) | shared[name].isna() | pd.isna(one[name])
+        same &= equal
+        differing += [] if equal.all() else [name]
+    if same.all():
+        return frame, []
+    other = "trained models" if kind == "speed" else "timings"
+    return frame[same], [
+        f"{frame.loc[~same, 'id'].nunique()} {kind} record(s) are left out: their "
+        f"{', '.join(differing)} differ from those of the {other}; unlike things are not compared"
+    ]
+
+
 def configuration_fields(kind: str) -> tuple[str, ...]:
     """What a trial of a kind, ``"train"`` or ``"speed"``, is told to be."""
     from softmax_bench.records.trial import SpeedTrial, TrainTrial
@@ -124,7 +183,7 @@ def best_trials(results: Results) -> pd.DataFrame:
     by mean validation perplexity among the rates that were tried with most seeds; test perplexity
     takes no part in it.
     """
-    train, _ = one_configuration(results.train, "train")
+    train, _, _ = one_study(results)
     if train.empty:
         return train
     full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
@@ -167,7 +226,7 @@ def references(results: Results) -> pd.DataFrame:
 
 def latest_speed(results: Results) -> pd.DataFrame:
     """The latest timing of every phase of each layer and vocabulary size."""
-    speed, _ = one_configuration(results.speed, "speed")
+    _, speed, _ = one_study(results)
     if speed.empty:
         return speed
     return speed.sort_values("started").groupby([*KEY, "phase"], as_index=False).last()
@@ -179,11 +238,15 @@ def summary_table(results: Results) -> pd.DataFrame:
     ``excess`` is test perplexity over that of the true source, where that is known; ``speedup``
     the step time of full softmax at the same V over the layer's own; ``divergence`` and
     ``gradient_*`` are those of :func:`softmax_bench.report.tables.fidelity.fidelity_table`.
+    ``step_doubt`` and ``train_doubt`` say in words why the times are not to be trusted.
     """
     table = pd.DataFrame(columns=KEY)
     for part in (_quality(results), _speed(results), _fidelity(results)):
         if not part.empty:
             table = part if table.empty else table.merge(part, on=KEY, how="outer")
+    for doubt in DOUBTS:
+        if doubt in table:
+            table[doubt] = table[doubt].astype(object).where(table[doubt].notna(), "")
     return table.sort_values(KEY).reset_index(drop=True)
 
 
@@ -229,6 +292,8 @@ def _quality(results: Results) -> pd.DataFrame:
     if not table["tuned"].any():
         table = table.drop(columns="tuned")
     table["seeds"] = groups.size()
+    doubts = {key: disturbance_text(rows) for key, rows in groups}
+    table["train_doubt"] = [doubts[key] for key in table.index]
     # Student's interval of the mean over seeds; one seed has none.
     spread = groups["test_perplexity"].sem()
     half = spread * t.ppf(0.975, (table["seeds"] - 1).clip(lower=1))
@@ -265,25 +330,43 @@ def _speed(results: Results) -> pd.DataFrame:
     for phase in PHASES:
         table[f"{phase}_ms"] = speed[speed["phase"] == phase].set_index(KEY)["seconds"] * 1e3
     if "machine_flops" in step:
-        products = step["flops"] / step["machine_flops"].astype(float)
-        traffic = step["bytes"] / step["machine_bytes"].astype(float)
+        # The best rate seen: one that was measured on a busy machine is no bound.
+        products = step["flops"] / step["machine_flops"].astype(float).max()
+        traffic = step["bytes"] / step["machine_bytes"].astype(float).max()
         passes = table[["draw_ms", "forward_ms", "backward_ms"]].sum(axis=1, min_count=2) / 1e3
         table["of_possible"] = np.maximum(products, traffic) / passes
         table["bound"] = np.where(products >= traffic, "compute", "memory")
         table.loc[table["of_possible"].isna(), "bound"] = ""
+    table["step_doubt"] = [step_doubt(row) for _, row in step.iterrows()]
     table = table.reset_index()
     full = table.loc[table["layer"] == "full"].set_index("vocab_size")["step_ms"]
     table["speedup"] = table["vocab_size"].map(full) / table["step_ms"]
+    of_full = table.loc[table["layer"] == "full"].set_index("vocab_size")["step_doubt"]
+    table["full_doubt"] = table["vocab_size"].map(of_full)
     return table
 
 
+def shown_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that say something: empty ones do not, nor equal numbers of training tokens."""
+    return [
+        name
+        for name in COLUMNS
+        if name in table
+        and table[name].notna().any()
+        and not (name == "train_tokens" and table[name].nunique() == 1)
+    ]
+
+
 def format_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, with headings for people; columns that are empty all over are dropped."""
-    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
-    text = pd.DataFrame(
-        {COLUMNS[name]: [cell_text(name, value) for value in table[name]] for name in shown}
-    )
-    return text.astype(str)
+    """The table as text, with headings for people; what is not to be trusted has a mark."""
+    text = {
+        COLUMNS[name]: [
+            cell_text(name, row[name]) + (MARK if cell_doubt(name, row) else "")
+            for row in table.to_dict("records")
+        ]
+        for name in shown_columns(table)
+    }
+    return pd.DataFrame(text).astype(str)
 
 
 def cell_text(column: str, value: Any) -> str:
@@ -292,7 +375,7 @@ def cell_text(column: str, value: Any) -> str:
         return value
     if value is None or np.isnan(value):
         return ""
-    if column in ("vocab_size", "parameters"):
+    if column in ("vocab_size", "parameters", "train_tokens"):
         return f"{int(value):,}"
     if column == "learning_rate":
         return f"{value:g}"
@@ -309,7 +392,8 @@ def markdown_table(table: pd.DataFrame) -> str:
     """The table in Markdown."""
     text = format_table(table)
     rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
-    return "\n".join(map(markdown_row, rows)) + "\n"
+    notes = [f"\n{printable(note)}" for note in mark_notes(table)]
+    return "\n".join([*map(markdown_row, rows), *notes]) + "\n"
 
 
 _NARROW = {
@@ -318,6 +402,7 @@ _NARROW = {
     "test_perplexity": "test ppl",
     "excess": "x true ppl",
     "top1": "top 1",
+    "train_tokens": "tokens",
     "train_seconds": "train s",
     "step_ms": "step ms",
     "speedup": "x full",
@@ -333,7 +418,7 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    text = format_table(table[[name for name in _NARROW if name in table]])
+    text = format_table(table[[name for name in (*_NARROW, *DOUBTS) if name in table]])
     narrow = {COLUMNS[name]: heading for name, heading in _NARROW.items()}
     drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in text.columns:
@@ -348,3 +433,5 @@ def print_table(table: pd.DataFrame, console: Console) -> None:
         drawn.add_row(*[Text(printable(cell)) for cell in row])
         previous = row[0]
     console.print(drawn)
+    for note in mark_notes(table):
+        console.print(Text(printable(note), style="yellow"))

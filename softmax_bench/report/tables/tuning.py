@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.summary import KEY, one_configuration
+from softmax_bench.report.tables.summary import KEY, one_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ def tuning_table(results: Results) -> pd.DataFrame:
     good (:data:`NEAR`): far apart where the optimum is broad. ``at_end`` says that the best rate is
     the least or greatest that was tried, so that the optimum may lie beyond.
     """
-    train, _ = one_configuration(results.train, "train")
+    train, _, _ = one_study(results)
     rows: list[dict[str, Any]] = []
     for (size, layer), trials in train.groupby(KEY) if not train.empty else ():
         tried = trials.groupby("max_tokens")["learning_rate"].nunique()
