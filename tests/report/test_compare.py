@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,12 +14,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from softmax_bench.records.frames import Results, frames, load_results
 from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
+from softmax_bench.records.record import SpeedRecord
 from softmax_bench.report.comparison.compare import compare_layers, compare_results
 from softmax_bench.report.comparison.conditions import read_conditions
-from softmax_bench.report.comparison.show import markdown
+from softmax_bench.report.comparison.show import markdown, print_comparison
 from tests.records import ENVIRONMENT, disturbed, speed_record, train_record
 
 
@@ -115,6 +118,22 @@ def test_markdown_escapes_and_counts() -> None:
     assert "* Time: A is faster in 1 of 1." in text
     assert "* Perplexity: A is worse in 1 of 1." in text
     assert "> Warning: A: one seed" in text
+
+
+def test_no_word_is_broken_at_80_columns() -> None:
+    layers = ["full", "hierarchical", "sampled(num_samples=64)"]
+    records = [
+        make(layer, 100_000, 1.5) for layer in layers for make in (speed_record, train_record)
+    ]
+    busy = frames([disturbed(r) if isinstance(r, SpeedRecord) else r for r in records])
+    file = io.StringIO()
+    print_comparison(compare_results(busy, frames(records)), Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    for layer in layers:
+        assert sum(layer in line for line in lines) >= 2
+    assert sum("no difference found*" in line for line in lines) == 3
+    assert any(line.startswith("* disturbed while it was timed: A: other") for line in lines)
+    assert sum("no difference found" in line and "%" in line for line in lines) == 3
 
 
 BUSY = "other processes took 42% of the processor"

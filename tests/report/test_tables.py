@@ -17,7 +17,7 @@ from softmax_bench.report.tables.summary import (
     references,
     summary_table,
 )
-from tests.records import R, disturbed, ngram_record, speed_record, train_record
+from tests.records import disturbed, ngram_record, speed_record, train_record
 
 
 def test_summary(store: Path) -> None:
@@ -152,8 +152,9 @@ def test_what_was_disturbed_is_told() -> None:
 def test_training_and_timing_of_unlike_studies_do_not_share_a_row() -> None:
     """Whichever was made last is shown; of the other kind what is like it."""
 
-    def day(record: R, number: int) -> R:
-        return msgspec.structs.replace(record, started=f"2026-01-{number:02}T00:00:00+00:00")
+    def day(record: Record, number: int) -> Record:
+        started = f"2026-01-{number:02}T00:00:00+00:00"
+        return msgspec.structs.replace(record, started=started)
 
     first = [
         day(train_record("full", 4000, 90.0, hidden_size=64, embedding_size=64), 1),

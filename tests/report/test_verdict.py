@@ -7,13 +7,18 @@ import pandas as pd
 import pytest
 
 from softmax_bench.intervals import Floats
-from softmax_bench.report.comparison.verdict import perplexity_interval, ratio_interval, verdict
+from softmax_bench.report.comparison.verdict import (
+    MARGIN,
+    perplexity_interval,
+    ratio_interval,
+    verdict,
+)
 from tests.test_intervals import wander
 
 
 def judge(a: Floats, b: Floats, *, paired: bool = True) -> str:
     _, low, high = ratio_interval(a, b, paired=paired)
-    return verdict(low, high, "faster", "slower")
+    return verdict(low, high, "faster", "slower", MARGIN)
 
 
 def machine(rng: np.random.Generator, rounds: int, kind: str) -> tuple[Floats, Floats]:
@@ -115,3 +120,17 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     narrow = np.subtract(*perplexity_interval(one, one.copy())[::-1])
     low, high = perplexity_interval(three, models(rng, 0.0, 3, 0.1, text))
     assert high - low > narrow + 0.1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "said"),
+    [
+        (0.984, 0.997, 0.0, "A is better"),  # -1.6 to -0.3 %: small, and sure
+        (0.984, 0.997, MARGIN, "no difference found"),
+        (0.984, 1.001, 0.0, "no difference found"),
+        (1.003, 1.004, 0.0, "A is worse"),
+        (np.nan, np.nan, 0.0, ""),
+    ],
+)
+def test_only_times_have_a_margin(low: float, high: float, margin: float, said: str) -> None:
+    assert verdict(low, high, "better", "worse", margin) == said

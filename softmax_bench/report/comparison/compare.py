@@ -12,7 +12,12 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.intervals import Floats
 from softmax_bench.records.frames import Results
 from softmax_bench.report.comparison.differences import differences
-from softmax_bench.report.comparison.verdict import perplexity_interval, ratio_interval, verdict
+from softmax_bench.report.comparison.verdict import (
+    MARGIN,
+    perplexity_interval,
+    ratio_interval,
+    verdict,
+)
 from softmax_bench.report.tables.caveats import warnings
 from softmax_bench.report.tables.disturbed import disturbances
 from softmax_bench.report.tables.summary import best_trials, latest_speed, summary_table
@@ -126,7 +131,7 @@ def _judge(
     table[["time_low", "time_high"]] = [bounds[1:] for bounds in times]
     table["time_disturbed"] = disturbed
     table["time_verdict"] = [
-        _marked(verdict(low, high, "faster", "slower"), why)
+        _marked(verdict(low, high, "faster", "slower", MARGIN), why)
         for (_, low, high), why in zip(times, disturbed, strict=True)
     ]
     table[["perplexity_low", "perplexity_high"]] = qualities

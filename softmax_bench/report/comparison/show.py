@@ -8,10 +8,17 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.report.comparison.compare import Comparison
+from softmax_bench.report.tables.disturbed import MARK
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_GROUPS = (
+    ("time", "A is", "memory"),
+    ("ppl A", "ppl B", "ppl change", "A's ppl is"),
+)
+"""Columns of the two tables of a terminal."""
+_NUMERIC = ("V", "memory", "ppl A", "ppl B")
 _EXPLANATION = "Ratios are A / B, with 95 % intervals in brackets."
 
 
@@ -38,18 +45,23 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
     say(f"A: {comparison.a}\nB: {comparison.b}\n{_EXPLANATION}")
     cells = _cells(comparison.table)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in cells.columns:
-        numeric = heading in ("V", "memory", "ppl A", "ppl B")
-        table.add_column(
-            heading,
-            justify="right" if numeric else "left",
-            no_wrap=numeric,
-            overflow="fold",
-        )
-    for row in cells.to_numpy().tolist():
-        table.add_row(*map(Text, row))
-    console.print(table)
+    for group in _GROUPS:  # beside each other they do not fit a terminal
+        shown = cells[[heading for heading in cells if heading in ("V", "layer", *group)]]
+        if not set(group) & set(shown):
+            continue
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in shown.columns:
+            table.add_column(
+                heading,
+                justify="right" if heading in _NUMERIC else "left",
+                no_wrap=heading != "layer",
+                overflow="fold",
+            )
+        for row in shown.to_numpy().tolist():
+            table.add_row(*[Text(cell.replace(" (disturbed)", MARK)) for cell in row])
+        console.print(table)
+    for reasons in dict.fromkeys(filter(None, comparison.table["time_disturbed"])):
+        say(f"{MARK} disturbed while it was timed: {reasons}", "yellow")
     for count in _counts(comparison.table):
         say(count)
     for warning in comparison.warnings:

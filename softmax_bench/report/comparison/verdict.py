@@ -9,8 +9,8 @@ from scipy.stats import bootstrap, ttest_ind
 from softmax_bench.intervals import Floats, median_interval
 
 MARGIN = 0.01
-"""Ratios within one per cent of 1 are no difference, however narrow their interval: where code and
-data happen to lie in memory moves times by as much."""
+"""Times within one per cent of each other are no difference, however narrow their interval: where
+code and data happen to lie in memory moves them by as much. Perplexities are not moved by it."""
 
 
 def ratio_interval(
@@ -76,7 +76,7 @@ def _welch(a: Floats, b: Floats) -> float:
     return float(interval.high - interval.low) / 2
 
 
-def verdict(low: float, high: float, less: str, more: str) -> str:
+def verdict(low: float, high: float, less: str, more: str, margin: float = 0.0) -> str:
     """Which of the words ``less`` and ``more`` an interval of A / B justifies, if any; or nothing.
 
     Args:
@@ -84,9 +84,10 @@ def verdict(low: float, high: float, less: str, more: str) -> str:
         high: Upper bound.
         less: What A is below 1, such as ``"faster"``.
         more: What A is above 1.
+        margin: How far from 1 the whole interval must be.
     """
     if np.isnan(low) or np.isnan(high):
         return ""
-    if high < 1 - MARGIN:
+    if high < 1 - margin:
         return f"A is {less}"
-    return f"A is {more}" if low > 1 + MARGIN else "no difference found"
+    return f"A is {more}" if low > 1 + margin else "no difference found"

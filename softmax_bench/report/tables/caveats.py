@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.disturbed import (
-    ROUGH,
     disturbances,
     disturbed_sizes,
-    half_width,
+    rough,
 )
 from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
 
@@ -93,9 +92,9 @@ def _imprecise(results: Results) -> list[str]:
     if speed.empty:
         return []
     steps = speed[speed["phase"] == "step"]
-    half = half_width(steps["low"], steps["high"], steps["seconds"])
+    half = rough(steps)
     found = []
-    for size, rows in steps[half > ROUGH].groupby("vocab_size"):
+    for size, rows in steps.loc[half.index].groupby("vocab_size"):
         known = ", ".join(
             f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
             for place, row in zip(rows.index, rows.itertuples(), strict=True)

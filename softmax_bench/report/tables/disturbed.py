@@ -46,18 +46,19 @@ def disturbance_text(rows: pd.DataFrame) -> str:
     return " and ".join(disturbances(rows))
 
 
-def half_width(low: float, high: float, middle: float) -> float:
-    """Half an interval, relative to the value."""
-    return (high - low) / 2 / middle
+def rough(steps: pd.DataFrame) -> pd.Series[float]:
+    """Half the interval of each step time, relative, where it is wider than :data:`ROUGH`."""
+    half = (steps["high"] - steps["low"]) / 2 / steps["seconds"]
+    return half[half > ROUGH]
 
 
 def step_doubt(row: pd.Series[Any]) -> str:
     """Why a step time is not to be trusted; empty if it is."""
-    reasons = disturbances(row.to_frame().T)
+    alone = row.to_frame().T
+    reasons = disturbance_text(alone)
     if reasons:
-        return "timed while " + " and ".join(reasons)
-    half = half_width(row["low"], row["high"], row["seconds"])
-    return f"known only to {half:.0%}" if half > ROUGH else ""
+        return f"timed while {reasons}"
+    return "".join(f"known only to {half:.0%}" for half in rough(alone))
 
 
 def cell_doubt(column: str, row: Mapping[str, Any]) -> str:

@@ -173,12 +173,14 @@ def _facts(run: RunningStep) -> Iterator[str]:
 def _result(records: Sequence[Record], seconds: float) -> str:
     first = records[0]
     if isinstance(first, TrainRecord):
+        # The test text is looked at in the report, when all choices are made.
+        spent = first.result.train_seconds
         return (
-            f"test perplexity {first.result.test.perplexity:.2f}, "
-            f"trained in {first.result.train_seconds:.1f} s"
+            f"validation perplexity {first.result.valid.perplexity:.2f}; {seconds:.1f} s, of which "
+            f"{spent:.1f} s training and the rest evaluation and start"
         )
     if isinstance(first, NgramRecord):
-        return f"test perplexity {first.result.test.perplexity:.2f}"
+        return f"validation perplexity {first.result.valid.perplexity:.2f}"
     if isinstance(first, FidelityRecord):
         return (
             ", ".join(
