@@ -42,7 +42,13 @@ def check(cells: list[Cell], model: CostModel, machine: Machine) -> pd.DataFrame
         if work.layer not in model.layers:
             continue
         foretold: Prediction = model.predict(work)
-        cost = Cost(flops=work.flops, bytes=work.bytes, parameters=0, rows_touched=0)
+        cost = Cost(
+            flops=work.flops,
+            bytes=work.bytes,
+            parameters=0,
+            rows_touched=work.rows_touched,
+            gradient_bytes=work.gradient_bytes,
+        )
         rows.append(
             {
                 "layer": work.layer, "V": work.vocab_size, "H": work.hidden_size,

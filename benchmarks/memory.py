@@ -1,7 +1,7 @@
-"""What layers say that a step holds against what it holds: ``python -m benchmarks.memory``.
+"""What steps hold, against what small steps lead to expect: ``python -m benchmarks.memory``.
 
 Bytes from the allocator, the same on every machine, so that nothing is timed and nothing disturbs.
-The draws of targets differ: what a step holds depends on how many are distinct, or fall to a tail.
+The prediction is that of ``softmax-bench advise``, fitted to steps at its small calibration sizes.
 """
 
 from __future__ import annotations
@@ -14,33 +14,55 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from softmax_bench.advise.calibration import MAX_FLOPS, SIZES
+from softmax_bench.advise.model import predict_peak
+from softmax_bench.advise.workload import Workload, workload
 from softmax_bench.layers import create_layer, split_specs
 from softmax_bench.measure import LayerStep, Memory, zipf_counts, zipf_targets
 
+Size = tuple[int, int, int]
+"""V, H and N."""
 
-def measure(spec: str, vocab_size: int, hidden_size: int, num_tokens: int, seed: int) -> Memory:
-    """A layer's step on targets and negatives drawn by Zipf's law."""
+
+def describe(spec: str, size: Size) -> Workload:
+    """A layer's step on classes by Zipf's law."""
+    return workload(spec, *size, zipf_counts(size[0]))
+
+
+def measure(spec: str, size: Size, seed: int) -> Memory:
+    """The same step, taken on targets and negatives drawn by Zipf's law."""
     torch.manual_seed(seed)
+    vocab_size, hidden_size, num_tokens = size
     layer = create_layer(spec, hidden_size, vocab_size, zipf_counts(vocab_size))
     return LayerStep(layer, num_tokens, target=zipf_targets(num_tokens, vocab_size, seed)).memory()
 
 
-def compare(spec: str, steps: list[Memory]) -> dict[str, object]:
+def expect(spec: str, size: Size) -> tuple[float, float]:
+    """Bytes of the gradients by the layer's cost, and of the peak by a fit to small steps."""
+    small = [(one, describe(spec, one)) for one in SIZES]
+    small = [(one, work) for one, work in small if work.flops <= MAX_FLOPS and one[0] < size[0]]
+    peaks = [measure(spec, one, seed).peak for seed, (one, _) in enumerate(small)]
+    work = describe(spec, size)
+    return work.gradient_bytes, predict_peak([work for _, work in small], peaks, work)
+
+
+def compare(spec: str, size: Size, draws: int) -> dict[str, object]:
     """Bytes of a layer's steps, as means, and how far the expected ones are from them."""
+    steps = [measure(spec, size, seed) for seed in range(draws)]
     gradients = sum(step.gradients for step in steps) / len(steps)
-    activations = pd.Series([step.activations for step in steps])
-    expected = steps[0].expected_activations
+    peaks = pd.Series([step.peak for step in steps])
+    expected_gradients, expected_peak = expect(spec, size)
     return {
         "layer": f"`{spec}`",
-        "peak MB": _mb(sum(step.peak for step in steps) / len(steps)),
         "gradients MB": _mb(gradients),
-        "expected": _mb(steps[0].expected_gradients),
-        "off": f"{steps[0].expected_gradients / gradients - 1:+.1%}",
-        "activations MB": _mb(activations.mean()),
-        "from": _mb(activations.min()),
-        "to": _mb(activations.max()),
-        "expected MB": "-" if expected is None else _mb(expected),
-        "off by": "-" if expected is None else f"{expected / activations.mean() - 1:+.1%}",
+        "expected": _mb(expected_gradients),
+        "off": f"{expected_gradients / gradients - 1:+.1%}",
+        "activations MB": _mb(peaks.mean() - gradients),
+        "peak MB": _mb(peaks.mean()),
+        "least": _mb(peaks.min()),
+        "most": _mb(peaks.max()),
+        "expected MB": _mb(expected_peak),
+        "off by": f"{expected_peak / peaks.mean() - 1:+.1%}",
     }
 
 
@@ -48,11 +70,11 @@ def _mb(number: float) -> str:
     return f"{number / 1e6:,.2f}"
 
 
-def markdown(rows: list[dict[str, object]], options: argparse.Namespace) -> str:
+def markdown(rows: list[dict[str, object]], size: Size, draws: int) -> str:
     """The table, with what was run above it."""
     title = (
-        f"V = {options.vocab_size:,}, N = {options.num_tokens}, H = {options.hidden_size}, "
-        f"float32; mean, least and most of {options.draws} draws of targets and negatives"
+        f"V = {size[0]:,}, H = {size[1]}, N = {size[2]}, float32; "
+        f"mean, least and most of {draws} draws of targets and negatives"
     )
     headings = list(rows[0])
     lines = [headings, ["---"] * len(headings), *[list(map(str, row.values())) for row in rows]]
@@ -69,12 +91,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5, help="of targets and negatives")
     parser.add_argument("--out", type=Path, help="a folder for the table")
     options = parser.parse_args()
-    sizes = options.vocab_size, options.hidden_size, options.num_tokens
+    size = options.vocab_size, options.hidden_size, options.num_tokens
     rows = [
-        compare(spec, [measure(spec, *sizes, seed) for seed in range(options.draws)])
+        compare(spec, size, options.draws)
         for spec in track(split_specs(options.layers), description="layers", transient=True)
     ]
-    text = markdown(rows, options)
+    text = markdown(rows, size, options.draws)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "table.md").write_text(text)

@@ -68,8 +68,6 @@ def speed_record(layer: str, size: int, seconds: float, **changes: Any) -> Speed
             flops=2e9 * seconds, bytes=1e7 * seconds,
             memory=Memory(
                 parameters=36 * size, gradients=36 * size, optimizer=36 * size, activations=1000,
-                expected_gradients=36 * size, expected_optimizer=36 * size,
-                expected_activations=1100,
             ),
             machine_flops=1e10, machine_bytes=1e10,
             machine_products={"float32": 1e10, "bfloat16": 2e10},

@@ -19,15 +19,27 @@ from scipy.optimize import nnls
 
 from softmax_bench.advise.calibration import Cell
 from softmax_bench.advise.workload import Workload
-from softmax_bench.ops.cpu.softmax_loss import BLOCK_ELEMENTS
+from softmax_bench.ops.all_classes import PLAIN_SCORES
+from softmax_bench.ops.cpu.softmax_loss import token_blocks
 
 Floats = npt.NDArray[np.float64]
 Terms = Mapping[str, Callable[[Workload], float]]
 
 
+_MASSES = 2**18
+"""Tokens times blocks of classes at which proposals begin to draw token by token."""
+
+
 def _scores(work: Workload) -> float:
     """Pairs of a hidden state and a row: three products of 2 H operations each."""
     return work.flops / (6.0 * work.hidden_size)
+
+
+def _scores_held(work: Workload) -> float:
+    """Those of the largest block of tokens: the others are made after they are used up."""
+    classes = _scores(work) / work.num_tokens
+    blocks = token_blocks(work.num_tokens, round(classes))
+    return classes * max(block.stop - block.start for block in blocks)
 
 
 TIME_TERMS: Terms = {
@@ -42,8 +54,9 @@ PEAK_TERMS: Terms = {
     "step": lambda work: 1.0,
     "token": lambda work: work.num_tokens,
     "number of a hidden state": lambda work: work.num_tokens * work.hidden_size,
-    # more are made and used up block by block, whatever V
-    "score held": lambda work: min(_scores(work), BLOCK_ELEMENTS),
+    "score held": _scores_held,
+    "score held by torch": lambda work: _scores(work) * (_scores(work) <= PLAIN_SCORES),
+    "mass of a proposal": lambda work: min(work.num_tokens * math.sqrt(work.vocab_size), _MASSES),
     "row": lambda work: work.rows_touched,
     "number of a row": lambda work: work.rows_touched * work.hidden_size,
     "byte of gradient": lambda work: work.gradient_bytes,
@@ -125,30 +138,44 @@ def relative_errors(frame: pd.DataFrame) -> pd.Series[float]:
 
 
 class _Fit:
-    """Coefficients of one layer."""
+    """Functions of a workload, fitted to the steps of one layer."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         loads = [cell.workload for cell in cells]
-        self._time = _solve(TIME_TERMS, loads, [cell.seconds for cell in cells])
-        self._peak = _solve(PEAK_TERMS, loads, [cell.peak_bytes for cell in cells])
-
-    def seconds(self, work: Workload) -> float:
-        return float(_matrix(TIME_TERMS, [work])[0] @ self._time)
+        self.seconds = _fit(TIME_TERMS, loads, [cell.seconds for cell in cells])
+        self._loads, self._peaks = loads, [cell.peak_bytes for cell in cells]
 
     def peak(self, work: Workload) -> float:
-        return float(_matrix(PEAK_TERMS, [work])[0] @ self._peak)
+        return predict_peak(self._loads, self._peaks, work)
 
 
 def _matrix(terms: Terms, loads: Sequence[Workload]) -> Floats:
     return np.array([[term(work) for term in terms.values()] for work in loads])
 
 
-def _solve(terms: Terms, loads: Sequence[Workload], measured: Sequence[float]) -> Floats:
-    """Coefficients not below zero that make the sum of squared relative errors least."""
-    relative = _matrix(terms, loads) / np.array(measured)[:, None]
+def predict_peak(loads: Sequence[Workload], peaks: Sequence[float], work: Workload) -> float:
+    """Bytes that a step holds at its peak, from those of measured steps of the same layer.
+
+    The nearer a measured size, the more it counts: memory is held in different ways at different
+    sizes, block by block or all at once.
+    """
+    sizes = np.log2([load.size for load in loads])
+    distance = np.linalg.norm(sizes - np.log2(work.size), axis=1)
+    return _fit(PEAK_TERMS, loads, peaks, 1 / (1 + distance))(work)
+
+
+def _fit(
+    terms: Terms,
+    loads: Sequence[Workload],
+    measured: Sequence[float],
+    weights: Floats | float = 1.0,
+) -> Callable[[Workload], float]:
+    """The sum of terms, none of them below zero, with the least squared relative errors."""
+    weights = np.broadcast_to(weights, len(loads))
+    relative = _matrix(terms, loads) * (weights / measured)[:, None]
     scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)
-    coefficients, _ = nnls(relative / scale, np.ones(len(loads)))
-    return coefficients / scale
+    coefficients, _ = nnls(relative / scale, weights)
+    return lambda work: float(_matrix(terms, [work])[0] @ (coefficients / scale))
 
 
 def _held_out(cells: Mapping[str, Sequence[Cell]]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import torch
 
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.layers.base import Counts
-from softmax_bench.measure.memory import most_gradient_bytes, stored_bytes
+from softmax_bench.measure.memory import stored_bytes
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +23,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     parameter_bytes: int
     table_bytes: int
     """Of what the layer holds besides its parameters: noise distributions, trees."""
-    gradient_bytes: int
-    """At most: not every row that a step can touch is touched."""
+    gradient_bytes: float
+    """Of the parameters, after a step, as a mean over targets and draws."""
     row_sparse: bool
     """Whether there are parameters whose gradients are."""
 
@@ -64,6 +64,6 @@ def of_layer(spec: str, layer: OutputLayer, num_tokens: int) -> Workload:
         rows_touched=cost.rows_touched,
         parameter_bytes=sum(map(stored_bytes, layer.parameters())),
         table_bytes=sum(map(stored_bytes, layer.buffers())),
-        gradient_bytes=most_gradient_bytes(layer, num_tokens),
+        gradient_bytes=cost.gradient_bytes,
         row_sparse=any(True for _ in layer.row_sparse_parameters()),
     )

@@ -6,7 +6,8 @@ installed package with an entry point (see :mod:`softmax_bench.layers.plugins`):
 command line and reports pick it up by themselves.
 """
 
-from softmax_bench.layers.base import CommonOptions, Cost, Knob, OutputLayer
+from softmax_bench.layers.base import CommonOptions, Knob, OutputLayer
+from softmax_bench.layers.cost import Cost
 from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.layers.registry import (
     create_layer,

@@ -25,7 +25,8 @@ from softmax_bench.classes.huffman import check_counts
 from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.classes.noise import positive_counts
 from softmax_bench.errors import SoftmaxBenchError, nearest
-from softmax_bench.ops import Amount, accumulator, untraced
+from softmax_bench.layers.cost import Cost, step_cost
+from softmax_bench.ops import accumulator, untraced
 
 Counts = npt.ArrayLike | Tensor
 Reduction = Literal["mean", "sum", "none"]
@@ -51,28 +52,6 @@ class CommonOptions(TypedDict, total=False):
     reduction: Reduction
     device: torch.device | str | None
     dtype: torch.dtype | None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Analytic cost of one training step of an output layer, forward and backward."""
-
-    flops: float
-    """Floating-point operations of the matrix products."""
-    bytes: float
-    """Fewest bytes to move: operands and gradients once each, scores never."""
-    parameters: int
-    rows_touched: int
-    """Rows of the parameters that the step reads and updates."""
-    gradients: Amount | None = None
-    """Bytes of the gradients of the parameters after the step, as a mean over targets by the class
-    counts; None where a layer does not say."""
-    activations: Amount | None = None
-    """Bytes that the step allocates and holds at its peak, less the gradients of the parameters:
-    saved tensors, scratch, samples, the gradient of the hidden states. Together with the gradients
-    it is the peak of forward and backward, also where that is reached before there are gradients;
-    what ``LayerStep.memory`` measures. A mean over targets by the class counts, for a loss that is
-    averaged or summed. None where a layer does not say."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +186,25 @@ class OutputLayer(KeptBuffers, ABC):
         return torch.dot(losses, coefficient.to(losses.dtype))
 
     @abstractmethod
+    def flops(self, num_tokens: int) -> float:
+        """Floating-point operations of a step's matrix products, forward and backward."""
+
+    def rows_touched(self, num_tokens: int) -> float:
+        """Rows of each row-sparse parameter that get a gradient in a step, as a mean.
+
+        All, unless a layer with row-sparse gradients says otherwise.
+        """
+        return self.num_classes
+
     def cost(self, num_tokens: int) -> Cost:
         """Cost of one training step on ``num_tokens`` targets."""
+        return step_cost(
+            self.parameters(),
+            self.row_sparse_parameters(),
+            flops=self.flops(num_tokens),
+            rows_touched=self.rows_touched(num_tokens),
+            hidden_numbers=num_tokens * self.in_features,
+        )
 
     @_traced_if_traceable
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from softmax_bench.layers import OutputLayer, create_layer
-from softmax_bench.measure.step import zipf_counts
+from softmax_bench.measure.step import LayerStep, zipf_counts
 
 NUM_TOKENS, HIDDEN_SIZE, VOCAB_SIZE = 700, 256, 100_000
 
@@ -33,11 +35,12 @@ Perplexity is exact and normalised for every layer; this is about the training o
 {how}
 ## What a training step costs
 
-Forward and backward by each layer's own `cost`, at its default options, for N = {tokens} targets,
-H = {width} and V = {classes:,} classes that follow Zipf's law, in float32. Bytes are the fewest to
-move. Memory is that of the parameters and of the layer's tables; activations are what the step
-holds beside them at its peak, the gradients of the parameters not counted: saved tensors, scratch,
-samples, the gradient of the hidden states.
+Forward and backward at the layer's default options, for N = {tokens} targets, H = {width} and
+V = {classes:,} classes that follow Zipf's law, in float32. Operations and rows are each layer's own
+count; bytes moved are the fewest that these allow. Memory is that of the parameters and of the
+layer's tables. Activations are measured, in one step on a CPU: what it holds beside them at its
+peak, without the gradients of the parameters (saved tensors, scratch, samples, the gradient of the
+hidden states).
 
 {cost}"""
 
@@ -46,6 +49,7 @@ def markdown(names: Sequence[str]) -> str:
     """The page about these layers, a row a layer in each of its tables."""
     what, how, cost = [], [], []
     for name in names:
+        torch.manual_seed(0)  # what is held depends on the draws, if little
         layer = create_layer(name, HIDDEN_SIZE, VOCAB_SIZE, zipf_counts(VOCAB_SIZE))
         what.append(
             [f"`{name}`", f"`{type(layer).__name__}`", layer.scores, layer.good_for, layer.source]
@@ -96,7 +100,7 @@ def _cost(layer: OutputLayer) -> list[str]:
         f"{cost.rows_touched:,}",
         f"{cost.parameters:,}",
         f"{held / 1e6:,.3g}",
-        "-" if cost.activations is None else f"{cost.activations / 1e6:,.3g}",
+        f"{LayerStep(layer, NUM_TOKENS).memory().activations / 1e6:,.2g}",
     ]
 
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from softmax_bench.layers import OutputLayer
-
 
 @dataclass(frozen=True)
 class Memory:
@@ -26,11 +24,6 @@ class Memory:
     """Of the parameters, after the backward."""
     optimizer: int
     """The optimiser's state."""
-    expected_gradients: int
-    """By the layer's own account; where it has none, of all rows that a step can touch."""
-    expected_optimizer: int
-    expected_activations: int | None
-    """The peak less the gradients, by the layer's own account; None where it does not say."""
 
     @property
     def activations(self) -> int:
@@ -48,23 +41,6 @@ def stored_bytes(tensor: Tensor) -> int:
 
 OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
 """Numbers that an optimiser remembers for each parameter."""
-
-
-def most_gradient_bytes(layer: OutputLayer, num_tokens: int) -> int:
-    """Bytes of a step's gradients of the parameters, at most, by the rows that it can touch.
-
-    Dense ones are as large as the parameters; row-sparse ones hold rows and their ids.
-    """
-    rows = layer.cost(num_tokens).rows_touched
-    sparse = {id(p) for p in layer.row_sparse_parameters()}
-    gradients = 0
-    for parameter in layer.parameters():
-        if id(parameter) in sparse:
-            row = stored_bytes(parameter) // max(1, parameter.shape[0])
-            gradients += min(rows, parameter.shape[0]) * (row + 8)
-        else:
-            gradients += stored_bytes(parameter)
-    return gradients
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:

@@ -14,13 +14,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 from softmax_bench.measure.encoder_step import EncoderStep
-from softmax_bench.measure.memory import (
-    OPTIMIZER_STATES,
-    Memory,
-    most_gradient_bytes,
-    peak_bytes,
-    stored_bytes,
-)
+from softmax_bench.measure.memory import Memory, peak_bytes, stored_bytes
 from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
 from softmax_bench.ops import release_workspace
 from softmax_bench.records.trial import BPTT
@@ -130,7 +124,6 @@ class LayerStep:
             optimizer, layer.parameters(), layer.row_sparse_parameters(), learning_rate
         )
         self.clip_norm = clip_norm
-        self._rule = optimizer
         self._drawing = _Stopwatch(self.device)
         for module in layer.modules():
             for method in (*DRAWING, "sample") if isinstance(module, Noise) else DRAWING:
@@ -194,20 +187,11 @@ class LayerStep:
         release_workspace()  # scratch that earlier steps left behind counts too
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
-        parameters = sum(map(stored_bytes, layer))
-        tokens = len(self.target)
-        cost = self.layer.cost(tokens)
-        gradients = cost.gradients
-        if gradients is None:
-            gradients = most_gradient_bytes(self.layer, tokens)
         held = Memory(
             peak=peak,
-            parameters=parameters,
+            parameters=sum(map(stored_bytes, layer)),
             gradients=sum(stored_bytes(p.grad) for p in layer if p.grad is not None),
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
-            expected_gradients=round(gradients),
-            expected_optimizer=OPTIMIZER_STATES[self._rule] * parameters,
-            expected_activations=None if cost.activations is None else round(cost.activations),
         )
         self.zero_grad()
         return held

@@ -15,9 +15,7 @@ from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
 from softmax_bench.ops.cpu import all_classes
 from softmax_bench.ops.cpu.all_classes import cross_entropy
 from softmax_bench.ops.cpu.exponentials import accumulator
-from softmax_bench.ops.cpu.softmax_loss import log_sum_exp_scratch, loss_scratch
 from softmax_bench.ops.dispatch import on_cuda
-from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint
 from softmax_bench.ops.objective import Objective, Terms, TokenSums, pulls_of
 
 PLAIN_SCORES = 2**20
@@ -170,79 +168,3 @@ class _TokenSums(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         parts = all_classes.token_sum_gradients(pulls, sums, *operands, wanted=wanted)
         return (*parts, None, None)
-
-
-def cross_entropy_footprint(
-    num_tokens: int, num_classes: int, width: int, size: int, *, bias: bool, penalty: bool = False
-) -> Footprint:
-    """Bytes of :func:`linear_cross_entropy`.
-
-    Args:
-        num_tokens: N.
-        num_classes: V.
-        width: H.
-        size: Bytes of a number.
-        bias: Whether there is one.
-        penalty: Whether there is one.
-    """
-    if num_tokens * num_classes <= PLAIN_SCORES:
-        return plain_footprint(num_tokens, num_classes, width, size, bias=bias, penalty=penalty)
-    states = num_tokens * width * size
-    gradients = num_classes * (width + bias) * size
-    workspace, scratch = loss_scratch(num_tokens, num_classes, width, size)
-    # Beside the pass over all classes the targets' rows are there, after it also their gradients.
-    beside = states + max(scratch, states)
-    return Footprint(
-        forward=gradients + states + beside + TOKEN_BYTES * num_tokens,
-        kept=gradients + states,
-        backward=gradients + states,
-        gradients=gradients,
-        hidden=states,
-        workspace=workspace,
-    )
-
-
-def plain_footprint(
-    num_tokens: int,
-    num_classes: int,
-    width: int,
-    size: int,
-    *,
-    bias: bool,
-    penalty: bool = False,
-) -> Footprint:
-    """Bytes of torch's own ``linear`` and ``cross_entropy``, with all scores; arguments as above.
-
-    The log-probabilities are kept. In the backward their gradient and that of the scores come to
-    them; with a penalty the scores themselves are kept too, and three times as many are made of
-    them for the gradient of their normaliser.
-    """
-    scores = num_tokens * num_classes * size
-    states = num_tokens * width * size
-    gradients = num_classes * (width + bias) * size
-    return Footprint(
-        forward=(3 if penalty else 2) * scores,
-        kept=(2 if penalty else 1) * scores,
-        backward=max((5 if penalty else 3) * scores, scores + gradients + states),
-        gradients=gradients,
-        hidden=states,
-    )
-
-
-def nll_footprint(
-    num_tokens: int, num_classes: int, width: int, size: int, *, bias: bool
-) -> Footprint:
-    """Bytes of :func:`linear_nll`; arguments as above."""
-    states = num_tokens * width * size
-    gradients = num_classes * (width + bias) * size
-    tiles, forward = log_sum_exp_scratch(num_tokens, num_classes, width, size)
-    workspace, scratch = loss_scratch(num_tokens, num_classes, width, size)
-    kept = 2 * num_tokens * size
-    return Footprint(
-        forward=states + forward + TOKEN_BYTES * num_tokens,
-        kept=kept,
-        backward=kept + gradients + states + max(scratch, 2 * states),
-        gradients=gradients,
-        hidden=states,
-        workspace=max(tiles, workspace),
-    )

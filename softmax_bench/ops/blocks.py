@@ -17,9 +17,7 @@ from torch.autograd.function import once_differentiable
 from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import blocks
-from softmax_bench.ops.cpu.block_batches import in_batches, occurring, typical_counts
 from softmax_bench.ops.embedding import embed_rows
-from softmax_bench.ops.footprint import TOKEN_BYTES, Footprint, row_sparse_bytes
 
 
 @untraced
@@ -83,53 +81,3 @@ class _BlockScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*blocks.block_score_gradients(grad, *ctx.saved_tensors), None)
-
-
-def block_footprint(
-    num_tokens: int,
-    shares: Float[Tensor, "C"],
-    block_size: int,
-    width: int,
-    size: int,
-    *,
-    bias: bool,
-) -> Footprint:
-    """Bytes of :func:`block_cross_entropy`.
-
-    Args:
-        num_tokens: N.
-        shares: Of the tokens, of each block in the mean.
-        block_size: B.
-        width: H.
-        size: Bytes of a number.
-        bias: Whether there is one.
-    """
-    counts = typical_counts(num_tokens, shares)
-    touched = float(occurring(num_tokens, shares).sum())
-    batches = in_batches(counts, block_size, width)
-    largest = max((batch.slots for batch in batches), default=0)
-    gathered = max((batch.blocks for batch in batches if batch.blocks > 1), default=0)
-    slots = sum(batch.slots for batch in batches)
-    states = num_tokens * width * size
-    gradients = row_sparse_bytes(touched, block_size * width, size, bias=False)
-    gradients += row_sparse_bytes(touched, block_size, size, bias=False) * bias
-    # Of a batch: hidden states and their gradient, scores, and these after the softmax.
-    beside = largest * (2 * width + 2 * block_size) * size + touched * block_size * size
-    beside += _SLOT_BYTES * slots + TOKEN_BYTES * num_tokens
-    return Footprint(
-        forward=gradients + states + beside,
-        kept=gradients + states,
-        backward=gradients + states,
-        gradients=gradients,
-        hidden=states,
-        workspace=gathered * block_size * width * size,
-    )
-
-
-_SLOT_BYTES = 32
-"""Of a slot beside its batch's: token, row of its gradient, member, weight, log probability."""
-
-
-def block_scores_bytes(num_tokens: int, block_size: int, width: int, size: int) -> int:
-    """Most bytes of :func:`block_scores` without a gradient: states and scores, in two orders."""
-    return num_tokens * size * (width + 2 * block_size)

@@ -15,7 +15,6 @@ from torch.autograd.function import once_differentiable
 
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import pairs
-from softmax_bench.ops.footprint import Amount, Footprint, row_sparse_bytes
 
 
 @untraced
@@ -54,32 +53,3 @@ class _PairScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*pairs.pair_gradients(grad, *ctx.saved_tensors), None, None)
-
-
-def pair_footprint(
-    num_tokens: int, num_pairs: Amount, rows: Amount, width: int, size: int, *, bias: bool
-) -> Footprint:
-    """Bytes of :func:`pair_scores` where there are sparse products.
-
-    In the backward a pair has its gradient twice, in order of tokens and of rows; and as integers
-    its row, that once more sorted, where that was, the token, and room for the distinct row and
-    its count.
-
-    Args:
-        num_tokens: N.
-        num_pairs: P.
-        rows: Distinct rows among them.
-        width: H.
-        size: Bytes of a number.
-        bias: Whether there is one.
-    """
-    states = num_tokens * width * size
-    gradients = row_sparse_bytes(rows, width, size, bias=bias)
-    kept = num_pairs * 4
-    return Footprint(
-        forward=num_pairs * (2 * size + 12),
-        kept=kept,
-        backward=num_pairs * (2 * size + 32) + states + gradients,
-        gradients=gradients,
-        hidden=states,
-    )

@@ -14,10 +14,8 @@ import math
 from dataclasses import dataclass
 
 from softmax_bench.layers import Cost
+from softmax_bench.layers.cost import ID_BYTES
 from softmax_bench.ops.cpu.softmax_loss import token_blocks
-
-ID_BYTES = 8
-"""Of a class id."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,7 @@ def full(step: Step) -> Cost:
         bytes=step.number_bytes * (2.0 * rows * width + 2.0 * step.tokens * width),
         parameters=step.parameters,
         rows_touched=rows,
+        gradient_bytes=step.number_bytes * step.parameters,
     )
 
 
@@ -103,6 +102,8 @@ def sampled(step: Step, samples: int, *, learned: bool = False) -> Cost:
         bytes=step.number_bytes * (3.0 * rows * step.width + 2.0 * step.tokens * step.width),
         parameters=step.parameters + learned,
         rows_touched=rows,
+        gradient_bytes=rows
+        * (step.number_bytes * (step.width + step.bias) + ID_BYTES * (1 + step.bias)),
     )
 
 

@@ -270,6 +270,10 @@ class ParallelOutputLayer(OutputLayer):
         dist.all_reduce(scores, group=self.mesh.get_group())
         return self._own(scores, hidden.shape[0])
 
+    def flops(self, num_tokens: int) -> float:
+        """Of one process."""
+        return self.cost(num_tokens).flops
+
     def _step(self, num_tokens: int) -> Step:
         """A training step of this layer, for the cost model."""
         return Step(

@@ -110,7 +110,6 @@ def plan(work: Work, device: Device) -> Plan:
     number = step.number_bytes
     touched = costs.rows_touched * (work.width + 1)
     parameters = float(costs.parameters * number)
-    row_ids = 0 if work.samples is None else 2 * costs.rows_touched * cost.ID_BYTES
     blocks = [block.stop - block.start for block in token_blocks(step.tokens, scored)]
     # Each block of tokens reads the rows once, and adds to their gradient: read and written. Then
     # the optimiser reads gradient, parameter and state, and writes the last two.
@@ -120,7 +119,7 @@ def plan(work: Work, device: Device) -> Plan:
         network = sent.bytes / device.network_bandwidth + sent.exchanges * device.latency
     return Plan(
         parameters=parameters,
-        gradients=float(touched * number + row_ids),
+        gradients=float(costs.gradient_bytes),
         optimizer=work.state * parameters,
         activations=float(number * (2 * step.tokens * work.width + max(blocks) * scored)),
         compute_seconds=costs.flops / device.flops,

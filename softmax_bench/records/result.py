@@ -135,18 +135,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes by what they are for, measured and as the layer's own account has it."""
+    """Bytes by what they are for; older records have fields that are no longer written."""
 
     parameters: int
     gradients: int
     optimizer: int
     activations: int
     """Peak of forward and backward less the gradients."""
-    expected_gradients: int
-    """A mean; at most, in records of before it was one and where the layer does not say."""
-    expected_optimizer: int
-    expected_activations: int | None = None
-    """None where the layer does not say, and in records of before it was asked."""
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):

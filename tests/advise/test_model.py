@@ -36,7 +36,7 @@ def synthetic(layer: str, size: tuple[int, int, int], noise: float = 1.0) -> Cel
     )  # fmt: skip
     seconds = 1e-4 + 1e-7 * tokens + work.flops / 5e10 + work.gradient_bytes / 1e10
     peak = 1000 + 4 * tokens * width + work.gradient_bytes
-    return Cell(workload=work, seconds=noise * seconds, low=0.0, high=0.0, peak_bytes=peak)
+    return Cell(workload=work, seconds=noise * seconds, low=0.0, high=0.0, peak_bytes=round(peak))
 
 
 def test_a_machine_that_keeps_to_the_model_is_found_again() -> None:
@@ -88,12 +88,12 @@ def test_the_workload_is_that_of_the_layer(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["full", "sampled", "hierarchical"])
-def test_memory_by_the_layers_own_account(spec: str) -> None:
-    """Parameters and states to the byte; gradients are not more than foretold."""
+def test_bytes_of_a_workload_are_those_of_the_step(spec: str) -> None:
+    """Parameters and states to the byte, gradients as a mean over draws."""
     step = LayerStep(create_layer(spec, 16, 500, zipf_counts(500)), 30)
     work, held = of_layer(spec, step.layer, 30), step.memory()
     assert work.parameter_bytes == held.parameters == held.optimizer
-    assert held.gradients <= work.gradient_bytes <= held.peak + work.gradient_bytes
+    assert held.gradients == pytest.approx(work.gradient_bytes, rel=0.15)
 
 
 def test_calibration_is_kept_and_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

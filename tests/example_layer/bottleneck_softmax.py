@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from softmax_bench import Cost, FullSoftmax, OutputLayer
+from softmax_bench import FullSoftmax, OutputLayer
 from softmax_bench.layers import CommonOptions
 
 
@@ -51,13 +51,6 @@ class BottleneckSoftmax(OutputLayer):
     def _sample(self, hidden: Tensor) -> Tensor:
         return self.softmax._sample(self.project(hidden))
 
-    def cost(self, num_tokens: int) -> Cost:
-        """That of full softmax at the smaller width, and of the projection's three products."""
-        narrow = self.softmax.cost(num_tokens)
-        projection = self.project.weight
-        return Cost(
-            flops=narrow.flops + 6.0 * num_tokens * projection.numel(),
-            bytes=narrow.bytes + 3.0 * projection.nbytes,
-            parameters=narrow.parameters + projection.numel(),
-            rows_touched=narrow.rows_touched,
-        )
+    def flops(self, num_tokens: int) -> float:
+        """Those of full softmax at the smaller width, and of the projection's three products."""
+        return self.softmax.flops(num_tokens) + 6.0 * num_tokens * self.project.weight.numel()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softmax_bench.measure import zipf_counts
 from softmax_bench.ops.cpu import block_batches
-from softmax_bench.ops.cpu.block_batches import in_batches, occurring, slots, typical_counts
+from softmax_bench.ops.cpu.block_batches import in_batches, slots
 
 counts_of_blocks = st.lists(st.integers(1, 50), max_size=30)
 
@@ -49,15 +47,3 @@ def test_every_token_has_a_slot_among_those_of_its_block(
     used = sink < len(tokens)
     assert sorted(sink[used].tolist()) == list(range(len(tokens)))
     assert torch.equal(sink[used], source[used])
-
-
-def test_typical_counts_are_like_those_of_drawn_steps() -> None:
-    counts = zipf_counts(2000)
-    shares = torch.from_numpy(counts / counts.sum()).view(100, 20).sum(1)
-    typical = typical_counts(300, shares)
-    draws = np.random.default_rng(0).multinomial(300, shares.numpy(), size=2000)
-    touched = (draws > 0).sum(1).mean()
-    assert abs(float(occurring(300, shares).sum()) - touched) < 0.2
-    assert abs(len(typical) - touched) <= 1
-    assert abs(typical[0] - draws[:, 0].mean()) <= 1
-    assert abs(sum(typical) - 300) < 0.1 * 300

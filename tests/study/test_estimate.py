@@ -55,7 +55,7 @@ def test_a_layer_is_described_as_it_is(layer: str) -> None:
     described = _describe(layer, 16, 500, 40)
     assert described.cost == real.cost(40)
     held = sum(parameter.nbytes for parameter in real.parameters())
-    assert described.dense_bytes + described.sparse_bytes == held
+    assert described.parameter_bytes == held
 
 
 def test_training_takes_what_its_products_take() -> None:

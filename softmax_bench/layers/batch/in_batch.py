@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from softmax_bench.classes.noise import expected_distinct
-from softmax_bench.layers.base import CommonOptions, Cost, log_unigram, unigram
+from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import subset_cross_entropy, subset_footprint, subset_scores, tally
+from softmax_bench.ops import subset_cross_entropy, subset_scores, tally
 
 
 class InBatchSoftmax(LinearOutputLayer):
@@ -84,16 +84,10 @@ class InBatchSoftmax(LinearOutputLayer):
         scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)
         return torch.logaddexp(own, scores.logsumexp(1)) - own
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three products over the distinct targets that p leads to expect."""
-        distinct = expected_distinct((unigram(self._counts, self.num_classes), num_tokens))
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
-        held = subset_footprint(num_tokens, distinct, distinct, width, size, bias=bias)
-        return Cost(
-            flops=6.0 * num_tokens * (distinct + 1) * width,
-            bytes=size * (3.0 * distinct * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=int(distinct),
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+        return 6.0 * num_tokens * (self.rows_touched(num_tokens) + 1) * self.in_features
+
+    def rows_touched(self, num_tokens: int) -> float:
+        """The distinct targets."""
+        return expected_distinct((unigram(self._counts, self.num_classes), num_tokens))

@@ -9,14 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost
+from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import (
-    Footprint,
-    cross_entropy_footprint,
-    linear_cross_entropy,
-    linear_nll,
-)
+from softmax_bench.ops import linear_cross_entropy, linear_nll
 
 
 class FullSoftmax(LinearOutputLayer):
@@ -75,21 +70,6 @@ class FullSoftmax(LinearOutputLayer):
             score = score + self.bias.mean() - F.embedding(target, self.bias.unsqueeze(1))[:, 0]
         return -self.label_smoothing * score
 
-    def cost(self, num_tokens: int) -> Cost:
-        """Three products over all classes; weights and their gradients move once."""
-        rows, width = self.num_classes, self.in_features
-        size = self.weight.element_size()
-        held = self._footprint(num_tokens)
-        return Cost(
-            flops=6.0 * num_tokens * rows * width,
-            bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-            gradients=held.gradients,
-            activations=None if self.label_smoothing else held.activations,
-        )
-
-    def _footprint(self, num_tokens: int) -> Footprint:
-        rows, width = self.num_classes, self.in_features
-        size, bias = self.weight.element_size(), self.bias is not None
-        return cross_entropy_footprint(num_tokens, rows, width, size, bias=bias)
+    def flops(self, num_tokens: int) -> float:
+        """Three products over all classes."""
+        return 6.0 * num_tokens * self.weight.numel()

@@ -8,9 +8,9 @@ from typing import Unpack
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, Knob
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import cross_entropy_footprint, linear_cross_entropy, linear_nll
+from softmax_bench.ops import linear_cross_entropy, linear_nll
 
 
 class SelfNormalizedSoftmax(LinearOutputLayer):
@@ -57,21 +57,9 @@ class SelfNormalizedSoftmax(LinearOutputLayer):
         nll, log_z = linear_nll(hidden, self.weight, self.bias, target)
         return nll + self.penalty * log_z.square()
 
-    def cost(self, num_tokens: int) -> Cost:
-        """As full softmax: three products over all classes."""
-        rows, width = self.num_classes, self.in_features
-        size = self.weight.element_size()
-        held = cross_entropy_footprint(
-            num_tokens, rows, width, size, bias=self.bias is not None, penalty=True
-        )
-        return Cost(
-            flops=6.0 * num_tokens * rows * width,
-            bytes=size * (2.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+    def flops(self, num_tokens: int) -> float:
+        """Three products over all classes."""
+        return 6.0 * num_tokens * self.weight.numel()
 
 
 def check_penalty(penalty: float) -> None:

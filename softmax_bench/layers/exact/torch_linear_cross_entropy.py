@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.exact.full import FullSoftmax
-from softmax_bench.ops import Footprint
 
 
 class TorchLinearCrossEntropy(FullSoftmax):
@@ -57,17 +56,3 @@ class TorchLinearCrossEntropy(FullSoftmax):
             options=nn.LinearCrossEntropyOptions(batch_chunk_size=chunk),
         )
         return total * coefficient.max()  # the tokens that count all count alike
-
-    def _footprint(self, num_tokens: int) -> Footprint:
-        # Torch makes the gradients in the forward, and scaled ones beside them in the backward.
-        rows, width, size = self.num_classes, self.in_features, self.weight.element_size()
-        chunk = num_tokens if self.chunk_tokens is None else min(self.chunk_tokens, num_tokens)
-        states = num_tokens * width * size
-        gradients = self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
-        return Footprint(
-            forward=gradients + states + size * (chunk * rows + rows),
-            kept=gradients + states,
-            backward=2 * (gradients + states),
-            gradients=gradients,
-            hidden=states,
-        )

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, log_unigram
+from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.ops import pair_scores
 
@@ -136,17 +137,16 @@ class ProposalSoftmax(LinearOutputLayer):
         """Of drawing, the snapshot's share of a step included."""
         raise NotImplementedError
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """The proposal, and three products over the draws."""
-        width, size = self.in_features, self.weight.element_size()
-        pairs = num_tokens * (self.num_samples + 1)
-        rows = min(self.num_classes, pairs)
-        return Cost(
-            flops=6.0 * pairs * width + self._proposal_flops(num_tokens),
-            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-        )
+        products = 6.0 * num_tokens * (self.num_samples + 1) * self.in_features
+        return products + self._proposal_flops(num_tokens)
+
+    def rows_touched(self, num_tokens: int) -> float:
+        """Distinct classes among draws and targets, before the model has learned much."""
+        drawn = unigram(None if self.bias is None else self._counts, self.num_classes)
+        of_targets = unigram(self._counts, self.num_classes)
+        return expected_distinct((drawn, num_tokens * self.num_samples), (of_targets, num_tokens))
 
 
 def draw_columns(masses: Tensor, num_samples: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
@@ -14,19 +13,10 @@ from torch.nn import functional as F
 
 from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.base import CommonOptions, OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.reduced.cutoffs import choose_cutoffs
-from softmax_bench.ops import (
-    Footprint,
-    cross_entropy_footprint,
-    in_turn,
-    linear_cross_entropy,
-    linear_nll,
-)
-
-_DRAWS = 100
-"""Of targets, that memory is averaged over."""
+from softmax_bench.ops import linear_cross_entropy, linear_nll
 
 
 class AdaptiveSoftmax(OutputLayer):
@@ -198,57 +188,10 @@ class AdaptiveSoftmax(OutputLayer):
             rank[token] = draw(self.tail[index](hidden[token])) + low
         return self.order.classes(rank)
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three products over the head, and over each tail for its share of the tokens."""
-        size, width = self.head.weight.element_size(), self.in_features
+        width = self.in_features
         per_token = 6.0 * width * self.head.out_features
         for share, (project, scores) in zip(self._shares, self._parts(), strict=True):
-            narrow = project.out_features
-            per_token += share * 6.0 * narrow * (width + scores.out_features)
-        parameters = sum(p.numel() for p in self.parameters())
-        return Cost(
-            flops=num_tokens * per_token,
-            bytes=size * (2.0 * parameters + 2.0 * num_tokens * width),
-            parameters=parameters,
-            rows_touched=self.num_classes,
-            gradients=sum(p.nbytes for p in self.parameters()),
-            activations=self._mean_activations(num_tokens),
-        )
-
-    def _mean_activations(self, num_tokens: int) -> float:
-        """Over draws of how many tokens each tail gets.
-
-        That of the mean numbers is not the mean: a tail's loss is made in one way or in another,
-        with some more tokens or some less.
-        """
-        shares = [max(0.0, 1 - sum(self._shares)), *self._shares]
-        draws = np.random.default_rng(0).multinomial(num_tokens, shares, size=_DRAWS).tolist()
-        return float(np.mean([self._footprint(num_tokens, of[1:]).activations for of in draws]))
-
-    def _footprint(self, num_tokens: int, tokens_of_tail: Sequence[int]) -> Footprint:
-        width, size = self.in_features, self.head.weight.element_size()
-        bias = self.head.bias is not None
-        head = cross_entropy_footprint(num_tokens, self.head.out_features, width, size, bias=bias)
-        parts = [head]
-        for tokens, (project, scores) in zip(tokens_of_tail, self._parts(), strict=True):
-            narrow = project.out_features
-            tail = cross_entropy_footprint(tokens, scores.out_features, narrow, size, bias=bias)
-            parts.append(self._projected(tail, tokens, project, num_tokens * width * size))
-        return in_turn(parts)
-
-    @staticmethod
-    def _projected(tail: Footprint, tokens: int, project: nn.Linear, all_states: int) -> Footprint:
-        """A tail's loss with the tokens picked for it and their projection.
-
-        Their gradient is put among zeros for the other tokens.
-        """
-        size = project.weight.element_size()
-        states = tokens * project.in_features * size
-        projected = tail.holding(states + tokens * project.out_features * size)
-        gradients = tail.gradients + project.weight.nbytes
-        return replace(
-            projected,
-            backward=max(projected.backward, gradients + states + all_states),
-            gradients=gradients,
-            hidden=all_states,
-        )
+            per_token += share * 6.0 * project.out_features * (width + scores.out_features)
+        return num_tokens * per_token

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.base import CommonOptions, OutputLayer
 from softmax_bench.layers.gumbel import draw
-from softmax_bench.ops import Footprint, in_turn, linear_nll, nll_footprint
+from softmax_bench.ops import linear_nll
 
 
 class DifferentiatedSoftmax(OutputLayer):
@@ -130,28 +129,9 @@ class DifferentiatedSoftmax(OutputLayer):
     def _sample(self, hidden: Tensor) -> Tensor:
         return self.order.classes(draw(self._scores(hidden)))
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Four products over each band: the backward makes the scores again."""
-        weights = sum(band.weight.numel() for band in self._linears())
-        parameters = sum(p.numel() for p in self.parameters())
-        size = next(self.parameters()).element_size()
-        held = self._footprint(num_tokens)
-        return Cost(
-            flops=8.0 * num_tokens * weights,
-            bytes=size * (2.0 * parameters + 2.0 * num_tokens * self.in_features),
-            parameters=parameters,
-            rows_touched=self.num_classes,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
-
-    def _footprint(self, num_tokens: int) -> Footprint:
-        return in_turn([self._of_band(band, num_tokens) for band in self._linears()])
-
-    def _of_band(self, band: nn.Linear, num_tokens: int) -> Footprint:
-        rows, width, size = band.out_features, band.in_features, band.weight.element_size()
-        held = nll_footprint(num_tokens, rows, width, size, bias=band.bias is not None)
-        return replace(held, hidden=num_tokens * self.in_features * size)  # zero in other columns
+        return 8.0 * num_tokens * sum(band.weight.numel() for band in self._linears())
 
 
 def _halving(in_features: int, bands: int, *, nested: bool) -> list[int]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from softmax_bench.layers.reduced.adaptive import AdaptiveSoftmax
-from softmax_bench.ops import Footprint, in_turn, plain_footprint
 
 
 class TorchAdaptiveSoftmax(AdaptiveSoftmax):
@@ -41,22 +38,6 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         return -super()._losses(hidden, target)
-
-    def _footprint(self, num_tokens: int, tokens_of_tail: Sequence[int]) -> Footprint:
-        """All scores at once, the tails first; those of the last tail stay to the head's end."""
-        width, size = self.in_features, self.head.weight.element_size()
-        bias = self.head.bias is not None
-        all_states = num_tokens * width * size
-        parts, last = [], 0
-        for tokens, (project, scores) in zip(tokens_of_tail, self._parts(), strict=True):
-            if not tokens:
-                continue
-            narrow = project.out_features
-            tail = plain_footprint(tokens, scores.out_features, narrow, size, bias=bias)
-            parts.append(self._projected(tail, tokens, project, all_states))
-            last = tokens * scores.out_features * size
-        head = plain_footprint(num_tokens, self.head.out_features, width, size, bias=bias)
-        return in_turn([*parts, replace(head, forward=head.forward + last)])
 
     @property
     def n_classes(self) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions, Knob, unigram
+from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
-from softmax_bench.ops import Footprint, scores_footprint, subset_scores
+from softmax_bench.ops import subset_scores
 
 
 class BlackOut(SampledSoftmax):
@@ -74,12 +73,3 @@ class BlackOut(SampledSoftmax):
         p = torch.exp(scores - log_z.unsqueeze(1)).clamp(max=1 - 1e-6)
         unlikely = torch.log1p(-p).masked_fill(hit, 0.0) @ count
         return log_z - own - unlikely
-
-    def _footprint(self, num_tokens: int) -> Footprint:
-        # At the end of the forward there are the corrected scores, the counted ones, p before and
-        # after its bound, -p, log(1 - p) and this masked: seven of N x S; and the mask of the hits.
-        shares = unigram(self._counts, self.num_classes)
-        samples, rows = self.sampler.expected_rows(shares, num_tokens)
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
-        held = scores_footprint(num_tokens, samples, rows, width, size, bias=bias)
-        return replace(held, forward=held.forward + num_tokens * samples * (7 * size + 1))

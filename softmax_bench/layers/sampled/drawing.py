@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from softmax_bench.classes.noise import Noise, expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.ops import Amount, tally
+from softmax_bench.ops import tally
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,12 @@ class SharedSampler(nn.Module):
             count = count.clamp(max=1)
         return Sample(rows, count.double(), self.log_expected_count(rows))
 
-    def expected_rows(
-        self, shares: npt.NDArray[np.float64], num_tokens: int
-    ) -> tuple[Amount, Amount]:
-        """Mean distinct classes in a sample, and in it and targets drawn by ``shares`` (V,)."""
+    def expected_rows(self, shares: npt.NDArray[np.float64], num_tokens: int) -> float:
+        """Distinct classes in a sample and in targets drawn by ``shares`` (V,), as a mean."""
         if self.takes_all:
-            return self.noise.num_classes, self.noise.num_classes
+            return self.noise.num_classes
         sample = self.noise.probabilities(), self.num_draws
-        return expected_distinct(sample), expected_distinct(sample, (shares, num_tokens))
+        return expected_distinct(sample, (shares, num_tokens))
 
     def log_expected_count(self, classes: Tensor) -> Tensor:
         """Log of how often each class is expected in a sample, in float64."""

@@ -11,17 +11,10 @@ from torch.nn import functional as F
 
 from softmax_bench.classes.noise import expected_distinct, make_noise
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, Knob, Normalised, log_unigram, unigram
+from softmax_bench.layers.base import CommonOptions, Knob, Normalised, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
-from softmax_bench.ops import (
-    Footprint,
-    logistic_footprint,
-    pair_footprint,
-    pair_scores,
-    subset_logistic,
-    subset_scores,
-)
+from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
 
 
 class NCE(LinearOutputLayer):
@@ -153,29 +146,14 @@ class NCE(LinearOutputLayer):
     def _claim(self, scores: Tensor) -> Tensor:
         return scores - self.log_z
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three products over the noise and the targets."""
-        width, size = self.in_features, self.weight.element_size()
-        k = self.sampler.num_samples
-        drawn = k if self.shared else k * num_tokens
-        rows = min(self.num_classes, drawn + num_tokens)
-        held = self._footprint(num_tokens)
-        return Cost(
-            flops=6.0 * num_tokens * (k + 1) * width,
-            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+        return 6.0 * num_tokens * (self.sampler.num_samples + 1) * self.in_features
 
-    def _footprint(self, num_tokens: int) -> Footprint:
+    def rows_touched(self, num_tokens: int) -> float:
+        """Distinct classes among noise and targets."""
         shares = unigram(self._counts, self.num_classes)
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
         if self.shared:
-            samples, rows = self.sampler.expected_rows(shares, num_tokens)
-            return logistic_footprint(num_tokens, samples, rows, width, size, bias=bias)
-        pairs = num_tokens * (self.sampler.num_samples + 1)
-        noise = self.sampler.noise.probabilities(), pairs - num_tokens
-        rows = expected_distinct(noise, (shares, num_tokens))
-        return pair_footprint(num_tokens, pairs, rows, width, size, bias=bias)
+            return self.sampler.expected_rows(shares, num_tokens)
+        noise = self.sampler.noise.probabilities(), num_tokens * self.sampler.num_samples
+        return expected_distinct(noise, (shares, num_tokens))

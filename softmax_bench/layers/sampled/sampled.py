@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from softmax_bench.classes.noise import make_noise
-from softmax_bench.layers.base import CommonOptions, Cost, Normalised, unigram
+from softmax_bench.layers.base import CommonOptions, Normalised, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampled.drawing import SharedSampler
-from softmax_bench.ops import Footprint, subset_cross_entropy, subset_footprint, subset_scores
+from softmax_bench.ops import subset_cross_entropy, subset_scores
 
 
 class SampledSoftmax(LinearOutputLayer):
@@ -85,23 +85,11 @@ class SampledSoftmax(LinearOutputLayer):
         log_z = torch.logaddexp(own, scores.logsumexp(1))
         return log_z - own + self.penalty * log_z.square()
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three products over the sample, two row-wise ones for the targets."""
-        width, size = self.in_features, self.weight.element_size()
         samples = min(self.sampler.num_samples, self.num_classes)
-        rows = min(self.num_classes, samples + num_tokens)
-        held = self._footprint(num_tokens)
-        return Cost(
-            flops=6.0 * num_tokens * (samples + 1) * width,
-            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+        return 6.0 * num_tokens * (samples + 1) * self.in_features
 
-    def _footprint(self, num_tokens: int) -> Footprint:
-        shares = unigram(self._counts, self.num_classes)
-        samples, rows = self.sampler.expected_rows(shares, num_tokens)
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
-        return subset_footprint(num_tokens, samples, rows, width, size, bias=bias)
+    def rows_touched(self, num_tokens: int) -> float:
+        """Distinct classes among sample and targets."""
+        return self.sampler.expected_rows(unigram(self._counts, self.num_classes), num_tokens)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from softmax_bench.classes.noise import expected_distinct, positive_counts
 from softmax_bench.classes.tree import ABSENT, Tree
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.base import CommonOptions, OutputLayer
 from softmax_bench.layers.trees import tree_search
-from softmax_bench.ops import PathTable, keep_coalesced, pair_footprint, path_losses
+from softmax_bench.ops import PathTable, keep_coalesced, path_losses
 
 
 class TreeSoftmax(OutputLayer):
@@ -162,18 +162,10 @@ class TreeSoftmax(OutputLayer):
             self.to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three sparse products over the expected path length."""
-        pairs = self._pairs
-        width, size, bias = self.in_features, self.weight.element_size(), self.bias is not None
-        rows = int(min(self.weight.shape[0], num_tokens * pairs))
-        met = expected_distinct((self._node_shares, num_tokens)) * self.rows_per_node
-        held = pair_footprint(num_tokens, num_tokens * pairs, met, width, size, bias=bias)
-        return Cost(
-            flops=6.0 * num_tokens * pairs * width,
-            bytes=size * (3.0 * rows * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=rows,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+        return 6.0 * num_tokens * self._pairs * self.in_features
+
+    def rows_touched(self, num_tokens: int) -> float:
+        """Rows of the distinct nodes on the targets' paths."""
+        return expected_distinct((self._node_shares, num_tokens)) * self.rows_per_node

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,14 +14,11 @@ from torch.nn import functional as F
 from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Cost, OutputLayer
+from softmax_bench.layers.base import CommonOptions, OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.ops import (
     block_cross_entropy,
-    block_footprint,
     block_scores,
-    cross_entropy_footprint,
-    in_turn,
     keep_coalesced,
     linear_cross_entropy,
     linear_nll,
@@ -172,24 +170,12 @@ class TwoLevelSoftmax(OutputLayer):
         member = draw(self._member_scores(hidden, cluster))
         return self.order.classes(cluster * self.block + member)
 
-    def cost(self, num_tokens: int) -> Cost:
+    def flops(self, num_tokens: int) -> float:
         """Three products over the clusters and over one cluster a token."""
-        width, size = self.in_features, self.member.element_size()
-        bias = self.member_bias is not None
-        clusters = self.member.shape[0]
+        return 6.0 * num_tokens * (self.member.shape[0] + self.block) * self.in_features
+
+    def rows_touched(self, num_tokens: int) -> float:
+        """Those of the distinct clusters among the targets'."""
         shares = probabilities_by_rank(self._counts, self.num_classes)
-        of_cluster = torch.from_numpy(shares.copy())
-        of_cluster = F.pad(of_cluster, (0, self._padding)).view(clusters, self.block).sum(1)
-        touched = expected_distinct((of_cluster.numpy(), num_tokens)) * self.block
-        outer = cross_entropy_footprint(num_tokens, clusters, width, size, bias=bias)
-        inner = block_footprint(num_tokens, of_cluster, self.block, width, size, bias=bias)
-        held = in_turn([outer, inner])
-        return Cost(
-            flops=6.0 * num_tokens * (clusters + self.block) * width,
-            bytes=size
-            * (3.0 * touched * width + 2.0 * clusters * width + 2.0 * num_tokens * width),
-            parameters=sum(p.numel() for p in self.parameters()),
-            rows_touched=int(touched) + clusters,
-            gradients=held.gradients,
-            activations=held.activations,
-        )
+        of_cluster = np.pad(shares, (0, self._padding)).reshape(-1, self.block).sum(1)
+        return expected_distinct((of_cluster, num_tokens)) * self.block

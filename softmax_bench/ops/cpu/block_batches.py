@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 _IN_CACHE = 2**20
@@ -85,21 +85,3 @@ def slots(
     source.index_copy_(0, slot, order)
     sink = torch.full_like(source, num_tokens).index_copy_(0, slot, order)
     return source, sink
-
-
-def occurring(num_tokens: int, shares: Float[Tensor, "C"]) -> Float[Tensor, "C"]:
-    """The probability that any of so many tokens is of a block, for blocks with these shares."""
-    return 1 - (1 - shares) ** num_tokens
-
-
-def typical_counts(num_tokens: int, shares: Float[Tensor, "C"]) -> list[int]:
-    """Tokens of each block touched, in a step like most.
-
-    Of blocks that seldom occur there are as many as occur in the mean, with as many tokens as they
-    then have in the mean.
-    """
-    probability = occurring(num_tokens, shares)
-    met = probability.cumsum(0).round()
-    there = met.diff(prepend=met.new_zeros(1)) > 0
-    counts = num_tokens * shares[there] / probability[there]
-    return [round(count) for count in counts.tolist()]

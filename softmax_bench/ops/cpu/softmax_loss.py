@@ -25,7 +25,7 @@ the two products, so that each process still makes three products with its own r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -275,31 +275,3 @@ def _accumulate(
         grad.addmm_(exponentials, weight)
     else:
         grad.add_(exponentials @ weight)
-
-
-def loss_scratch(num_tokens: int, num_classes: int, width: int, size: int) -> tuple[int, int]:
-    """Bytes that :func:`softmax_loss` has in the workspace, and in tensors besides its results.
-
-    Args:
-        num_tokens: N.
-        num_classes: Rows that are scored.
-        width: H.
-        size: Bytes of a number.
-    """
-    tokens = _largest(token_blocks(num_tokens, num_classes))
-    references = len(class_tiles(tokens, num_classes)) * tokens
-    states = 2 * tokens * width  # scaled for the scores, and for the gradient of the rows
-    return size * tokens * num_classes, size * (states + references + num_classes)
-
-
-def log_sum_exp_scratch(
-    num_tokens: int, num_classes: int, width: int, size: int
-) -> tuple[int, int]:
-    """The same of :func:`log_sum_exp`."""
-    tokens = _largest(token_blocks(num_tokens, 4096))
-    widest = _largest(class_tiles(tokens, num_classes))
-    return size * tokens * widest, size * (tokens * width + num_classes)
-
-
-def _largest(parts: Iterable[slice]) -> int:
-    return max((part.stop - part.start for part in parts), default=0)

@@ -27,10 +27,7 @@ KEY = ["vocab_size", "layer"]
 TUNED = ["learning_rate", "tuned"]
 """What each layer may have of its own, found by tuning."""
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
-_MEMORY = (
-    "activations", "expected_activations", "gradients", "expected_gradients", "optimizer",
-    "expected_optimizer",
-)  # fmt: skip
+_MEMORY = ("activations", "gradients", "optimizer")
 _VARIED = {
     "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed"},
     "speed": {*KEY, "seed"},
@@ -66,11 +63,8 @@ COLUMNS = {
     "decoding_ms": "decoding ms",
     "memory_mb": "memory MB",
     "activations_mb": "activations MB",
-    "expected_activations_mb": "activations expected MB",
     "gradients_mb": "gradients MB",
-    "expected_gradients_mb": "gradients expected MB",
     "optimizer_mb": "optimiser's state MB",
-    "expected_optimizer_mb": "state expected MB",
     "parameters": "parameters",
     "repetitions": "repetitions",
     "stopped": "stopped: precise, or by",

@@ -55,10 +55,7 @@ class _Layer:
     cost: Cost
     evaluation_flops: float
     """Of one token."""
-    dense_bytes: float
-    sparse_bytes: float
-    """Of parameters whose gradient is dense, and row-sparse."""
-    row_bytes: float
+    parameter_bytes: float
 
 
 class Estimator:
@@ -106,11 +103,10 @@ class Estimator:
         evaluated = _EVALUATIONS * text.valid_tokens
         evaluation = evaluated * (layer.evaluation_flops + 2.0 * encoder) / self._machine.flops
         embedding = 4.0 * trial.embedding_size * trial.vocab_size
-        held = layer.dense_bytes + layer.sparse_bytes + 4.0 * encoder + embedding
+        held = layer.parameter_bytes + 4.0 * encoder + embedding
         targets = _targets(trial)
         gradients = (
-            layer.dense_bytes
-            + min(layer.sparse_bytes, layer.cost.rows_touched * layer.row_bytes)
+            layer.cost.gradient_bytes
             + 4.0 * encoder
             + 4.0 * trial.embedding_size * min(trial.vocab_size, targets)
         )
@@ -127,11 +123,11 @@ class Estimator:
         targets = _targets(trial)
         layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, targets)
         encoder = _encoder_parameters(trial)
-        dense = layer.dense_bytes + 4.0 * encoder
+        updated = layer.cost.gradient_bytes + 4.0 * encoder
         step = (
             self._machine.least_seconds(layer.cost)
             + 6.0 * targets * encoder / self._machine.flops
-            + (3 + 2 * _STATES[trial.optimizer]) * dense / self._machine.bytes
+            + (3 + 2 * _STATES[trial.optimizer]) * updated / self._machine.bytes
         )
         return step * trial.max_tokens / targets
 
@@ -140,8 +136,8 @@ class Estimator:
         held = 0.0
         for trial in trials:
             layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, trial.num_tokens)
-            copies = 2 + _STATES[trial.optimizer]
-            held += copies * layer.dense_bytes + (copies - 1) * layer.sparse_bytes
+            held += (1 + _STATES[trial.optimizer]) * layer.parameter_bytes
+            held += layer.cost.gradient_bytes
         return Estimate(_STARTUP_SECONDS + _TIMING_OVERHEAD * budget_seconds, _PROCESS_BYTES + held)
 
 
@@ -163,16 +159,9 @@ def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> 
 
 
 def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
-    sparse = {id(parameter) for parameter in layer.row_sparse_parameters()}
-    sizes = {True: 0.0, False: 0.0}
-    rows = 0.0
-    for parameter in layer.parameters():
-        sizes[id(parameter) in sparse] += parameter.nbytes
-        if id(parameter) in sparse:
-            rows += parameter.nbytes / max(1, parameter.shape[0])
     # A third of an exact layer's step is the forward pass; another must look at all its rows.
     once = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
-    return _Layer(cost, once, dense_bytes=sizes[False], sparse_bytes=sizes[True], row_bytes=rows)
+    return _Layer(cost, once, float(sum(parameter.nbytes for parameter in layer.parameters())))
 
 
 def _encoder_parameters(trial: TrainTrial) -> int:
