@@ -8,14 +8,17 @@ In a test, ``check_output_layer(MyLayer)`` is all; with options of its own, it i
 from __future__ import annotations
 
 import copy
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from softmax_bench.classes.draws import watching_draws
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import OutputLayer, Reduction
+from softmax_bench.layers.plugins import check_description
 from softmax_bench.lm.checkpoint import memory, recall
 
 Factory = Callable[..., OutputLayer]
@@ -68,20 +71,10 @@ def _hidden(layer: OutputLayer, *shape: int) -> Tensor:
 
 
 def _check_description(layer: OutputLayer) -> None:
-    for kind, names in (
-        (str, ("name", "scores", "source", "good_for", "step_flops", "normalised")),
-        (bool, ("exact", "needs_sorted_ids", "traceable")),
-    ):
-        for name in names:
-            value = getattr(type(layer), name, None)
-            said = isinstance(value, kind) and value != ""
-            assert said, (
-                f"the class attribute {name} must be set ({kind.__name__}): see OutputLayer"
-            )
-    for knob in layer.knobs:
-        assert knob in inspect.signature(type(layer)).parameters, f"knob {knob!r} is no option"
-    ways = ("by construction", "by training", "no")
-    assert layer.normalised in ways, f"normalised must be one of {', '.join(ways)}"
+    try:
+        check_description(type(layer))
+    except SoftmaxBenchError as error:
+        raise AssertionError(str(error)) from error
     claim = layer.unnormalized_target_log_prob(_hidden(layer, 1), torch.zeros(1, dtype=torch.int64))
     by_training = layer.normalised == "by training"
     assert (claim is not None) == by_training, (
@@ -144,9 +137,30 @@ def _check_loss(layer: OutputLayer, *, every_gradient: bool) -> None:
         parameter.grad = None
     nothing = layer(hidden, torch.full((2, 4), layer.ignore_index))
     assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
+    _check_drawing(layer, hidden, target)
     cost = layer.cost(8)
     assert 0 <= cost.flops < math.inf, "flops must be a number from 0"
     assert 0 <= cost.rows_touched < math.inf, "rows_touched must be a number from 0"
+
+
+def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
+    """Randomness that evaluation mode does not switch off is the drawing of classes."""
+    seen = []
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        seen.append(True)
+        yield
+
+    before = torch.get_rng_state()
+    with watching_draws(watch):
+        layer.eval()(hidden, target)
+    layer.train()
+    drawn = not torch.equal(before, torch.get_rng_state())
+    assert seen or not drawn, (
+        "the layer draws random numbers: mark the method that draws classes with "
+        "softmax_bench.classes.draws.draws, or its time is reported as that of the forward pass"
+    )
 
 
 def _check_likelihood(layer: OutputLayer) -> None:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from softmax_bench.classes.draws import draws
 from softmax_bench.classes.huffman import check_counts
 from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.errors import SoftmaxBenchError
@@ -59,6 +60,7 @@ class Noise(KeptBuffers, ABC):
 class UniformNoise(Noise):
     """Every class alike."""
 
+    @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         return torch.randint(self.num_classes, (num_samples,), device=device)
 
@@ -93,6 +95,7 @@ class LogUniformNoise(Noise):
         self.register_buffer("ranked", ranked, persistent=False)
         self.register_buffer("rank", rank, persistent=False)
 
+    @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         u = torch.rand(num_samples, dtype=torch.float64, device=device)
         # The product can round up to the end of the range: clamp.
@@ -130,6 +133,7 @@ class UnigramNoise(Noise):
         self.register_buffer("alias", torch.from_numpy(alias), persistent=False)
         self.register_buffer("log_q", torch.from_numpy(np.log(probabilities)), persistent=False)
 
+    @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         # One uniform number tells the column and, by what is left of its 53 bits, the side.
         u = torch.rand(num_samples, dtype=torch.float64, device=device).mul_(self.num_classes)

@@ -102,18 +102,18 @@ class OutputLayer(KeptBuffers, ABC):
     """
 
     name: ClassVar[str]
-    """How ``create_layer`` and the command line call the layer."""
-    scores: ClassVar[str]
+    """How ``create_layer`` and the command line call the layer; the one attribute to be set."""
+    scores: ClassVar[str] = "-"
     """Which pairs a training step scores, in a few words for the tables."""
-    source: ClassVar[str]
+    source: ClassVar[str] = "-"
     """The paper."""
-    good_for: ClassVar[str]
+    good_for: ClassVar[str] = "-"
     """When to choose the layer, in a few words for the tables."""
-    step_flops: ClassVar[str]
+    step_flops: ClassVar[str] = "-"
     """Floating-point operations of a training step as a formula in N, V, H and its options."""
-    exact: ClassVar[bool]
+    exact: ClassVar[bool] = False
     """Whether the training objective is the likelihood of the model itself, not an estimate."""
-    normalised: ClassVar[Normalised]
+    normalised: ClassVar[Normalised] = "no"
     """What makes the probability of a class known without a sum over all classes."""
     knobs: ClassVar[Mapping[str, Knob]] = MappingProxyType({})
     """Options of the layer that ``softmax-bench tune`` looks for, beside the learning rate."""

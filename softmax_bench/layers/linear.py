@@ -25,7 +25,7 @@ class LinearOutputLayer(OutputLayer):
     The bias starts at the log-unigram distribution where counts are given.
     """
 
-    touches_all_rows: ClassVar[bool]
+    touches_all_rows: ClassVar[bool] = True
     """Whether a training step's gradient is dense."""
 
     bias: nn.Parameter | None

@@ -13,9 +13,10 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import get_args
 
 from softmax_bench.errors import SoftmaxBenchError, nearest
-from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.base import Normalised, OutputLayer
 
 GROUP = "softmax_bench.layers"
 
@@ -57,12 +58,41 @@ class Origin:
         if inspect.isabstract(layer):
             missing = ", ".join(sorted(layer.__abstractmethods__))
             raise SoftmaxBenchError(f"{self} is no complete layer: it does not define {missing}")
-        unsaid = [name for name in ("name", "scores", "source") if not hasattr(layer, name)]
-        if unsaid:
-            raise SoftmaxBenchError(
-                f"{self} does not describe itself: set the class attribute {', '.join(unsaid)}"
-            )
+        check_description(layer)
         return layer
+
+
+_DESCRIPTION = {
+    "name": str,
+    "scores": str,
+    "source": str,
+    "good_for": str,
+    "step_flops": str,
+    "exact": bool,
+    "needs_sorted_ids": bool,
+    "traceable": bool,
+}
+
+
+def check_description(layer: type[OutputLayer]) -> None:
+    """Refuse a layer whose class attributes are missing or wrong.
+
+    Raises:
+        SoftmaxBenchError: Some are; the message names each with what would be right.
+    """
+    wrong = [
+        f"{attribute} must be a {kind.__name__}, not {getattr(layer, attribute, 'missing')!r}"
+        for attribute, kind in _DESCRIPTION.items()
+        if not isinstance(getattr(layer, attribute, None), kind)
+    ]
+    if layer.normalised not in get_args(Normalised):
+        ways = ", ".join(map(repr, get_args(Normalised)))
+        wrong.append(f"normalised must be one of {ways}, not {layer.normalised!r}")
+    options = inspect.signature(layer).parameters
+    wrong += [f"knobs names {knob!r}, not an option" for knob in layer.knobs if knob not in options]
+    if wrong:
+        place = f"{layer.__module__}:{layer.__qualname__}"
+        raise SoftmaxBenchError(f"class attributes of the layer {place}: {'; '.join(wrong)}")
 
 
 def from_entry_points() -> Iterator[tuple[str, Origin]]:

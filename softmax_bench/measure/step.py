@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from softmax_bench.classes.noise import Noise
+from softmax_bench.classes.draws import watching_draws
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
@@ -21,8 +22,6 @@ from softmax_bench.records.trial import BPTT
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
 """Of a training step; ``"forward"`` is without the drawing, ``"step"`` is all together."""
-DRAWING = ("draw", "propose")
-"""Names of the methods by which layers and samplers draw classes, ``Noise.sample`` apart."""
 DECODED = 20
 """Hidden states at once in decoding: a step of a small batch of texts."""
 
@@ -125,10 +124,6 @@ class LayerStep:
         )
         self.clip_norm = clip_norm
         self._drawing = _Stopwatch(self.device)
-        for module in layer.modules():
-            for method in (*DRAWING, "sample") if isinstance(module, Noise) else DRAWING:
-                if hasattr(module, method):
-                    self._drawing.wrap(module, method)
 
     def prepare(self) -> Phases:
         """Leave the machine as a training step finds it; seconds of the encoder."""
@@ -143,7 +138,8 @@ class LayerStep:
 
     def forward(self) -> Tensor:
         """The loss."""
-        loss: Tensor = self.layer(self.hidden, self.target)
+        with watching_draws(self._drawing.running):
+            loss: Tensor = self.layer(self.hidden, self.target)
         return loss
 
     def clip(self) -> None:
@@ -226,11 +222,10 @@ class LayerInference:
 
 
 class _Stopwatch:
-    """Sums the seconds that chosen methods of a layer take; one inside another counts once."""
+    """Sums the seconds of what runs while it is running."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._running = False
         self._spans: list[tuple[Moment, Moment]] = []
 
     def restart(self) -> None:
@@ -241,19 +236,11 @@ class _Stopwatch:
         """The sum since."""
         return sum((elapsed(begin, end) for begin, end in self._spans), 0.0)
 
-    def wrap(self, module: nn.Module, method: str) -> None:
-        """Time every call of a method from now on."""
-        run = getattr(module, method)
-
-        def timed(*args: Any) -> Any:
-            if self._running:
-                return run(*args)
-            self._running = True
-            begin = moment(self._device)
-            try:
-                return run(*args)
-            finally:
-                self._spans.append((begin, moment(self._device)))
-                self._running = False
-
-        setattr(module, method, timed)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run for as long as the context lasts."""
+        begin = moment(self._device)
+        try:
+            yield
+        finally:
+            self._spans.append((begin, moment(self._device)))

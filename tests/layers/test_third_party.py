@@ -21,8 +21,12 @@ class Mine(FullSoftmax):
         super().__init__(in_features, num_classes, **common)
         self.rank = rank
 
+class Bare(FullSoftmax):
+    name = "bare"
+
 class Nameless(OutputLayer):
-    _losses = _log_prob = _target_log_prob = _topk = _sample = cost = None
+    exact, normalised = "yes", "maybe"
+    _losses = _log_prob = _target_log_prob = _topk = _sample = flops = None
 
 class Half(OutputLayer):
     name = "half"
@@ -74,7 +78,10 @@ def test_a_class_by_its_place(install: Install) -> None:
         ("no_such_module:Mine", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("bad_layers:Min", "the module has no class 'Min': did you mean 'Mine'"),
         ("bad_layers:function", "is no layer: a layer is a subclass of OutputLayer"),
-        ("bad_layers:Nameless", "set the class attribute name, scores, source"),
+        (
+            "bad_layers:Nameless",
+            "name must be a str, not 'missing'; exact must be a bool, not 'yes'; normalised ",
+        ),
         ("bad_layers:Half", "does not define _log_prob, _losses"),
         ("bad_layers:Mine(rnak=3)", "has no option 'rnak': did you mean 'rank'"),
         ("bad_layers:", "cannot read layer 'bad_layers:'"),

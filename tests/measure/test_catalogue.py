@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
-from softmax_bench.layers import FullSoftmax, HierarchicalSoftmax, layer_names
+from softmax_bench.layers import FullSoftmax, HierarchicalSoftmax, layer_names, parse_spec
 from softmax_bench.layers.registry import layer_package
 from softmax_bench.measure import catalogue
 from softmax_bench.testing import check_output_layer
@@ -21,11 +22,19 @@ def test_the_page_is_what_the_code_says() -> None:
     )
 
 
-@pytest.mark.parametrize("attribute", ["good_for", "exact"])
-def test_the_contract_wants_a_description(attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(FullSoftmax, attribute)
-    with pytest.raises(AssertionError, match=f"class attribute {attribute} must be set"):
-        check_output_layer(FullSoftmax, sizes=(3,))
+@pytest.mark.parametrize("attribute", ["scores", "source", "good_for", "step_flops"])
+def test_our_own_layers_describe_themselves(attribute: str) -> None:
+    unsaid = [name for name in OWN if getattr(parse_spec(name)[0], attribute) == "-"]
+    assert unsaid == (["full"] if attribute == "source" else [])
+
+
+def test_the_contract_wants_draws_to_be_marked() -> None:
+    class Unmarked(FullSoftmax):
+        def _loss(self, hidden: Tensor, *rest: Tensor) -> Tensor:
+            return super()._loss(hidden, *rest) * (1 + 0 * torch.rand(()))
+
+    with pytest.raises(AssertionError, match="mark the method that draws classes"):
+        check_output_layer(Unmarked, sizes=(3,))
 
 
 def test_the_contract_wants_claims_of_those_normalised_by_training(

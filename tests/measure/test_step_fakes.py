@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from softmax_bench.classes.draws import draws
 from softmax_bench.layers import FullSoftmax
 from softmax_bench.measure import LayerInference, LayerStep, elapsed, moment
 from softmax_bench.measure import disturbance as watching
@@ -41,19 +42,21 @@ class _SleepsInBackward(torch.autograd.Function):
 
 
 class Sleeper(FullSoftmax):
-    """Draws for 1 s within its draw, forward takes 4 s and backward 8 s."""
+    """Draws for 1 s, in parts, forward takes 4 s and backward 8 s."""
 
     clock: Clock
 
-    def draw(self) -> None:
+    @draws
+    def choose_negatives(self) -> None:
         self.clock.sleep(0.25)
-        self.propose()
+        self.choose_more()
 
-    def propose(self) -> None:
+    @draws
+    def choose_more(self) -> None:
         self.clock.sleep(0.75)
 
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        self.draw()
+        self.choose_negatives()
         self.clock.sleep(4)
         loss: Tensor = _SleepsInBackward.apply(super().forward(hidden, target), self.clock, 8.0)
         return loss

@@ -7,6 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from softmax_bench.classes.draws import draws
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.linear import LinearOutputLayer
@@ -49,6 +50,7 @@ class PartialFC(LinearOutputLayer):
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
 
+    @draws
     def draw(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Classes (M,), and what to add to their scores: 0, or ``-inf`` for those not drawn."""
         rows, count = fill_up(target, self.num_samples, self.num_classes)

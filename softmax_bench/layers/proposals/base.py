@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.draws import draws
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
@@ -78,6 +79,7 @@ class ProposalSoftmax(LinearOutputLayer):
     def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`propose`."""
 
+    @draws
     @torch.no_grad()
     def propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw for each token from a snapshot that is not older than ``refresh`` steps.

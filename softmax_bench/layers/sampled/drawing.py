@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from softmax_bench.classes.draws import draws
 from softmax_bench.classes.noise import Noise, expected_distinct
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.ops import tally
@@ -55,6 +56,7 @@ class SharedSampler(nn.Module):
         """Whether the sample is every class."""
         return self.num_draws == 0
 
+    @draws
     def draw(self, device: torch.device) -> Sample:
         """A fresh sample."""
         if self.takes_all:
