@@ -7,6 +7,7 @@ command line and reports pick it up by themselves.
 """
 
 from softmax_bench.layers.base import CommonOptions, Knob, OutputLayer
+from softmax_bench.layers.contrastive.nce import NCE
 from softmax_bench.layers.cost import Cost
 from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.layers.registry import (
@@ -15,7 +16,6 @@ from softmax_bench.layers.registry import (
     parse_spec,
     split_specs,
 )
-from softmax_bench.layers.sampled.nce import NCE
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
 from softmax_bench.layers.trees.hierarchical import HierarchicalSoftmax
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 INK = "#222222"
@@ -25,24 +28,23 @@ class Look(NamedTuple):
 # The hues of Okabe & Ito (2008), moved until every two of a column are 19 apart in CIELAB for
 # readers with normal vision, deuteranopia and protanopia alike, and every one has a contrast of 3
 # to the paper (tests/report/test_style.py).
-_FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "exact": ("#000000", "#ffffff", ("full", "self_normalized", "torch_linear_cross_entropy")),
-    "sampled": ("#0060a8", "#3d94e6", ("sampled", "self_normalized_sampled")),
-    "contrastive": (
-        "#b12a00", "#f0743a", ("nce", "ranking_nce", "negative_sampling", "blackout")
-    ),
-    "tree": ("#1f905f", "#49e8a7", ("hierarchical", "hierarchical_kary", "two_level")),
-    "narrow": ("#be609b", "#d889be", ("adaptive", "differentiated", "torch_adaptive")),
-    "proposal": ("#399ad9", "#8ed2fe", ("kernel", "rff", "midx")),
-    "batch": ("#bb8003", "#ffcc43", ("in_batch", "partial_fc")),
-    "other": ("#594e4b", "#a38d7b", ()),
-}  # fmt: skip
-"""Colours on white and on dark, and the members, of each family of layers; others are strangers."""
+_COLOURS = {
+    "exact": ("#000000", "#ffffff"),
+    "sampled": ("#0060a8", "#3d94e6"),
+    "contrastive": ("#b12a00", "#f0743a"),
+    "trees": ("#1f905f", "#49e8a7"),
+    "reduced": ("#be609b", "#d889be"),
+    "proposals": ("#399ad9", "#8ed2fe"),
+    "batch": ("#bb8003", "#ffcc43"),
+    "other": ("#594e4b", "#a38d7b"),
+}
+"""Colours on white and on dark of each folder of ``softmax_bench/layers``, and of other layers."""
 
 PARTS = ("#b8b8b8", "#1b4f72", "#5b9bd5", "#f2c14e", "#c8501e")
 """Of the parts of a stacked bar, which are no layers; told apart by lightness too."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_NAME = re.compile(r'^    name = "(.+)"$', re.MULTILINE)
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 
 
@@ -51,11 +53,24 @@ def family(layer: str) -> str:
     return layer.split("(", 1)[0]
 
 
+@cache
+def _members() -> list[list[str]]:
+    """Names of the layers in each family's folder, read from the text: reports import no torch."""
+    layers = Path(__file__).parents[1] / "layers"
+    return [
+        [
+            name
+            for file in sorted((layers / family).glob("*.py"))
+            for name in _NAME.findall(file.read_text("utf-8"))
+        ]
+        for family in _COLOURS
+    ]
+
+
 def family_place(layer: str) -> int:
-    """The place of a layer's family among the families; strangers are last."""
-    members = [names for _, _, names in _FAMILIES.values()]
-    found = [place for place, names in enumerate(members) if family(layer) in names]
-    return found[0] if found else len(members) - 1
+    """The place of a layer's family among the families; layers from elsewhere are last."""
+    places = [place for place, names in enumerate(_members()) if family(layer) in names]
+    return places[0] if places else len(_COLOURS) - 1
 
 
 def looks(layers: Iterable[str]) -> dict[str, Look]:
@@ -77,8 +92,9 @@ def looks(layers: Iterable[str]) -> dict[str, Look]:
 
 
 def _place(layer: str) -> tuple[str, str, int]:
-    colour, dark, members = list(_FAMILIES.values())[family_place(layer)]
-    return colour, dark, members.index(family(layer)) if members else 0
+    family_of_layer = family_place(layer)
+    members = _members()[family_of_layer]
+    return *list(_COLOURS.values())[family_of_layer], members.index(family(layer)) if members else 0
 
 
 def number_text(value: float, digits: int = 3) -> str:

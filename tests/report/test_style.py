@@ -6,7 +6,8 @@ from colorspacious import cspace_convert
 from matplotlib.colors import to_rgb
 
 from softmax_bench.layers import layer_names
-from softmax_bench.report.style import PARTS, looks
+from softmax_bench.layers.registry import layer_package
+from softmax_bench.report.style import PARTS, family_place, looks
 
 _FAMILIES = [
     "full", "sampled", "nce", "hierarchical", "adaptive", "kernel", "in_batch", "a.stranger:Layer",
@@ -51,6 +52,13 @@ def test_colours_stand_out_from_the_paper() -> None:
     for look in looks(_FAMILIES).values():
         assert contrast(look.colour, "#ffffff") > 3
         assert contrast(look.dark, "#1b1e22") > 3
+
+
+def test_every_layer_of_ours_has_a_family() -> None:
+    own = [name for name in layer_names() if not layer_package(name)]
+    stranger = family_place("a.stranger:Layer")
+    assert all(family_place(name) < stranger for name in own)
+    assert family_place("nce") == family_place("blackout(num_samples=3)") != family_place("full")
 
 
 def test_every_layer_has_a_look_of_its_own() -> None:

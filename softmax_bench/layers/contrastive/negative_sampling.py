@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.layers.base import CommonOptions, Knob
-from softmax_bench.layers.sampled.nce import NCE
+from softmax_bench.layers.contrastive.nce import NCE
 
 
 class NegativeSampling(NCE):
