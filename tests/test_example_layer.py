@@ -1,83 +1,90 @@
-"""A layer of somebody else, from its package to the report, without a line of ours changed."""
+"""docs/how-to/add-a-layer.md, followed step by step in an empty folder outside the repository."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from softmax_bench import load_results
 
-EXAMPLE = Path(__file__).parent / "example_layer"
-CHECK = """
-import torch
-from softmax_bench import create_layer, layer_names
-from softmax_bench.layers import parse_spec
-from softmax_bench.testing import check_output_layer
-
-assert "bottleneck" in layer_names()
-layer = create_layer("bottleneck(rank=3)", 8, 50)
-assert layer.softmax.weight.shape == (50, 3)
-check_output_layer(parse_spec("bottleneck")[0], sizes=(1, 17))
-
-assert layer.traceable
-compiled = torch.compile(layer, backend="eager", fullgraph=True)
-hidden, target = torch.randn(4, 8), torch.randint(50, (4,))
-torch.testing.assert_close(compiled(hidden, target), layer(hidden, target))
-"""
-
-Python = Callable[..., str]
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "how-to" / "add-a-layer.md"
+BLOCKS = re.findall(r"```(\S+)(?: (\S+))?\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Runs this Python where the example is installed besides, and returns what it prints."""
-    folder = tmp_path_factory.mktemp("example")
-    source, installed = folder / "source", folder / "installed"
-    shutil.copytree(EXAMPLE, source)  # building leaves files behind
-    paths = [str(installed), str(Path(__file__).parents[1])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
-
-    def _python(*arguments: str) -> str:
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder after all steps, and what they printed."""
+    folder = tmp_path_factory.mktemp("bottleneck")
+    installed = tmp_path_factory.mktemp("installed")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (installed, ROOT))),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "COLUMNS": "200",
+        # pip installs here, offline.
+        "PIP_TARGET": str(installed),
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it the other way round
+    }
+    printed = []
+    for kind, file, text in BLOCKS:
+        if kind == "{literalinclude}":
+            shutil.copy(PAGE.parent / file, folder)
+            continue
+        command = ["bash", "-ec", text] if kind == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(
-            [sys.executable, *arguments],
-            env=environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
+            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    _python("-m", "pip", "install", *offline, "--target", str(installed), str(source))
-    return _python
+        printed.append(done.stdout)
+    return folder, "\n".join(printed)
 
 
-def test_it_is_listed_with_its_package(python: Python) -> None:
-    listed = python("-m", "softmax_bench.cli", "layers")
-    assert "bottleneck" in listed
-    assert "from bottleneck-softmax 1.0" in listed
+def test_the_page_has_all_steps() -> None:
+    assert [kind for kind, _, _ in BLOCKS] == [
+        "{literalinclude}", "{literalinclude}", "sh", "python", "sh", "sh",
+    ]  # fmt: skip
 
 
-def test_it_is_built_by_name_and_keeps_the_contract(python: Python) -> None:
-    python("-c", CHECK)
+def test_the_layer_is_short() -> None:
+    lines = (ROOT / "tests" / "example_layer" / "bottleneck_softmax.py").read_text().splitlines()
+    assert len(lines) < 60
 
 
-def test_it_is_timed_and_reported(python: Python, tmp_path: Path) -> None:
-    names = ["bottleneck", "bottleneck_softmax:BottleneckSoftmax(rank=2)"]
-    python(
-        "-m", "softmax_bench.cli", "time", "--layers", ",".join(names), "--vocab-sizes", "1000",
-        "--hidden-size", "8", "--num-tokens", "10", "--time-budget", "0.1", "--threads", "1",
-        "--out", str(tmp_path),
-    )  # fmt: skip
-    speed = load_results(tmp_path).speed
-    assert set(speed["layer"]) == set(names)
-    assert (speed["memory_activations"] > 0).all()
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert all(name in page for name in names)
+def test_it_is_listed_with_its_package_and_built_by_name(followed: tuple[Path, str]) -> None:
+    _, printed = followed
+    assert "from bottleneck-softmax 1.0" in printed
+    assert "Linear(in_features=256, out_features=16, bias=False)" in printed
+
+
+def test_it_is_timed_and_reported(followed: tuple[Path, str]) -> None:
+    folder, _ = followed
+    for run, layers in (
+        ("bottleneck", {"full", "bottleneck", "bottleneck(rank=16)"}),
+        ("by-module", {"bottleneck_softmax:BottleneckSoftmax(rank=16)"}),
+    ):
+        speed = load_results(folder / "runs" / run).speed
+        assert set(speed["layer"]) == layers
+        assert (speed["memory_activations"] > 0).all()
+        page = (folder / "runs" / run / "report" / "index.html").read_text()
+        assert all(layer in page for layer in layers)
+
+
+def test_it_is_traced_as_it_says() -> None:
+    source = ROOT / "tests" / "example_layer" / "bottleneck_softmax.py"
+    namespace: dict[str, Any] = {}
+    exec(compile(source.read_text(), str(source), "exec"), namespace)  # noqa: S102
+    layer = namespace["BottleneckSoftmax"](8, 50, rank=3)
+    assert layer.traceable
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    hidden, target = torch.randn(4, 8), torch.randint(50, (4,))
+    torch.testing.assert_close(compiled(hidden, target), layer(hidden, target))
