@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     )
     from softmax_bench.records.frames import Results, load_results
 
+__version__ = "0.1.0"
+
 _HOME = {
     "SoftmaxBenchError": "errors",
     "NCE": "layers",
@@ -44,6 +46,7 @@ __all__ = [
     "Results",
     "SampledSoftmax",
     "SoftmaxBenchError",
+    "__version__",
     "create_layer",
     "layer_names",
     "load_results",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from softmax_bench.measure import (
     zipf_counts,
 )
 from softmax_bench.records.result import Disturbance
+from softmax_bench.records.store import write_file
 
 SIZES = (
     (500, 64, 2000), (500, 512, 64), (1000, 192, 400), (2000, 64, 64), (2000, 512, 2000),
@@ -120,10 +120,8 @@ def save(folder: Path, calibration: Calibration) -> Path:
     """Write a calibration whole or not at all."""
     path = calibration_path(folder, calibration.setting)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=1) + b"\n")
-    partial.replace(path)
-    return path
+    text = msgspec.json.format(msgspec.json.encode(calibration), indent=1) + b"\n"
+    return write_file(path, text)
 
 
 def calibrated(

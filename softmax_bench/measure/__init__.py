@@ -1,7 +1,7 @@
 """Time, memory, the machine they were measured on, and what layers say of their own cost."""
 
 from softmax_bench.measure.disturbance import Disturbance, watch_machine
-from softmax_bench.measure.environment import describe_environment
+from softmax_bench.measure.environment import describe_environment, usable_cores
 from softmax_bench.measure.memory import Memory, peak_bytes
 from softmax_bench.measure.roofline import Machine, measure_machine
 from softmax_bench.measure.step import (
@@ -31,6 +31,7 @@ __all__ = [
     "moment",
     "peak_bytes",
     "summarise",
+    "usable_cores",
     "watch_machine",
     "zipf_counts",
     "zipf_targets",

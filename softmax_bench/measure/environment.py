@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from softmax_bench import __version__
+
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "GOMP_SPINCOUNT",
@@ -36,7 +38,7 @@ def describe_environment() -> dict[str, Any]:
 
     return {
         "processor": _processor(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -44,7 +46,8 @@ def describe_environment() -> dict[str, Any]:
         "driver": _driver(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "scipy", "softmax-bench")},
+            **{name: version(name) for name in ("torch", "numpy", "scipy")},
+            "softmax-bench": __version__,
         },
         "blas": _blas(),
         "git_commit": _git_commit(),
@@ -89,7 +92,8 @@ def _without_folders(value: str) -> str:
     return re.sub(r"[^\s:]*/", "", value)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

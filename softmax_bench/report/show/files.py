@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ import matplotlib as mpl
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import Results, load_results
-from softmax_bench.records.store import disk_full
+from softmax_bench.records.store import disk_full, write_file
 from softmax_bench.report import plots
 from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
@@ -58,25 +56,25 @@ def write_report(
 def _write_files(results: Results, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     table = summary_table(results)
-    _write(out / "table.csv", table.to_csv(index=False).encode())
-    _write(out / "table.md", markdown_table(table).encode())
+    write_file(out / "table.csv", table.to_csv(index=False).encode())
+    write_file(out / "table.md", markdown_table(table).encode())
     for name, derived in (
         ("scaling", scaling_table(results)),
         ("price-table", price_table(results)),
         ("fidelity", fidelity_table(results)),
     ):
         if not derived.empty:
-            _write(out / f"{name}.csv", derived.to_csv(index=False).encode())
+            write_file(out / f"{name}.csv", derived.to_csv(index=False).encode())
     charts = plots.charts(results)
     look = looks(table["layer"])
     for chart in charts:
         figure = plots.draw(chart, look)
-        _write(out / f"{chart.name}.png", _render(figure, "png"))
+        write_file(out / f"{chart.name}.png", _render(figure, "png"))
         figure.set_layout_engine("none")  # it is laid out
-        _write(out / f"{chart.name}.svg", _render(figure, "svg"))
-        _write(out / f"{chart.name}.csv", plots.chart_frame(chart).to_csv(index=False).encode())
+        write_file(out / f"{chart.name}.svg", _render(figure, "svg"))
+        write_file(out / f"{chart.name}.csv", plots.chart_frame(chart).to_csv(index=False).encode())
     page = out / "index.html"
-    _write(page, render_page(results, charts, look).encode())
+    write_file(page, render_page(results, charts, look).encode())
     return page
 
 
@@ -86,16 +84,3 @@ def _render(figure: Figure, kind: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "softmax-bench", "svg.fonttype": "path"}):
         figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.measure import usable_cores
 from softmax_bench.records.record import Cause
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.executors.parcel import pack, unpack, work
@@ -217,8 +218,7 @@ def _start_ray(address: str | None) -> Any:
         raise SoftmaxBenchError("Ray is not installed: pip install 'softmax-bench[ray]'") from None
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        cores = len(os.sched_getaffinity(0))
-        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
         return ray
     try:
         ray.init(address, **quiet)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from softmax_bench.measure import usable_cores
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
 from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
@@ -22,9 +23,8 @@ NGRAM_MOST_TOKENS = 25_000_000
 
 def usable_threads() -> int:
     """Threads for a process alone: OMP_NUM_THREADS, or as many as it may use cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return (int(wanted) if wanted.isdigit() else 0) or cores or 1
+    return (int(wanted) if wanted.isdigit() else 0) or usable_cores()
 
 
 def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
