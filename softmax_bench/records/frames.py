@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def _nothing() -> pd.DataFrame:
     return pd.DataFrame()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """Stored results as tidy tables: one row an observation, the configuration in its columns."""
 
@@ -61,6 +62,20 @@ class Results:
     failures: pd.DataFrame = field(default_factory=_nothing)
     """One row a trial that gave no result: its fields, ``title``, ``of``, ``cause``, ``reason``,
     ``log``."""
+    _derived: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
+
+
+def derived(make: Callable[[Results], pd.DataFrame]) -> Callable[[Results], pd.DataFrame]:
+    """Make a table from results once, however many parts of a report ask for it."""
+
+    @functools.wraps(make)
+    def get(results: Results) -> pd.DataFrame:
+        known = results._derived
+        if make.__name__ not in known:
+            known[make.__name__] = make(results)
+        return known[make.__name__].copy(deep=False)
+
+    return get
 
 
 def load_results(path: str | os.PathLike[str]) -> Results:

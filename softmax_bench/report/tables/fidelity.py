@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from softmax_bench.records.frames import Results
+from softmax_bench.records.frames import Results, derived
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +31,7 @@ def latest_fidelity(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     return gradients, apart
 
 
+@derived
 def fidelity_table(results: Results) -> pd.DataFrame:
     """One row a layer: what it has learned, and its gradient at the most samples measured.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from softmax_bench.records.frames import Results
+from softmax_bench.records.frames import Results, derived
 from softmax_bench.report.tables.summary import best_trials
 
 CONVERGED = 0.01
 """A model whose validation perplexity would fall by less with twice the tokens has converged."""
 
 
+@derived
 def price_table(results: Results) -> pd.DataFrame:
     """One row a layer and vocabulary size, means over seeds, by validation perplexity.
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.intervals import Floats
-from softmax_bench.records.frames import Results
+from softmax_bench.records.frames import Results, derived
 from softmax_bench.report.tables.disturbed import disturbance_text
 from softmax_bench.report.tables.summary import latest_speed
 
 
+@derived
 def scaling_table(results: Results) -> pd.DataFrame:
     """One row a layer: the slope of log step time on log V, and where it crosses full softmax.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from softmax_bench.records.frames import Results
+from softmax_bench.records.frames import Results, derived
 from softmax_bench.report.style import markdown_row, printable
 from softmax_bench.report.tables.disturbed import (
     DOUBTS,
@@ -170,6 +170,7 @@ def configuration_fields(kind: str) -> tuple[str, ...]:
     return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
 
 
+@derived
 def best_trials(results: Results) -> pd.DataFrame:
     """The trained models of each layer and vocabulary size: full budget, best learning rate.
 
@@ -218,6 +219,7 @@ def references(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:2], ignore_index=True)
 
 
+@derived
 def latest_speed(results: Results) -> pd.DataFrame:
     """The latest timing of every phase of each layer and vocabulary size."""
     _, speed, _ = one_study(results)
@@ -226,6 +228,7 @@ def latest_speed(results: Results) -> pd.DataFrame:
     return speed.sort_values("started").groupby([*KEY, "phase"], as_index=False).last()
 
 
+@derived
 def summary_table(results: Results) -> pd.DataFrame:
     """One row a layer and vocabulary size, sorted; what was not measured is missing.
 
