@@ -100,7 +100,7 @@ def _cost(layer: OutputLayer) -> list[str]:
         f"{cost.rows_touched:,}",
         f"{cost.parameters:,}",
         f"{held / 1e6:,.3g}",
-        f"{LayerStep(layer, NUM_TOKENS).memory().activations / 1e6:,.2g}",
+        f"{LayerStep(layer, NUM_TOKENS).memory().activations / 1e6:,.1f}",
     ]
 
 

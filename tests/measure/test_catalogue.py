@@ -15,9 +15,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
 OWN = [name for name in layer_names() if not layer_package(name)]
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_code_says() -> None:
-    written = PAGE.read_text(encoding="utf-8")
-    assert catalogue.markdown(OWN) == written, (
+    """But for the last column, which is measured."""
+    said, written = (
+        [line.rsplit("|", 2)[0] for line in text.splitlines()]
+        for text in (catalogue.markdown(OWN), PAGE.read_text(encoding="utf-8"))
+    )
+    assert said == written, (
         "the layers have changed: softmax-bench layers --markdown > docs/layers.md"
     )
 
