@@ -84,7 +84,8 @@ def learned(record: Record) -> dict[str, Any]:
     What is left is the same however often training was interrupted, and on whichever machine.
     """
     fields = msgspec.to_builtins(record)
-    result = fields["result"] | {"train_seconds": None, "resumed": None, "disturbance": None}
+    times = ("train_seconds", "curve_seconds", "final_seconds")
+    result = fields["result"] | dict.fromkeys([*times, "resumed", "disturbance"])
     for point in result.get("curve", ()):
         point["seconds"] = None
     return {"id": fields["id"], "trial": fields["trial"], "result": result}
@@ -139,7 +140,8 @@ def train_record(
         id=trial_id(trial), started="2026-01-01T00:00:00+00:00", trial=trial,
         environment=ENVIRONMENT,
         result=TrainResult(
-            train_tokens=1000, train_seconds=9.0, parameters=99 * size, layer_parameters=9 * size,
+            train_tokens=trial.max_tokens, train_seconds=9.0,
+            parameters=99 * size, layer_parameters=9 * size,
             curve=[
                 CurvePoint(tokens=n, seconds=n / 99, train_loss=5.0, valid_perplexity=value)
                 for n, value in ((500, 2 * perplexity), (1000, perplexity))

@@ -78,7 +78,7 @@ def run(
         max_tokens=max_tokens,
         settings=settings,
     )
-    from softmax_bench.study.plan.grid import plan_given, plan_study
+    from softmax_bench.study.plan.grid import plan_given, plan_study, workers_of
     from softmax_bench.study.texts import know_given
 
     console = make_console()
@@ -100,8 +100,8 @@ def run(
         plan,
         store,
         console,
-        workers=chosen.workers,
-        executor=make_executor(executor, store, chosen.workers, address),
+        workers=workers_of(chosen),
+        executor=make_executor(executor, store, workers_of(chosen), address),
         again=again,
         retry_failed=retry_failed,
         tensorboard=tensorboard,

@@ -19,7 +19,8 @@ StudyName = Annotated[
     str,
     typer.Argument(
         metavar="[STUDY]",
-        help="A TOML file, or a study that comes along: quick, ptb, vocabulary-sweep, peers.",
+        help="A TOML file, or a study that comes along: quick, ptb, zaremba, "
+        "vocabulary-sweep, peers.",
     ),
 ]
 CorpusOption = Annotated[

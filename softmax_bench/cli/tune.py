@@ -55,13 +55,13 @@ def tune(
     )
     from softmax_bench.records.frames import load_results
     from softmax_bench.report.tables.tuning import print_tuning, tuning_table
-    from softmax_bench.study.plan.grid import plan_tuning
+    from softmax_bench.study.plan.grid import plan_tuning, workers_of
 
     console, store = make_console(), store_of(study, out)
     run_plan(
         plan_tuning(chosen, read_texts(chosen, data_dir, console)),
         store,
         console,
-        workers=chosen.workers,
+        workers=workers_of(chosen),
         show=lambda: print_tuning(tuning_table(load_results(store)), console),
     )

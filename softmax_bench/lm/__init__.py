@@ -4,13 +4,14 @@ from softmax_bench.lm.checkpoint import Checkpoint
 from softmax_bench.lm.code_version import code_version
 from softmax_bench.lm.encoders import ENCODERS, make_encoder
 from softmax_bench.lm.evaluate import Quality, evaluate
-from softmax_bench.lm.model import LanguageModel, RowSparseEmbedding
+from softmax_bench.lm.model import LanguageModel, RowSparseEmbedding, start_uniformly
 from softmax_bench.lm.optimizers import (
     PairedOptimizer,
     check_optimizer,
     clip_grad_norm,
     make_optimizer,
 )
+from softmax_bench.lm.schedule import SCHEDULES, Schedule
 from softmax_bench.lm.streams import IGNORED, Streams, make_streams
 from softmax_bench.lm.train import DivergedError, run_steps, train
 from softmax_bench.lm.training_state import Progress, TrainingState
@@ -18,6 +19,7 @@ from softmax_bench.lm.training_state import Progress, TrainingState
 __all__ = [
     "ENCODERS",
     "IGNORED",
+    "SCHEDULES",
     "Checkpoint",
     "DivergedError",
     "LanguageModel",
@@ -25,6 +27,7 @@ __all__ = [
     "Progress",
     "Quality",
     "RowSparseEmbedding",
+    "Schedule",
     "Streams",
     "TrainingState",
     "check_optimizer",
@@ -35,5 +38,6 @@ __all__ = [
     "make_optimizer",
     "make_streams",
     "run_steps",
+    "start_uniformly",
     "train",
 ]

@@ -75,6 +75,7 @@ class Checkpoint:
             "history": msgspec.to_builtins(state.history),
             "tokens": state.tokens,
             "seconds": state.seconds,
+            "best": state.best,
             "window": state.window,
             "resumed": self.resumed,
         }
@@ -113,6 +114,7 @@ class Checkpoint:
             window=content["window"],
             carried=_to(content["carried"], device),
             losses=[] if losses is None else list(losses.to(device).unbind()),
+            best=content["best"],
             history=msgspec.convert(content["history"], list[Progress]),
         )
 

@@ -87,6 +87,14 @@ class LanguageModel(nn.Module):
             yield self.embedding.weight
 
 
+@torch.no_grad()
+def start_uniformly(model: nn.Module, init_range: float) -> None:
+    """Draw all matrices uniformly from ``-init_range`` to ``init_range``; biases stay."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.uniform_(-init_range, init_range)
+
+
 def _tie(layer: OutputLayer, embedding_size: int) -> nn.Parameter:
     weight = getattr(layer, "weight", None)
     wanted = (layer.num_classes, embedding_size)

@@ -172,6 +172,14 @@ class PairedOptimizer:
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = parts
+        groups = [group for part in parts for group in part.param_groups]
+        self._rates = [float(group["lr"]) for group in groups]
+
+    def scale_rate(self, factor: float) -> None:
+        """Learn from here on by ``factor`` times the rates at the start."""
+        groups = [group for part in self.parts for group in part.param_groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = factor * rate
 
     def step(self) -> None:
         """Apply the gradients."""

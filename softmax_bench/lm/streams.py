@@ -28,6 +28,8 @@ class Streams:
     """Streams side by side."""
     length: int
     """Time steps of a stream; the last stream is filled up with :data:`IGNORED`."""
+    steps: int
+    """Of these, how many are read: all but in a part of a text."""
     first_input: int
     """What stands before the first token."""
     device: torch.device
@@ -42,8 +44,8 @@ class Streams:
             length: Time steps of a window; the last may be shorter.
             first: The window to begin with, counted from 0.
         """
-        for start in range(first * length, self.length, length):
-            yield self._window(start, min(start + length, self.length))
+        for start in range(first * length, self.steps, length):
+            yield self._window(start, min(start + length, self.steps))
 
     def _window(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         inputs = np.zeros((stop - start, self.batch_size), dtype=np.int64)
@@ -60,6 +62,10 @@ class Streams:
                 inputs[: len(before), stream] = before
         return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
 
+    def part(self, tokens: int) -> Streams:
+        """The beginning of each stream, together about ``tokens`` where there are so many."""
+        return replace(self, steps=min(self.length, max(1, -(-tokens // self.batch_size))))
+
     def to(self, device: torch.device) -> Streams:
         """The same with its windows on another device."""
         return replace(self, device=device)
@@ -75,4 +81,4 @@ def make_streams(tokens: npt.NDArray[np.integer], batch_size: int, first_input: 
     """
     batch_size = min(batch_size, max(1, len(tokens)))
     length = -(-len(tokens) // batch_size)
-    return Streams(tokens, batch_size, length, first_input, torch.device("cpu"))
+    return Streams(tokens, batch_size, length, length, first_input, torch.device("cpu"))

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.lm.checkpoint import Checkpoint
+from softmax_bench.lm.checkpoint import Checkpoint, memory, recall
 from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
+from softmax_bench.lm.schedule import Schedule
 from softmax_bench.lm.streams import IGNORED, Streams
 from softmax_bench.lm.training_state import Progress, TrainingState
+
+CONSTANT = Schedule()
 
 
 class DivergedError(SoftmaxBenchError):
@@ -33,6 +36,7 @@ def train(
     max_tokens: int,
     clip_norm: float,
     evaluations: int = 6,
+    schedule: Schedule = CONSTANT,
     on_step: Callable[[int], None] = lambda tokens: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
@@ -46,11 +50,13 @@ def train(
         optimizer: Over the model's parameters.
         text: Training text.
         valid: Text to evaluate on, ``evaluations`` times at equal distances, the last at the end.
+            Where training may end early, the model is at the end as at the best of them.
         window: Time steps through which gradients flow back.
         valid_window: Time steps evaluated at once.
         max_tokens: Budget.
         clip_norm: Greatest joint norm of all gradients.
         evaluations: How often to evaluate.
+        schedule: Of the learning rate.
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
         on_evaluation: Called after each evaluation.
@@ -78,7 +84,9 @@ def train(
         lambda: evaluate(model, valid, valid_window),
         max_tokens=max_tokens,
         clip_norm=clip_norm,
+        epoch_tokens=len(text.tokens),
         evaluations=evaluations,
+        schedule=schedule,
         on_step=on_step,
         on_evaluation=on_evaluation,
         checkpoint=checkpoint,
@@ -94,7 +102,9 @@ def run_steps(
     *,
     max_tokens: int,
     clip_norm: float,
+    epoch_tokens: int,
     evaluations: int = 6,
+    schedule: Schedule = CONSTANT,
     unit: str = "tokens",
     on_step: Callable[[int], None],
     on_evaluation: Callable[[Progress], None],
@@ -110,7 +120,9 @@ def run_steps(
         quality: Evaluates the model on the validation data.
         max_tokens: Budget in targets.
         clip_norm: Greatest joint norm of all gradients.
+        epoch_tokens: Targets of one pass over the training data.
         evaluations: How often to evaluate.
+        schedule: Of the learning rate.
         unit: What targets are called in messages.
         on_step: Called after each step.
         on_evaluation: Called after each evaluation.
@@ -123,7 +135,8 @@ def run_steps(
     if state.tokens:
         on_step(state.tokens)
     started = time.perf_counter()
-    while state.tokens < max_tokens:
+    while state.tokens < max_tokens and not schedule.ends(state.history):
+        optimizer.scale_rate(schedule.rate(state.tokens, max_tokens, epoch_tokens, state.history))
         optimizer.zero_grad()
         loss, predicted = _checked(step, f"training diverged after {state.tokens} {unit}")
         loss.backward()
@@ -134,21 +147,29 @@ def run_steps(
         on_step(predicted)
         if state.tokens * evaluations >= max_tokens * (len(state.history) + 1):
             train_loss = float(torch.stack(state.losses).mean())
-            state.seconds += time.perf_counter() - started
+            trained = time.perf_counter()
+            state.seconds += trained - started
             found = quality()
+            took = time.perf_counter() - trained
             if not math.isfinite(found.perplexity):
                 raise DivergedError(
                     f"training diverged after {state.tokens} {unit}: the validation perplexity is "
                     "infinite; try a lower learning rate"
                 )
-            state.history.append(Progress(state.tokens, state.seconds, train_loss, found))
-            on_evaluation(state.history[-1])
+            best = min((point.valid.nats for point in state.history), default=math.inf)
+            if schedule.patience and found.nats < best:
+                state.best = {name: value.clone() for name, value in memory(model).items()}
+            point = Progress(state.tokens, state.seconds, train_loss, found, took)
+            state.history.append(point)
+            on_evaluation(point)
             state.losses.clear()
             started = time.perf_counter()
         if checkpoint is not None and checkpoint.due():
             state.seconds += time.perf_counter() - started
             checkpoint.save(model, optimizer, state)
             started = time.perf_counter()
+    if state.best is not None:
+        recall(model, state.best)
     return state.history
 
 

@@ -20,6 +20,8 @@ class Progress:
     train_loss: float
     """Mean training objective since the evaluation before."""
     valid: Quality
+    evaluation_seconds: float
+    """Spent on this evaluation."""
 
 
 @dataclass
@@ -38,3 +40,5 @@ class TrainingState:
     """Of each step since the last evaluation."""
     history: list[Progress] = field(default_factory=list)
     """The evaluations."""
+    best: dict[str, Tensor] | None = None
+    """The model at the best evaluation, where training may end early."""

@@ -118,6 +118,9 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
                 "train_tokens": result.train_tokens,
                 "train_seconds": _seconds(step, result.train_tokens, result.train_seconds),
                 "clock_seconds": result.train_seconds,
+                "curve_seconds": result.curve_seconds,
+                "final_seconds": result.final_seconds,
+                "curve_tokens": result.curve_tokens,
                 "train_perplexity": result.train_perplexity,
                 "parameters": result.parameters,
                 "layer_parameters": result.layer_parameters,
@@ -244,9 +247,10 @@ def _failure(record: FailureRecord) -> dict[str, Any]:
     return {"id": fields.pop("id"), "title": title, **fields.pop("configuration"), **fields}
 
 
-def _quality(**splits: Evaluation) -> dict[str, Any]:
+def _quality(**splits: Evaluation | None) -> dict[str, Any]:
     return {
         f"{split}_{name}": value
         for split, evaluation in splits.items()
+        if evaluation is not None
         for name, value in msgspec.to_builtins(evaluation).items()
     }

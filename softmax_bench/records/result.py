@@ -25,7 +25,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: int
     """Predicted tokens, ``<eos>`` and ``<unk>`` included."""
-    unknown_tokens: int
+    unknown_tokens: int | None = None
+    """None of a part of a text."""
     nats: float
     """Mean negative log-probability of a token."""
     perplexity: float
@@ -103,10 +104,19 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     layer_parameters: int
     curve: list[CurvePoint]
+    curve_tokens: int | None = None
+    """Tokens of the validation text that the curve was evaluated on, spread over it; None in
+    records of before it was so: the whole."""
+    curve_seconds: float | None = None
+    """Spent on evaluations for the curve."""
     valid: Evaluation
-    test: Evaluation
+    """Of the whole text; after tuning, of a part that is spread over it."""
+    test: Evaluation | None = None
+    """Of the whole text; None after tuning."""
     train_perplexity: float | None = None
-    """Exact as the others, of as much of the text that was trained on as there is test text."""
+    """Exact as the others, of the beginnings of the streams that were trained on."""
+    final_seconds: float | None = None
+    """Spent on the last evaluations: ``valid``, ``test`` and ``train_perplexity``."""
     disturbance: Disturbance | None = None
     """What else the machine did during training, evaluations on the validation text included; of
     training that was interrupted, since it last went on."""

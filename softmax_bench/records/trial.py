@@ -41,6 +41,19 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where Adagrad's sums of squares start."""
     layer_rate: float = 1.0
     """Learning rate of the output layer, as a multiple of ``learning_rate``."""
+    init_range: float | None = None
+    """Weights start uniform between minus this and this; None for each part's own way."""
+    schedule: str = "constant"
+    """Of the learning rate: see :class:`softmax_bench.lm.Schedule`."""
+    decay: float = 0.5
+    decay_after: int = 4
+    evaluations: int = 6
+    """On a part of the validation text, at equal distances."""
+    patience: int = 0
+    """Evaluations without a better one after which training ends; 0 for never."""
+    tuning: bool = False
+    """Whether the model is evaluated on a part of the validation text alone: it was trained to find
+    the best learning rate, and not to be compared with other layers."""
     clip_norm: float
     batch_size: int
     bptt: int

@@ -12,7 +12,7 @@ import torch
 
 from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers import create_layer, parse_spec
-from softmax_bench.lm import ENCODERS, check_optimizer, make_encoder
+from softmax_bench.lm import ENCODERS, SCHEDULES, check_optimizer, make_encoder
 from softmax_bench.measure import zipf_counts
 from softmax_bench.measure.memory import OPTIMIZER_STATES
 from softmax_bench.study.study import Study
@@ -38,6 +38,11 @@ def mistakes(study: Study) -> Iterator[Mistake]:
         yield from _list_mistakes(key, getattr(study, key))
     start = study.accumulator_start
     yield from common_mistakes(study.layers, study.optimizer, study.device, start)
+    if study.schedule not in SCHEDULES:
+        yield Mistake(
+            "schedule",
+            f"unknown schedule {study.schedule!r}{nearest(study.schedule, SCHEDULES)}",
+        )
     yield from _option_mistakes(study)
     yield from _encoder_mistakes(study)
     embedding_size = study.embedding_size or study.hidden_size

@@ -29,12 +29,13 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     learning_rates: tuple[Above0, ...] = (0.1,)
     """Of several, each layer gets the one that it does best with, on ``tune_tokens``, at each
-    corpus, vocabulary size and encoder, with the first seed."""
+    corpus, vocabulary size and encoder, with the first seed. Where the best is at an end, up to
+    four more are tried beyond it."""
     tune_tokens: Count = 100_000
     tuning_trials: From0 = 0
     """Above 0, ``learning_rates`` are the ends of a range (one rate: of a factor of ten around it)
-    in which Optuna looks, with so many trials of ``tune_tokens`` for each layer, for the rate and
-    for the layer's own knobs."""
+    in which Optuna looks first, with so many trials of ``tune_tokens`` for each layer, for the rate
+    and for the layer's own knobs."""
 
     hidden_size: Count = 128
     embedding_size: Count | None = None
@@ -50,6 +51,20 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     moves it by the whole rate, however small it is: that hides which layer learns best."""
     layer_rate: Above0 = 1.0
     """Learning rate of the output layer, as a multiple of that of the rest."""
+    schedule: str = "constant"
+    """Of the learning rate. ``"linear"`` and ``"cosine"`` fall to zero over the budget; ``"stall"``
+    multiplies the rate by ``decay`` at every evaluation that is no better than the best before it,
+    ``"epoch"`` at every pass over the text after the first ``decay_after``."""
+    decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    decay_after: Count = 4
+    evaluations: Count = 6
+    """During each training, on a part of the validation text."""
+    patience: From0 = 0
+    """Training ends after so many evaluations in a row that are no better than the best before
+    them, and the best model is kept; 0 for never."""
+    init_range: Above0 | None = None
+    """Weights start uniform between minus this and this; by default each part starts in its own
+    way."""
     clip_norm: Above0 = 5.0
     """Greatest norm of all gradients together."""
     batch_size: Count = 20
@@ -65,8 +80,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     threads: From0 = 0
     """Of each trial; 0 shares all cores of this machine among the workers."""
-    workers: Count = 1
-    """Trials that are trained at once. Timing is done alone in any case."""
+    workers: From0 = 0
+    """Trials that are trained at once; 0 for as many as there are cores for, at most eight, and one
+    on a GPU. Timing is done alone in any case."""
     checkpoint_seconds: Above0 = 30.0
     """Between two checkpoints of a model in training: what a kill can cost."""
     time_limit: Above0 | None = None

@@ -89,3 +89,16 @@ def test_convergence_is_what_twice_the_tokens_would_gain() -> None:
     assert math.isnan(table.loc["full", "perplexity_at_convergence"])
     assert table.loc["done", "perplexity_at_convergence"] == 100
     assert table["perplexity_at_equal_tokens"].tolist() == pytest.approx([100, 100])
+
+
+@pytest.mark.parametrize(("trained", "reached"), [(1000, math.nan), (500, 100.0)])
+def test_at_a_falling_rate_only_training_that_ended_early_has_converged(
+    trained: int, reached: float
+) -> None:
+    record = train_record("full", 10, 100.0, schedule="linear")
+    point = msgspec.structs.replace(record.result.curve[0], valid_perplexity=100.1)
+    result = msgspec.structs.replace(
+        record.result, curve=[point, record.result.curve[1]], train_tokens=trained
+    )
+    table = price_table(frames([msgspec.structs.replace(record, result=result)]))
+    assert table["perplexity_at_convergence"].tolist() == pytest.approx([reached], nan_ok=True)

@@ -199,7 +199,7 @@ def test_every_number_that_is_doubtful_has_a_mark() -> None:
 def test_studies_that_can_say_nothing_say_so() -> None:
     def told(tokens: int, unknown: int, size: int, perplexity: float) -> str:
         record = train_record("full", size, perplexity)
-        split = msgspec.structs.replace(record.result.test, tokens=tokens, unknown_tokens=unknown)
+        split = msgspec.structs.replace(record.result.valid, tokens=tokens, unknown_tokens=unknown)
         result = msgspec.structs.replace(record.result, valid=split, test=split)
         return " ".join(warnings(frames([msgspec.structs.replace(record, result=result)])))
 

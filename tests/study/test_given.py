@@ -63,6 +63,7 @@ def test_layers_reach_the_source_of_the_data(files: tuple[Path, Path], layer: st
     record = train_on_states(trial, states, on_step=told.append)
     assert sum(told) == record.result.train_tokens == 30_000
     test = record.result.test
+    assert test is not None
     assert test.tokens == 400
     assert test.nats == pytest.approx(best_nats(states, files[0].parent), abs=0.06)
     assert test.perplexity == pytest.approx(math.exp(test.nats))

@@ -54,8 +54,8 @@ def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
         "4 trials",
         "full V=1,000: 60%, 50 tokens/s, ppl 99.0",
         "0 of 4 trials done, 1 running, 0 failed, about 0:30 left",
-        "full V=1,000: validation perplexity 100.00; 31.0 s, of which 9.0 s training and the rest "
-        "evaluation and start",
+        "full V=1,000: validation perplexity 100.00; 31.0 s, of which 9.0 s training (111 "
+        "tokens/s) and 0.0 s evaluation",
     ]
 
 

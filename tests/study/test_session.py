@@ -128,18 +128,19 @@ def test_the_n_gram_model_of_a_very_long_text_is_left_out() -> None:
 
 
 def test_the_best_learning_rate_gets_every_budget_and_seed() -> None:
-    study = study_of(learning_rates=[0.1, 0.2], tune_tokens=7, seeds=[3, 4], layers=["full"])
+    study = study_of(learning_rates=[0.1, 0.2, 0.4], tune_tokens=7, seeds=[3, 4], layers=["full"])
     plan = plan_study(study, [TEXT])
     first = plan({}, ())
     assert rates_of(first) == [
-        (0.1, 7, 3, State.DUE), (0.2, 7, 3, State.DUE),
+        (0.1, 7, 3, State.DUE), (0.2, 7, 3, State.DUE), (0.4, 7, 3, State.DUE),
         (0.1, 100_000, 3, State.WAITING), (0.1, 100_000, 4, State.WAITING),
     ]  # fmt: skip
     tuning = [step for step in first if step.title.startswith("tuning")]
     done = {ids_of(tuning[0])[0]: trained(tuning[0], 120)}
-    assert rates_of(plan(done, ()))[2:] == rates_of(first)[2:]
+    assert rates_of(plan(done, ()))[3:] == rates_of(first)[3:]
     done[ids_of(tuning[1])[0]] = trained(tuning[1], 110)
-    assert rates_of(plan(done, ()))[2:] == [
+    done[ids_of(tuning[2])[0]] = trained(tuning[2], 130)
+    assert rates_of(plan(done, ()))[3:] == [
         (0.2, 100_000, 3, State.DUE), (0.2, 100_000, 4, State.DUE),
     ]  # fmt: skip
 
@@ -150,7 +151,10 @@ def test_a_learning_rate_that_fails_is_not_chosen_and_where_all_fail_nothing_fol
     tuning = [step for step in plan({}, ()) if step.title.startswith("tuning")]
     done = {ids_of(tuning[0])[0]: trained(tuning[0], 120)}
     failed = set(ids_of(tuning[1]))
-    assert rates_of(plan(done, failed))[2:] == [(0.1, 100_000, 0, State.DUE)]
+    lower = plan(done, failed)[3]
+    assert rates_of([lower]) == [(0.05, 7, 0, State.DUE)], "the failed rate is the upper bound"
+    done[ids_of(lower)[0]] = trained(lower, 130)
+    assert rates_of(plan(done, failed))[3:] == [(0.1, 100_000, 0, State.DUE)]
     failed |= set(ids_of(tuning[0]))
     assert rates_of(plan({}, failed))[2:] == [(0.1, 100_000, 0, State.HOPELESS)]
 
@@ -171,10 +175,10 @@ def test_layers_are_timed_together_or_not_at_all() -> None:
 
 
 def test_a_study_runs_to_its_end_and_is_not_run_twice(tmp_path: Path) -> None:
-    study = study_of(learning_rates=[0.1, 0.2], tune_tokens=7)
+    study = study_of(learning_rates=[0.1, 0.2, 0.4], tune_tokens=7)
     plan = plan_study(study, [TEXT])
     outcome, protocol = go(tmp_path, plan, slots=2)
-    assert outcome == Outcome(done=8, failures={}, hopeless=0)
+    assert outcome == Outcome(done=10, failures={}, hopeless=0)
     chosen = {
         job.trial.layer: job.trial.learning_rate
         for job in protocol.started_jobs
@@ -186,7 +190,7 @@ def test_a_study_runs_to_its_end_and_is_not_run_twice(tmp_path: Path) -> None:
     assert again == outcome
     assert protocol.started_jobs == []
     _, protocol = go(tmp_path, plan, slots=2, again=True)
-    assert len(protocol.started_jobs) == 7
+    assert len(protocol.started_jobs) == 9
 
 
 def test_one_that_goes_wrong_harms_no_other(tmp_path: Path) -> None:
@@ -236,14 +240,15 @@ class KillsRate(LocalExecutor):
 
 def test_no_learning_rate_is_chosen_while_one_is_still_to_be_tried(tmp_path: Path) -> None:
     """Else a study with a trial that was killed would train what an undisturbed one does not."""
-    study = study_of(learning_rates=[0.1, 0.2], tune_tokens=7, layers=["full"], time_budget=0)
+    rates = [0.1, 0.2, 0.4]
+    study = study_of(learning_rates=rates, tune_tokens=7, layers=["full"], time_budget=0)
     plan = without_ngrams(plan_study(study, [TEXT]))
     with KillsRate(tmp_path, rate=0.2) as executor:
         outcome = run(plan, tmp_path, executor)
-    assert (outcome.done, len(outcome.failures), outcome.waiting) == (1, 1, 1)
+    assert (outcome.done, len(outcome.failures), outcome.waiting) == (2, 1, 1)
     assert not outcome.complete
     outcome, protocol = go(tmp_path, plan)
-    assert outcome == Outcome(done=3, failures={}, hopeless=0)
+    assert outcome == Outcome(done=4, failures={}, hopeless=0)
     assert [
         (job.trial.learning_rate, job.trial.max_tokens)
         for job in protocol.started_jobs

@@ -25,7 +25,7 @@ def test_presets_are_studies(name: str) -> None:
 
 
 def test_the_presets() -> None:
-    assert preset_names() == ["peers", "ptb", "quick", "vocabulary-sweep"]
+    assert preset_names() == ["peers", "ptb", "quick", "vocabulary-sweep", "zaremba"]
 
 
 def file_with(folder: Path, text: str) -> str:
@@ -84,6 +84,7 @@ def test_changes() -> None:
         ('encoders = ["lsmt"]', "line 1: unknown encoder 'lsmt': did you mean 'lstm'"),
         ('optimizer = "adagard"', "line 1: unknown optimizer 'adagard'"),
         ('device = "tpu"', "line 1: unknown device 'tpu'"),
+        ('schedule = "liner"', "line 1: unknown schedule 'liner': did you mean 'linear'"),
         ("tied = true\nembedding_size = 3", "line 2: a tied embedding has the hidden size"),
         ("seeds = [0", "my.toml is not valid TOML: "),
         ("seeds = 1\nseeds = 2", "my.toml is not valid TOML: "),

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from softmax_bench.corpora import load_corpus
 from softmax_bench.corpora.states import load_states
+from softmax_bench.lm import make_streams
 from softmax_bench.records.frames import frames
 from softmax_bench.records.trial import TrainTrial
 from softmax_bench.study.trials.hidden_states import train_on_states
-from softmax_bench.study.trials.train import _seen, train_trial
+from softmax_bench.study.trials.train import train_trial
 from tests.records import train_record
 
 
@@ -32,17 +34,22 @@ def a_trial(size: int, **fields: Any) -> TrainTrial:
 def test_it_is_of_the_beginning_of_each_stream(trained: int, steps: int) -> None:
     text = load_corpus("synthetic", vocab_size=50, seed=0)
     text = replace(text, train=np.arange(1000, dtype=np.int32), test=text.test[:100])
-    seen = _seen(a_trial(50), text, trained)
-    assert seen.tolist() == [200 * stream + step for stream in range(5) for step in range(steps)]
+    seen = make_streams(text.train, 5, 0).part(min(trained, len(text.test)))
+    inputs, targets = (torch.cat(parts) for parts in zip(*seen.windows(3), strict=True))
+    assert inputs[:, 1].tolist() == [199, *range(200, 199 + steps)], "what stands before is known"
+    assert targets.T.flatten().tolist() == [
+        200 * stream + step for stream in range(5) for step in range(steps)
+    ]
 
 
 def test_it_is_low_where_a_text_was_learned_by_heart() -> None:
     text = load_corpus("synthetic", vocab_size=50, seed=0)
     text = replace(text, train=text.train[:200])
     record = train_trial(a_trial(text.vocab_size, max_tokens=20_000), text)
-    seen = record.result.train_perplexity
+    seen, test = record.result.train_perplexity, record.result.test
     assert seen is not None
-    assert 1 < seen < record.result.test.perplexity / 3
+    assert test is not None
+    assert 1 < seen < test.perplexity / 3
     assert frames([record]).train["train_perplexity"].tolist() == [seen]
 
 
@@ -54,4 +61,5 @@ def test_it_is_low_where_labels_were_learned_by_heart(tmp_path: Path) -> None:
     trial = a_trial(6, encoder="given", hidden_size=64, max_tokens=4000)
     result = train_on_states(trial, states).result
     assert result.train_perplexity is not None
+    assert result.test is not None
     assert 1 < result.train_perplexity < result.test.perplexity / 3

@@ -99,8 +99,39 @@ def test_how_sharp_an_optimum_is() -> None:
     table = tuning_table(frames(list(done.values()))).set_index("layer")
     full = table.loc["full"]
     assert full["near_low"] == full["learning_rate"] < full["near_high"]
-    assert full["at_end"], "the bowl's bottom lies below the range"
+    assert full["bracketed"], "the range grows: the bowl's bottom lies below it"
     assert table.loc["nce", "tuned"].startswith("power=")
+
+
+@pytest.mark.parametrize(
+    ("grid", "best", "beyond"),
+    [
+        ([0.1, 0.2, 0.4], 0.05, [0.05, 0.025]),
+        ([0.005, 0.01], 0.04, [0.02, 0.04, 0.08]),
+        ([0.02, 0.04, 0.08], 0.04, []),
+        ([0.002, 0.003], 0.0152, [0.0045, 0.00675, 0.0101, 0.0152]),  # no more than so many
+    ],
+)
+def test_a_grid_is_widened_until_the_best_rate_lies_inside(
+    grid: list[float], best: float, beyond: list[float]
+) -> None:
+    chosen = study_of(learning_rates=grid, tune_tokens=50, max_tokens=[200], layers=["full"])
+    done: dict[str, TrainRecord] = {}
+    *tried, final = train_all(plan_study(chosen, [TEXT]), done, set())
+    assert [trial.learning_rate for trial in tried] == [*grid, *beyond]
+    assert all(trial.tuning for trial in tried)
+    assert (final.learning_rate, final.tuning) == (best, False)
+    table = tuning_table(frames(list(done.values())))
+    assert table["bracketed"].tolist() == [len(beyond) < 4]
+
+
+def test_a_rate_at_which_training_fails_bounds_the_grid() -> None:
+    chosen = study_of(learning_rates=[0.7, 0.8], tune_tokens=50, max_tokens=[200], layers=["full"])
+    wrong = msgspec.structs.replace(chosen, learning_rates=(0.8, 1.6))
+    failed: set[str] = set()
+    trained = train_all(plan_study(wrong, [TEXT]), {}, failed)
+    assert [trial.learning_rate for trial in trained] == [0.8, 1.6, 0.4, 0.2, 0.1, 0.05, 0.05]
+    assert len(failed) == 1
 
 
 def test_without_several_rates_there_is_nothing_to_tell() -> None:

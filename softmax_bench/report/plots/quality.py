@@ -15,6 +15,7 @@ from softmax_bench.report.tables.summary import (
     references,
     summary_table,
 )
+from softmax_bench.report.tables.tuning import most_rates
 
 
 def perplexity(results: Results) -> Chart | None:
@@ -182,10 +183,10 @@ def learning_rates(results: Results) -> Chart | None:
         return None
     panels = []
     for size, at_size in train.groupby("vocab_size"):
-        rates = at_size.groupby("max_tokens")["learning_rate"].nunique()
-        if rates.max() < 2:
+        tried = most_rates(at_size)
+        if tried["learning_rate"].nunique() < 2:
             continue
-        tried = at_size[at_size["max_tokens"] == rates.idxmax()]
+        tokens = tried["max_tokens"].iloc[0]
         series = []
         for layer, rows in tried.groupby("layer"):
             # Mean over seeds, then the best of the layer's own knobs.
@@ -197,9 +198,7 @@ def learning_rates(results: Results) -> Chart | None:
                     x=[float(rate) for rate in by_rate.index], y=by_rate.tolist(),
                 )
             )  # fmt: skip
-        panels.append(
-            Panel(f"{size_title(int(size))}, {rates.idxmax():,} tokens", series, int(size))
-        )
+        panels.append(Panel(f"{size_title(int(size))}, {tokens:,} tokens", series, int(size)))
     return (
         Lines(
             name="learning-rates",

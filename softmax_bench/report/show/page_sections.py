@@ -55,7 +55,7 @@ def tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
             f"{row.trials:,}",
             f"{row.tokens:,}",
             f"{row.valid_perplexity:.4g}",
-            f"{row.learning_rate:g}" + (", at an end" if row.at_end else ""),
+            f"{row.learning_rate:g}" + (", bracketed" if row.bracketed else ", not bracketed"),
             f"{row.near_low:g} to {row.near_high:g}",
             str(row.tuned or ""),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -21,8 +23,9 @@ def price_table(results: Results) -> pd.DataFrame:
     done first, ``perplexity_at_equal_seconds`` where each was by then, and the same with
     ``equal_tokens``. Between two evaluations perplexity is interpolated, both axes logarithmic;
     missing where a curve begins later. ``last_gain`` is the share by which the perplexity still
-    fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest of
-    a curve that fell by less than :data:`CONVERGED`, missing where training ended too soon.
+    fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest where
+    training ended early, or of a curve at a constant learning rate that fell by less than
+    :data:`CONVERGED`; missing where training ended too soon.
     """
     best = best_trials(results)
     if best.empty:
@@ -43,7 +46,7 @@ def price_table(results: Results) -> pd.DataFrame:
                 | {"perplexity_at_equal_seconds": _perplexity_at(equal, curve, "seconds")}
                 | {"equal_tokens": tokens}
                 | {"perplexity_at_equal_tokens": _perplexity_at(tokens, curve, "tokens")}
-                | _convergence(curve)
+                | _convergence(curve, trial)
             )
     return pd.DataFrame(rows).groupby(["vocab_size", "layer"], as_index=False).mean()
 
@@ -69,13 +72,15 @@ def _perplexity_at(spent: float, curve: pd.DataFrame, of: str) -> float:
     return float(np.exp(np.interp(np.log(spent), known, perplexity)))
 
 
-def _convergence(curve: pd.DataFrame) -> dict[str, float]:
+def _convergence(curve: pd.DataFrame, trial: Any) -> dict[str, float]:
     """Whether there was still something to be had from more tokens, by the last two evaluations."""
-    if len(curve) < 2:
+    lowest = float(curve["valid_perplexity"].min())
+    if trial.train_tokens < trial.max_tokens:
+        return {"last_gain": np.nan, "perplexity_at_convergence": lowest}
+    if len(curve) < 2 or trial.schedule != "constant":
         return {"last_gain": np.nan, "perplexity_at_convergence": np.nan}
     (before, after), tokens = curve["valid_perplexity"].iloc[-2:], curve["tokens"].iloc[-2:]
     gain = 1 - (after / before) ** (1 / np.log2(tokens.iloc[1] / tokens.iloc[0]))
-    lowest = float(curve["valid_perplexity"].min())
     return {
         "last_gain": float(gain),
         "perplexity_at_convergence": lowest if gain < CONVERGED else np.nan,

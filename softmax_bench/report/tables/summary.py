@@ -29,7 +29,7 @@ TUNED = ["learning_rate", "tuned"]
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
 _MEMORY = ("activations", "gradients", "optimizer")
 _VARIED = {
-    "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed"},
+    "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed", "tuning"},
     "speed": {*KEY, "seed"},
 }
 """What may differ between rows that are set side by side."""
@@ -174,13 +174,14 @@ def configuration_fields(kind: str) -> tuple[str, ...]:
 def best_trials(results: Results) -> pd.DataFrame:
     """The trained models of each layer and vocabulary size: full budget, best learning rate.
 
-    One row a seed. Trials with a smaller budget were for finding the learning rate. The choice is
-    by mean validation perplexity among the rates that were tried with most seeds; test perplexity
-    takes no part in it.
+    One row a seed. Tuning, and trials with a smaller budget, were for finding the learning rate.
+    The choice is by mean validation perplexity among the rates that were tried with most seeds;
+    test perplexity takes no part in it.
     """
     train, _, _ = one_study(results)
     if train.empty:
         return train
+    train = train[~train["tuning"]]
     full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
     rates = full.groupby([*KEY, *TUNED], as_index=False).agg(
         seeds=("seed", "nunique"), valid=("valid_perplexity", "mean")

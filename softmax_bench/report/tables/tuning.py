@@ -20,34 +20,53 @@ def tuning_table(results: Results) -> pd.DataFrame:
     """One row a layer and vocabulary size that was tuned: the best trial, and the trials near it.
 
     ``near_low`` and ``near_high`` are the least and greatest learning rates that were nearly as
-    good (:data:`NEAR`): far apart where the optimum is broad. ``at_end`` says that the best rate is
-    the least or greatest that was tried, so that the optimum may lie beyond.
+    good (:data:`NEAR`): far apart where the optimum is broad. ``bracketed`` says that lower and
+    higher rates than the best were tried, those included at which training failed.
     """
     train, _, _ = one_study(results)
     rows: list[dict[str, Any]] = []
     for (size, layer), trials in train.groupby(KEY) if not train.empty else ():
-        tried = trials.groupby("max_tokens")["learning_rate"].nunique()
-        if tried.max() < 2:
+        at_budget = most_rates(trials)
+        rates = at_budget["learning_rate"]
+        if rates.nunique() < 2:
             continue
-        at_budget = trials[trials["max_tokens"] == tried.idxmax()]
         best = at_budget.loc[at_budget["valid_perplexity"].idxmin()]
         near = at_budget[at_budget["valid_perplexity"] <= NEAR * best["valid_perplexity"]]
-        rates = at_budget["learning_rate"]
+        failed = _failed_rates(results, at_budget.iloc[0])
         rows.append(
             {
                 "vocab_size": size,
                 "layer": layer,
                 "trials": len(at_budget),
-                "tokens": tried.idxmax(),
+                "tokens": at_budget["max_tokens"].iloc[0],
                 "valid_perplexity": best["valid_perplexity"],
                 "learning_rate": best["learning_rate"],
                 "tuned": best["tuned"],
                 "near_low": near["learning_rate"].min(),
                 "near_high": near["learning_rate"].max(),
-                "at_end": best["learning_rate"] in (rates.min(), rates.max()),
+                "bracketed": min([*rates, *failed]) < best["learning_rate"]
+                and best["learning_rate"] < max([*rates, *failed]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def most_rates(trials: pd.DataFrame) -> pd.DataFrame:
+    """Those of the budget on which most learning rates were tried."""
+    budgets = trials.groupby(["tuning", "max_tokens"])["learning_rate"]
+    return trials.loc[budgets.groups[budgets.nunique().idxmax()]]
+
+
+def _failed_rates(results: Results, like: pd.Series) -> list[float]:
+    """Learning rates at which training otherwise like this gave no result."""
+    failures = results.failures
+    if failures.empty or "learning_rate" not in failures:
+        return []
+    same = [*KEY, "corpus_sha256", "max_tokens"]
+    rates: list[float] = failures.loc[
+        (failures[same] == like[same]).all(axis=1), "learning_rate"
+    ].tolist()
+    return rates
 
 
 def print_tuning(table: pd.DataFrame, console: Console) -> None:
@@ -60,7 +79,7 @@ def print_tuning(table: pd.DataFrame, console: Console) -> None:
     for heading in ("V", "layer", "trials", "valid ppl", "learning rate", "within 5 %", "tuned"):
         drawn.add_column(heading, overflow="fold")
     for row in table.itertuples():
-        rate = f"{row.learning_rate:g}" + (" (at an end)" if row.at_end else "")
+        rate = f"{row.learning_rate:g}" + ("" if row.bracketed else " (not bracketed)")
         cells = [
             f"{row.vocab_size:,}", row.layer, str(row.trials), f"{row.valid_perplexity:.4g}", rate,
             f"{row.near_low:g} to {row.near_high:g}", row.tuned,

@@ -23,14 +23,13 @@ from softmax_bench.records.trial import SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, NgramJob, SpeedJob, Text
 from softmax_bench.study.plan.plan import Done, Step, ids_of
 from softmax_bench.study.texts import KnownText
+from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
 
 USUAL_SLOWDOWN = 1.5
 """Of training against full rate, on Penn Treebank with the records of results/ptb."""
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
 """Of Python with torch, which every process loads."""
-_EVALUATIONS = 8
-"""Six of the validation text, one of the test text, and one of as much of the training text."""
 _STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
 _TIMING_OVERHEAD = 1.5
 _NGRAM_SECONDS_PER_TOKEN = 5e-6
@@ -100,7 +99,7 @@ class Estimator:
     def _training(self, trial: TrainTrial, text: KnownText) -> Estimate:
         layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, _targets(trial))
         encoder = _encoder_parameters(trial)
-        evaluated = _EVALUATIONS * text.valid_tokens
+        evaluated = self._evaluated(trial, text, encoder)
         evaluation = evaluated * (layer.evaluation_flops + 2.0 * encoder) / self._machine.flops
         embedding = 4.0 * trial.embedding_size * trial.vocab_size
         held = layer.parameter_bytes + 4.0 * encoder + embedding
@@ -117,6 +116,13 @@ class Estimator:
             _STARTUP_SECONDS + self.slowdown * (self._training_seconds(trial) + evaluation),
             _PROCESS_BYTES + tokens + held + gradients + states + activations,
         )
+
+    def _evaluated(self, trial: TrainTrial, text: KnownText, encoder: int) -> int:
+        """Tokens, those that are evaluated several times as often."""
+        part = min(affordable_tokens(trial, encoder), trial.evaluations * text.valid_tokens)
+        if trial.tuning:
+            return part + min(part, text.valid_tokens)
+        return part + text.valid_tokens + text.test_tokens + min(SEEN_TOKENS, text.test_tokens)
 
     def _training_seconds(self, trial: TrainTrial) -> float:
         """At full rate."""

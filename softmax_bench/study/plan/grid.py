@@ -11,7 +11,7 @@ from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
 from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, Failed, Plan, State, Step, state_of, time_steps
-from softmax_bench.study.plan.tuning import search
+from softmax_bench.study.plan.tuning import search, widened_grid
 from softmax_bench.study.study import CONDITIONS, Study
 from softmax_bench.study.texts import KnownText
 
@@ -19,6 +19,9 @@ NGRAM_ORDER = 5
 """As in the literature."""
 NGRAM_MOST_TOKENS = 25_000_000
 """The model of a longer text is left out: it takes about 200 bytes a token."""
+
+MOST_WORKERS = 8
+"""Trials that are trained at once where a study does not say: each holds a model in memory."""
 
 
 def usable_threads() -> int:
@@ -164,19 +167,15 @@ def is_tuned(study: Study) -> bool:
 def _tuning_steps(
     study: Study, text: KnownText, encoder: str, layer: str, done: Done, failed: Failed
 ) -> Iterator[tuple[Step, TrainTrial]]:
-    """All of a grid of learning rates, or a search up to the next trial that it wants."""
+    """A grid of learning rates, or a search, up to the next trials that it wants."""
     title = f"tuning {_title(study, text, encoder, layer)}"
 
     def make(rate: float, tuned: str = "") -> TrainTrial:
         return train_trial(
-            study, text, encoder, layer, rate, study.tune_tokens, study.seeds[0], tuned
+            study, text, encoder, layer, rate, study.tune_tokens, study.seeds[0], tuned, tuning=True
         )
 
-    if study.tuning_trials:
-        trials = search(study, layer, make, done, failed)
-    else:
-        grid = [make(rate) for rate in study.learning_rates]
-        trials = ((trial, state_of(trial_id(trial), done, failed)) for trial in grid)
+    trials = (search if study.tuning_trials else widened_grid)(study, layer, make, done, failed)
     for trial, state in trials:
         what = f"lr={trial.learning_rate:g}" + (f", {trial.tuned}" if trial.tuned else "")
         yield _train_step(f"{title} {what}", study, text, trial, state), trial
@@ -191,6 +190,8 @@ def train_trial(
     tokens: int,
     seed: int,
     tuned: str = "",
+    *,
+    tuning: bool = False,
 ) -> TrainTrial:
     """One model to train."""
     return TrainTrial(
@@ -207,6 +208,7 @@ def train_trial(
         seed=seed,
         threads=threads_of(study),
         dtype="float32",
+        tuning=tuning,
         **{name: getattr(study, name) for name in CONDITIONS},
     )
 
@@ -270,7 +272,15 @@ def _place(study: Study, text: KnownText) -> str:
 
 def threads_of(study: Study) -> int:
     """Of a trial in training."""
-    return study.threads or max(1, usable_threads() // study.workers)
+    return study.threads or max(1, usable_threads() // workers_of(study))
+
+
+def workers_of(study: Study) -> int:
+    """Trials that are trained at once."""
+    if study.workers:
+        return study.workers
+    room = usable_threads() // (study.threads or 1) if study.device == "cpu" else 1
+    return min(max(1, room), MOST_WORKERS)
 
 
 def _limits(study: Study) -> Limits:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from softmax_bench.study.jobs.job import SpeedJob
 from softmax_bench.study.plan.estimate import Estimator
+from softmax_bench.study.plan.grid import workers_of
 from softmax_bench.study.plan.plan import State, Step, ids_of
 from softmax_bench.study.study import Study
 
@@ -41,19 +42,20 @@ def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, consol
     told = ", ".join(f"{count} {state}" for state, count in states.items())
     console.print(f"{states.total()} trials: {told}", highlight=False)
     if training + timing:
-        _print_rest(training / study.workers + timing, most, estimator, study, console)
+        _print_rest(training / workers_of(study) + timing, most, estimator, study, console)
 
 
 def _print_rest(
     seconds: float, most: float, estimator: Estimator, study: Study, console: Console
 ) -> None:
+    workers = workers_of(study)
     factor = (
         f"as the {estimator.learned_from} models that are done have taken"
         if estimator.learned_from
         else "as it was for the reference results"
     )
     lines = [
-        f"About {clock(seconds)} on this machine with {study.workers} worker(s): products and "
+        f"About {clock(seconds)} on this machine with {workers} worker(s): products and "
         f"bytes at the rates just measured, times {estimator.slowdown:.2g} {factor}. Rough: often "
         "off by a factor of two.",
         f"At most about {most / 1e9:.2g} GB in one process.",
@@ -63,9 +65,9 @@ def _print_rest(
     memory = psutil.virtual_memory().total
     if study.memory_limit is not None and most > study.memory_limit * 1e9:
         console.print(f"This is more than memory_limit = {study.memory_limit:g}", style="yellow")
-    if study.workers * most > memory:
+    if workers * most > memory:
         console.print(
-            f"{study.workers} such process(es) are more than this machine's {memory / 1e9:.3g} GB",
+            f"{workers} such process(es) are more than this machine's {memory / 1e9:.3g} GB",
             style="yellow",
         )
 

@@ -28,8 +28,43 @@ _RANDOM_TRIALS = 4
 """Drawn at random, after the usual values, before those that went well decide."""
 
 
+MOST_BEYOND = 4
+"""Rates that are tried beyond the ends of the grid, at most, for each layer."""
+
+
+def widened_grid(
+    study: Study, layer: str, make: MakeTrial, done: Done, failed: Failed
+) -> Iterator[tuple[TrainTrial, State]]:
+    """A trial for each learning rate of the study, and beyond them until the best lies inside.
+
+    Each further rate is as far from the end of the grid as its neighbour is. A rate at which
+    training failed bounds the grid as a bad one does.
+    """
+    rates = sorted(study.learning_rates)
+    low, high = rates[0] / rates[1], rates[-1] / rates[-2]
+    asked, beyond = list(study.learning_rates), 0
+    nats: dict[float, float] = {}
+    while asked:
+        due = False
+        for rate in asked:
+            trial = make(rate, "")
+            state = state_of(trial_id(trial), done, failed)
+            yield trial, state
+            due |= state is State.DUE
+            if isinstance(record := done.get(trial_id(trial)), TrainRecord):
+                nats[rate] = record.result.valid.nats
+        if due or not nats or beyond == MOST_BEYOND:
+            return
+        best = min(nats, key=lambda rate: nats[rate])
+        if best not in (rates[0], rates[-1]):
+            return
+        asked = [float(f"{best * (low if best == rates[0] else high):.3g}")]
+        rates = sorted([*rates, *asked])
+        beyond += 1
+
+
 def rate_range(study: Study) -> tuple[float, float]:
-    """The least and the greatest learning rate to look at."""
+    """The least and the greatest learning rate to look at first."""
     least, greatest = min(study.learning_rates), max(study.learning_rates)
     return (least, greatest) if least < greatest else (least / 10, greatest * 10)
 
@@ -40,7 +75,8 @@ def search(
     """The trials of one layer's search in their order, up to the first that is to be run.
 
     The first has the usual values: the middle learning rate, and the layer's own defaults. A trial
-    that failed counts as twice as bad as a model that knows nothing.
+    that failed counts as twice as bad as a model that knows nothing. Where the best rate so far is
+    near an end of the range, the range grows beyond it.
 
     Raises:
         SoftmaxBenchError: Optuna is not installed.
@@ -49,9 +85,9 @@ def search(
     kind, given = parse_spec(layer)
     knobs = {name: knob for name, knob in kind.knobs.items() if name not in given}
     low, high = rate_range(study)
+    beyond = (high / low) ** (1 / MOST_BEYOND)
+    least, greatest = low / beyond**MOST_BEYOND, high * beyond**MOST_BEYOND
     space: dict[str, Any] = {
-        "learning_rate": optuna.distributions.FloatDistribution(low, high, log=True)
-    } | {
         name: optuna.distributions.FloatDistribution(knob.low, knob.high, log=knob.log)
         for name, knob in knobs.items()
     }
@@ -60,9 +96,11 @@ def search(
     history = optuna.create_study(sampler=sampler)
     history.enqueue_trial({"learning_rate": math.sqrt(low * high), **usual})
     tried: set[str] = set()
+    best = math.inf, math.sqrt(low * high)
     for _ in range(3 * study.tuning_trials):  # now and then it asks for the same once more
-        asked = history.ask(space)
-        rate, *values = (float(f"{asked.params[name]:.3g}") for name in space)
+        rates = optuna.distributions.FloatDistribution(low, high, log=True)
+        asked = history.ask({"learning_rate": rates, **space})
+        rate, *values = (float(f"{asked.params[name]:.3g}") for name in ("learning_rate", *knobs))
         tuned = ", ".join(f"{name}={value:g}" for name, value in zip(knobs, values, strict=True))
         trial = make(rate, tuned)
         state = state_of(trial_id(trial), done, failed)
@@ -75,6 +113,11 @@ def search(
         worst = 2 * math.log(trial.vocab_size)
         found = record.result.valid.nats if isinstance(record, TrainRecord) else worst
         history.tell(asked, min(found, worst))
+        best = min(best, (found, rate))
+        if best[1] < low * beyond**0.5:
+            low = max(least, low / beyond)
+        elif best[1] > high / beyond**0.5:
+            high = min(greatest, high * beyond)
         if len(tried) == study.tuning_trials:
             return
 

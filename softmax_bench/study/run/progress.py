@@ -21,6 +21,7 @@ from softmax_bench.records.record import (
     Record,
     TrainRecord,
 )
+from softmax_bench.records.result import TrainResult
 from softmax_bench.study.jobs.job import Disturbed, Event, TrainJob, job_id
 from softmax_bench.study.plan.plan import State, Step, ids_of
 from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
@@ -173,12 +174,7 @@ def _facts(run: RunningStep) -> Iterator[str]:
 def _result(records: Sequence[Record], seconds: float) -> str:
     first = records[0]
     if isinstance(first, TrainRecord):
-        # The test text is looked at in the report, when all choices are made.
-        spent = first.result.train_seconds
-        return (
-            f"validation perplexity {first.result.valid.perplexity:.2f}; {seconds:.1f} s, of which "
-            f"{spent:.1f} s training and the rest evaluation and start"
-        )
+        return _trained(first.result, seconds)
     if isinstance(first, NgramRecord):
         return f"validation perplexity {first.result.valid.perplexity:.2f}"
     if isinstance(first, FidelityRecord):
@@ -191,6 +187,19 @@ def _result(records: Sequence[Record], seconds: float) -> str:
             + " nats from the full model"
         )
     return f"done in {seconds:.0f} s"
+
+
+def _trained(result: TrainResult, seconds: float) -> str:
+    """What training gave, and where its time went."""
+    # The test text is looked at in the report, when all choices are made.
+    part = f" on {result.valid.tokens:,} tokens" if result.test is None else ""
+    rate = result.train_tokens / result.train_seconds
+    evaluation = (result.curve_seconds or 0) + (result.final_seconds or 0)
+    return (
+        f"validation perplexity {result.valid.perplexity:.2f}{part}; {seconds:.1f} s, of which "
+        f"{result.train_seconds:.1f} s training ({rate:,.0f} tokens/s) and {evaluation:.1f} s "
+        "evaluation"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -19,6 +19,7 @@ from softmax_bench.lm import (
     Quality,
     TrainingState,
     run_steps,
+    start_uniformly,
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
@@ -26,7 +27,16 @@ from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.result import Disturbance, Evaluation, FrequencyBand
 from softmax_bench.records.trial import TrainTrial, tuned_spec
-from softmax_bench.study.trials.train import make_checkpoint, now, train_record, trial_optimizer
+from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
+from softmax_bench.study.trials.train import (
+    Final,
+    evaluation_of_part,
+    make_checkpoint,
+    now,
+    train_record,
+    trial_optimizer,
+    trial_schedule,
+)
 
 _AT_ONCE = 1024
 """Examples evaluated together."""
@@ -68,10 +78,24 @@ def train_on_states(
         states.class_counts,
         device=trial.device, dtype=getattr(torch, trial.dtype),
     )  # fmt: skip
+    if trial.init_range is not None:
+        start_uniformly(layer, trial.init_range)
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
     with watch_machine() as watched:
         history = _train(layer, trial, states, on_step, on_evaluation, saved)
-    seen = _seen(trial, states, history[-1].tokens)
+
+    def final() -> Final:
+        valid = states.split("valid")
+        if trial.tuning:
+            part = _part(valid, affordable_tokens(trial))
+            return Final(valid=evaluation_of_part(_quality(layer, states, part)))
+        seen = _seen(trial, states, history[-1].tokens)
+        return Final(
+            valid=_evaluation(layer, states, valid),
+            test=_evaluation(layer, states, states.split("test")),
+            train_perplexity=_quality(layer, states, seen).perplexity,
+        )
+
     return train_record(
         trial,
         started,
@@ -80,9 +104,7 @@ def train_on_states(
         layer,
         layer,
         disturbance=Disturbance(**asdict(watched[0])),
-        train_perplexity=_quality(layer, states, seen).perplexity,
-        valid=_evaluation(layer, states, states.split("valid"), history[-1].valid),
-        test=_evaluation(layer, states, states.split("test")),
+        evaluate_finally=final,
     )
 
 
@@ -95,7 +117,7 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> list[Progress]:
     optimizer = trial_optimizer(trial, layer, layer)
-    valid = states.split("valid")
+    part = _part(states.split("valid"), affordable_tokens(trial) // trial.evaluations)
     state = TrainingState() if checkpoint is None else checkpoint.load(layer, optimizer)
     batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)
     batches = islice(batches, state.window, None)
@@ -111,9 +133,12 @@ def _train(
         optimizer,
         state,
         step,
-        lambda: _quality(layer, states, valid),
+        lambda: _quality(layer, states, part),
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
+        epoch_tokens=len(states.split("train")),
+        evaluations=trial.evaluations,
+        schedule=trial_schedule(trial),
         unit="examples",
         on_step=on_step,
         on_evaluation=on_evaluation,
@@ -130,9 +155,15 @@ def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:
             yield np.sort(order[start : start + size])  # a mapped file is read forwards
 
 
+def _part(places: Ids, examples: int) -> Ids:
+    """So many of the examples, at least one, evenly spread."""
+    chosen = np.linspace(0, len(places) - 1, min(max(1, examples), len(places)), dtype=np.int64)
+    return places[chosen]
+
+
 def _seen(trial: TrainTrial, states: States, trained: int) -> Ids:
     """Examples that were trained on, no more than there are to test."""
-    most = min(trained, len(states.split("test")))
+    most = min(trained, len(states.split("test")), SEEN_TOKENS)
     return next(_batches(states.split("train"), most, trial.seed))
 
 
@@ -159,10 +190,8 @@ def _quality(layer: OutputLayer, states: States, places: Ids) -> Quality:
     return summarise_log_probs(torch.cat(log_prob).cpu(), targets, counts)
 
 
-def _evaluation(
-    layer: OutputLayer, states: States, places: Ids, quality: Quality | None = None
-) -> Evaluation:
-    quality = _quality(layer, states, places) if quality is None else quality
+def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
+    quality = _quality(layer, states, places)
     best, ten = _accuracies(layer, states, places[:_RANKED])
     return Evaluation(
         tokens=quality.tokens,

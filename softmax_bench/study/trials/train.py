@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from softmax_bench.corpora import Corpus
 from softmax_bench.layers import OutputLayer, create_layer, parse_spec
@@ -24,9 +24,12 @@ from softmax_bench.lm import (
     PairedOptimizer,
     Progress,
     Quality,
+    Schedule,
+    Streams,
     code_version,
     make_optimizer,
     make_streams,
+    start_uniformly,
     train,
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
@@ -58,11 +61,21 @@ from softmax_bench.records.result import (
     TrainResult,
 )
 from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id, tuned_spec
+from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
 
 EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""
 EVALUATION_WINDOW = 50
 """Time steps evaluated at once; it has no influence on the result."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last evaluations of a model."""
+
+    valid: Evaluation
+    test: Evaluation | None = None
+    train_perplexity: float | None = None
 
 
 def train_trial(
@@ -97,10 +110,6 @@ def train_trial(
         model, history = train_model(
             trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
         )
-    device = torch.device(trial.device)
-    test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id).to(device)
-    seen = make_streams(_seen(trial, corpus, history[-1].tokens), EVALUATION_BATCH, corpus.eos_id)
-    counts = torch.from_numpy(corpus.class_counts).to(device)
     return train_record(
         trial,
         started,
@@ -109,9 +118,29 @@ def train_trial(
         model,
         model.layer,
         disturbance=Disturbance(**asdict(watched[0])),
-        train_perplexity=evaluate(model, seen.to(device), EVALUATION_WINDOW).perplexity,
-        valid=_evaluation(history[-1].valid, corpus, "valid"),
-        test=_evaluation(evaluate(model, test, EVALUATION_WINDOW, counts), corpus, "test"),
+        evaluate_finally=lambda: _final(trial, corpus, model, history[-1].tokens),
+    )
+
+
+def _final(trial: TrainTrial, corpus: Corpus, model: LanguageModel, trained: int) -> Final:
+    """The last evaluations: after tuning, of a part of the validation text alone."""
+    device = torch.device(trial.device)
+
+    def quality(text: Streams, counts: Tensor | None = None) -> Quality:
+        return evaluate(model, text.to(device), EVALUATION_WINDOW, counts)
+
+    valid = make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id)
+    if trial.tuning:
+        part = valid.part(affordable_tokens(trial, size_of(model.encoder)))
+        return Final(valid=evaluation_of_part(quality(part)))
+    test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id)
+    seen = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
+    seen = seen.part(min(trained, len(corpus.test), SEEN_TOKENS))
+    counts = torch.from_numpy(corpus.class_counts).to(device)
+    return Final(
+        valid=_evaluation(quality(valid), corpus, "valid"),
+        test=_evaluation(quality(test, counts), corpus, "test"),
+        train_perplexity=quality(seen).perplexity,
     )
 
 
@@ -124,12 +153,13 @@ def train_record(
     layer: nn.Module,
     *,
     disturbance: Disturbance,
-    train_perplexity: float,
-    valid: Evaluation,
-    test: Evaluation,
+    evaluate_finally: Callable[[], Final],
 ) -> TrainRecord:
     """The record of a model that has been trained, and of its output layer."""
     last = history[-1]
+    began = time.perf_counter()
+    final = evaluate_finally()
+    final_seconds = time.perf_counter() - began
     return TrainRecord(
         id=trial_id(trial),
         started=started,
@@ -139,8 +169,8 @@ def train_record(
             train_tokens=last.tokens,
             train_seconds=last.seconds,
             resumed=0 if saved is None else saved.resumed,
-            parameters=sum(p.numel() for p in model.parameters()),
-            layer_parameters=sum(p.numel() for p in layer.parameters()),
+            parameters=size_of(model),
+            layer_parameters=size_of(layer),
             curve=[
                 CurvePoint(
                     tokens=point.tokens,
@@ -150,20 +180,15 @@ def train_record(
                 )
                 for point in history
             ],
-            valid=valid,
-            test=test,
-            train_perplexity=train_perplexity,
+            curve_tokens=last.valid.tokens,
+            curve_seconds=sum(point.evaluation_seconds for point in history),
+            valid=final.valid,
+            test=final.test,
+            train_perplexity=final.train_perplexity,
+            final_seconds=final_seconds,
             disturbance=disturbance,
         ),
     )
-
-
-def _seen(trial: TrainTrial, corpus: Corpus, trained: int) -> npt.NDArray[np.integer]:
-    """The beginning of each stream that was trained on, together no longer than the test text."""
-    streams = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
-    steps = math.ceil(min(trained, len(corpus.train), len(corpus.test)) / streams.batch_size)
-    starts = range(0, len(corpus.train), streams.length)
-    return np.concatenate([corpus.train[start : start + steps] for start in starts])
 
 
 def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
@@ -194,17 +219,24 @@ def train_model(
         num_layers=trial.num_layers,
         dropout=trial.dropout,
         tied=trial.tied,
-    ).to(device, dtype)
+    )
+    if trial.init_range is not None:
+        start_uniformly(model, trial.init_range)
+    model.to(device, dtype)
     optimizer = trial_optimizer(trial, model, model.layer)
+    valid = make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id)
+    affordable = affordable_tokens(trial, size_of(model.encoder))
     history = train(
         model,
         optimizer,
         make_streams(corpus.train, trial.batch_size, corpus.eos_id).to(device),
-        make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id).to(device),
+        valid.part(affordable // trial.evaluations).to(device),
         window=trial.bptt,
         valid_window=EVALUATION_WINDOW,
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
+        evaluations=trial.evaluations,
+        schedule=trial_schedule(trial),
         on_step=on_step,
         on_evaluation=on_evaluation,
         checkpoint=checkpoint,
@@ -224,6 +256,21 @@ def trial_optimizer(
         initial_accumulator_value=trial.initial_accumulator_value,
         layer=layer.parameters(),
         layer_rate=trial.layer_rate,
+    )
+
+
+def trial_schedule(trial: TrainTrial) -> Schedule:
+    """How the trial's learning rate changes."""
+    return Schedule(trial.schedule, trial.decay, trial.decay_after, trial.patience)
+
+
+def evaluation_of_part(quality: Quality) -> Evaluation:
+    """Of a part of the validation text: what is known of the whole is not known of it."""
+    return Evaluation(
+        tokens=quality.tokens,
+        nats=quality.nats,
+        perplexity=quality.perplexity,
+        block_nats=list(quality.block_nats),
     )
 
 
@@ -408,6 +455,11 @@ def _speed_result(
         machine_products=machine.products,
         disturbance=disturbance,
     )
+
+
+def size_of(module: nn.Module) -> int:
+    """Number of its parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def describe_machine() -> Environment:
