@@ -85,7 +85,9 @@ def repetition(layer: str, classes: int, budget: float, number: int) -> Outcome:
     steps = []
     for _ in range(3):
         torch.manual_seed(number)
-        steps.append(LayerStep(create_layer(layer, H, classes, zipf_counts(classes)), TOKENS))
+        steps.append(
+            LayerStep(create_layer(layer, H, classes, zipf_counts(classes), sparse=True), TOKENS)
+        )
     with watch_machine() as seen:
         timed = interleave(
             {"A": steps[0], "A again": steps[1], "slowed": slowed(steps[2])},

@@ -71,7 +71,7 @@ def _medians(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[s
 
 def _step(spec: str, tokens: int, classes: int, dtype: torch.dtype = torch.float32) -> LayerStep:
     torch.manual_seed(0)
-    layer = create_layer(spec, H, classes, zipf_counts(classes), dtype=dtype)
+    layer = create_layer(spec, H, classes, zipf_counts(classes), dtype=dtype, sparse=True)
     return LayerStep(layer, tokens)
 
 
@@ -185,7 +185,7 @@ def optimizer(seconds: float) -> Iterator[Line]:
     for spec in ROW_SPARSE:
         for name in ("sgd", "adagrad", "adam"):
             torch.manual_seed(0)
-            layer = create_layer(spec, H, 100_000, zipf_counts(100_000))
+            layer = create_layer(spec, H, 100_000, zipf_counts(100_000), sparse=True)
             step = LayerStep(layer, 700, optimizer=name)
             phases = interleave({"step": step}, budget_seconds=seconds)["step"]
             rest = phases["forward"].median + phases["backward"].median
@@ -214,7 +214,9 @@ def training(seconds: float) -> Iterator[Line]:
 def _training_step(spec: str, classes: int) -> Callable[[], None]:
     torch.manual_seed(0)
     model = LanguageModel(
-        create_layer(spec, H, classes, zipf_counts(classes)), encoder="lstm", embedding_size=H
+        create_layer(spec, H, classes, zipf_counts(classes), sparse=True),
+        encoder="lstm",
+        embedding_size=H,
     )
     update = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)
     text = zipf_targets(36 * 20, classes, seed=0).view(36, 20)

@@ -33,7 +33,7 @@ def measure(spec: str, size: Size, seed: int) -> Memory:
     """The same step, taken on targets and negatives drawn by Zipf's law."""
     torch.manual_seed(seed)
     vocab_size, hidden_size, num_tokens = size
-    layer = create_layer(spec, hidden_size, vocab_size, zipf_counts(vocab_size))
+    layer = create_layer(spec, hidden_size, vocab_size, zipf_counts(vocab_size), sparse=True)
     return LayerStep(layer, num_tokens, target=zipf_targets(num_tokens, vocab_size, seed)).memory()
 
 

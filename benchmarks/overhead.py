@@ -91,7 +91,7 @@ def lines(seconds: float, sizes: list[int]) -> Iterator[dict[str, float | str]]:
     for classes in sizes:
         for spec in ("hierarchical", "sampled(num_samples=64)", "nce(num_samples=64)", "full"):
             for tokens in (20, 700):
-                layer = create_layer(spec, 256, classes, zipf_counts(classes))
+                layer = create_layer(spec, 256, classes, zipf_counts(classes), sparse=True)
                 step = LayerStep(layer, tokens)
                 timed = interleave({"empty": empty, "layer": step}, budget_seconds=seconds)
                 inside, whole = (timed[name]["step"].median for name in ("empty", "layer"))

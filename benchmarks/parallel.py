@@ -132,7 +132,7 @@ def _row(classes: int, layer: str, processes: str, line: Line, alone: Line) -> s
 
 def _whole(spec: str, classes: int, options: Options) -> Line:
     torch.manual_seed(0)
-    layer = create_layer(spec, options.width, classes, zipf_counts(classes))
+    layer = create_layer(spec, options.width, classes, zipf_counts(classes), sparse=True)
     step = LayerStep(layer, options.tokens, clip_norm=NO_CLIPPING)
     memory = step.memory()
     seconds = statistics.median(_seconds(step) for _ in range(options.steps))
@@ -141,7 +141,7 @@ def _whole(spec: str, classes: int, options: Options) -> Line:
 
 def _divided(spec: str, classes: int, options: Options) -> Line:
     torch.manual_seed(0)
-    layer = create_parallel_layer(spec, options.width, classes, zipf_counts(classes))
+    layer = create_parallel_layer(spec, options.width, classes, zipf_counts(classes), sparse=True)
     step = LayerStep(layer, options.tokens, clip_norm=NO_CLIPPING)
     memory = step.memory()
     kept = memory.parameters + memory.optimizer

@@ -47,7 +47,7 @@ def main() -> None:
 def _trained(vocab_size: int, tokens: int) -> tuple[LinearOutputLayer, Tensor]:
     torch.manual_seed(0)
     corpus = load_corpus("synthetic", vocab_size=vocab_size, seed=0)
-    layer = create_layer("sampled", H, vocab_size, corpus.class_counts)
+    layer = create_layer("sampled", H, vocab_size, corpus.class_counts, sparse=True)
     assert isinstance(layer, LinearOutputLayer)
     model = LanguageModel(layer, embedding_size=H)
     text = make_streams(corpus.train, 20, corpus.eos_id)

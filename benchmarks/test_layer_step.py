@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @lru_cache(maxsize=1)
 def _step(spec: str, vocab_size: int) -> LayerStep:
     torch.manual_seed(SEED)
-    layer = create_layer(spec, HIDDEN_SIZE, vocab_size, zipf_counts(vocab_size))
+    layer = create_layer(spec, HIDDEN_SIZE, vocab_size, zipf_counts(vocab_size), sparse=True)
     return LayerStep(layer, NUM_TOKENS, optimizer=OPTIMIZER, clip_norm=CLIP_NORM, seed=SEED)
 
 

@@ -35,22 +35,16 @@ def train(model: Model, batches: list[Tensor]) -> float:
     """As before the swap, or after it; perplexity of the last batch, exact in both."""
     layer = model.output
     swapped = isinstance(layer, OutputLayer)
-    sparse = list(layer.row_sparse_parameters()) if isinstance(layer, OutputLayer) else []
-    dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=0.01)]
-    if sparse:
-        optimizers.append(torch.optim.SparseAdam(sparse, lr=0.01))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for ids in batches[:-1]:
         hidden, target = model.hidden(ids[:, :-1]), ids[:, 1:]
         if swapped:
             loss = layer(hidden, target)  # the layer is the loss
         else:
             loss = F.cross_entropy(layer(hidden).flatten(0, 1), target.flatten())
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
     with torch.no_grad():
         hidden, target = model.hidden(batches[-1][:, :-1]), batches[-1][:, 1:]
         if isinstance(layer, OutputLayer):

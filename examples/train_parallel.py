@@ -21,7 +21,9 @@ CLASSES, HIDDEN, STEPS = 10_000, 64, 3
 
 def main() -> None:
     """Train for some steps on random words."""
-    layer = create_parallel_layer("sampled", HIDDEN, CLASSES, tokens="divided")  # V / P of the rows
+    layer = create_parallel_layer(  # V / P of the rows, with row-sparse gradients
+        "sampled", HIDDEN, CLASSES, tokens="divided", sparse=True
+    )
     parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
     model = parallel.model
     optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)

@@ -15,7 +15,11 @@ FLOOR = "floor (bare products)"
 
 def _layer_step(spec: str, inputs: Inputs, *, comparable: bool) -> Step:
     layer = create_layer(
-        spec, inputs.hidden_size, inputs.vocab_size, zipf_counts(inputs.vocab_size)
+        spec,
+        inputs.hidden_size,
+        inputs.vocab_size,
+        zipf_counts(inputs.vocab_size),
+        sparse=True,
     )
     if isinstance(layer, LinearOutputLayer) and layer.bias is not None:
         with torch.no_grad():

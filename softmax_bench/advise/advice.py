@@ -105,8 +105,8 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         )
     if choice.work.row_sparse:
         said.append(
-            "Its gradients are row-sparse: train it with SGD, Adagrad or SparseAdam of torch, or "
-            "with softmax_bench.lm.make_optimizer."
+            "The time is with row-sparse gradients (sparse=True): train it with "
+            "softmax_bench.lm.make_optimizer, or with SGD, Adagrad or SparseAdam of torch."
         )
     quicker = [
         one.layer
@@ -123,9 +123,10 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
 def code(choice: Advice) -> str:
     """The lines that put the layer into a model."""
     work = choice.work
+    sparse = ", sparse=True" if work.row_sparse else ""
     return (
         "from softmax_bench import create_layer\n"
-        f"layer = create_layer({work.layer!r}, {work.hidden_size}, {work.vocab_size}, counts)"
-        "  # counts (V,): of the classes\n"
+        f"layer = create_layer({work.layer!r}, {work.hidden_size}, {work.vocab_size}, counts"
+        f"{sparse})  # counts (V,): of the classes\n"
         "loss = layer(hidden, target)  # hidden (..., H), target (...)"
     )

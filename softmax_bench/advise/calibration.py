@@ -231,7 +231,7 @@ def _steps(
         torch.manual_seed(0)
         layer = create_layer(
             spec, hidden_size, vocab_size, given,
-            device=setting.device, dtype=getattr(torch, setting.dtype),
+            device=setting.device, dtype=getattr(torch, setting.dtype), sparse=True,
         )  # fmt: skip
         step = LayerStep(layer, num_tokens, optimizer=setting.optimizer, target=target)
         fits = layer.cost(num_tokens).flops <= max_flops and step()["step"] <= max_seconds

@@ -47,7 +47,9 @@ def workload(
     Raises:
         SoftmaxBenchError: There is no such layer, or a size or the counts do not fit.
     """
-    layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta", dtype=dtype)
+    layer = create_layer(
+        spec, hidden_size, vocab_size, counts, device="meta", dtype=dtype, sparse=True
+    )
     return of_layer(spec, layer, num_tokens)
 
 

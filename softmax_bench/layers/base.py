@@ -26,7 +26,7 @@ from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.classes.noise import positive_counts
 from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers.cost import Cost, step_cost
-from softmax_bench.ops import accumulator, untraced
+from softmax_bench.ops import accumulator, dense_gradient, untraced
 
 Counts = npt.ArrayLike | Tensor
 Reduction = Literal["mean", "sum", "none"]
@@ -43,6 +43,10 @@ class CommonOptions(TypedDict, total=False):
     * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or
       ``"none"`` for one loss a target, which costs more where the gradient is otherwise made in
       the forward pass.
+    * ``sparse``: whether the gradients of parameters hold only the rows that the step touches, as
+      in ``nn.Embedding`` (default false). A step then costs nothing in V, but its optimiser and its
+      clipping must know such gradients: :func:`~softmax_bench.lm.make_optimizer` does, most others
+      do not. A layer whose every step touches all rows has dense gradients in any case.
     * ``device``, ``dtype``: of the parameters.
     """
 
@@ -50,6 +54,7 @@ class CommonOptions(TypedDict, total=False):
     bias: bool
     ignore_index: int
     reduction: Reduction
+    sparse: bool
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -142,6 +147,7 @@ class OutputLayer(KeptBuffers, ABC):
             raise SoftmaxBenchError(
                 f"reduction must be 'mean', 'sum' or 'none', not {self.reduction!r}"
             )
+        self.sparse = common.get("sparse", False)
         counts = common.get("class_counts")
         self._counts = None if counts is None else as_counts(counts, num_classes)
 
@@ -266,6 +272,12 @@ class OutputLayer(KeptBuffers, ABC):
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters whose gradients are row-sparse: their optimiser must know."""
         return iter(())
+
+    def _trained(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Parameters as a step that touches few rows reads them: ``sparse`` says how it ends."""
+        if self.sparse:
+            return weight, bias
+        return dense_gradient(weight), None if bias is None else dense_gradient(bias)
 
     def extra_repr(self) -> str:
         """Shown by ``print(layer)``."""

@@ -26,7 +26,7 @@ class LinearOutputLayer(OutputLayer):
     """
 
     touches_all_rows: ClassVar[bool] = True
-    """Whether a training step's gradient is dense."""
+    """Whether a training step's gradient is dense, whatever ``sparse`` says."""
 
     bias: nn.Parameter | None
 
@@ -59,7 +59,7 @@ class LinearOutputLayer(OutputLayer):
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """Weight and bias, where a step touches few rows."""
-        if not self.touches_all_rows:
+        if self.sparse and not self.touches_all_rows:
             yield from (p for p in (self.weight, self.bias) if p is not None)
 
     @torch.no_grad()

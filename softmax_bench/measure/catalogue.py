@@ -26,7 +26,8 @@ Perplexity is exact and normalised for every layer; this is about the training o
 * *Exact*: the objective is the likelihood of the model itself, not an estimate of it.
 * *Normalised*: whether the probability of a class is known without a sum over all of them: by
   construction; by training, approximately, as scores tend to be normalised by themselves; or not.
-* *Gradient*: row-sparse ones cost nothing in V, in clipping and optimiser too.
+* *Gradient*: dense, or row-sparse if the layer is made with `sparse=True`: then clipping and
+  optimiser cost nothing in V either.
 * *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph,
   its passes over all classes as one operator each. Before any other the graph breaks once, and the
   layer runs as it does in eager mode: loss, draws and gradients are the same. Torch compiles
@@ -50,7 +51,7 @@ def markdown(names: Sequence[str]) -> str:
     what, how, cost = [], [], []
     for name in names:
         torch.manual_seed(0)  # what is held depends on the draws, if little
-        layer = create_layer(name, HIDDEN_SIZE, VOCAB_SIZE, zipf_counts(VOCAB_SIZE))
+        layer = create_layer(name, HIDDEN_SIZE, VOCAB_SIZE, zipf_counts(VOCAB_SIZE), sparse=True)
         what.append(
             [f"`{name}`", f"`{type(layer).__name__}`", layer.scores, layer.good_for, layer.source]
         )

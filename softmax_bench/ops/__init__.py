@@ -23,7 +23,7 @@ from softmax_bench.ops.embedding import embed_rows
 from softmax_bench.ops.objective import Terms, TokenSums
 from softmax_bench.ops.pairs import pair_scores
 from softmax_bench.ops.paths import PathTable, path_losses
-from softmax_bench.ops.rows import distinct, keep_coalesced, row_sparse
+from softmax_bench.ops.rows import dense_gradient, distinct, keep_coalesced, row_sparse
 from softmax_bench.ops.shared_sample import subset_cross_entropy, subset_logistic
 from softmax_bench.ops.subset_scores import subset_scores
 
@@ -34,6 +34,7 @@ __all__ = [
     "accumulator",
     "block_cross_entropy",
     "block_scores",
+    "dense_gradient",
     "distinct",
     "embed_rows",
     "fill_up",

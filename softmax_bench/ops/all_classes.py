@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from softmax_bench.ops import operators
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
 from softmax_bench.ops.cpu import all_classes
 from softmax_bench.ops.cpu.all_classes import cross_entropy
 from softmax_bench.ops.cpu.exponentials import accumulator
@@ -159,7 +158,7 @@ class _TokenSums(torch.autograd.Function):
         return tuple(of for of in sums if of is not None)
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target, log_z, expected = ctx.saved_tensors
         sums = TokenSums(log_z, log_z, None, expected)

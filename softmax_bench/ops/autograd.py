@@ -6,12 +6,12 @@ scores. So the forward makes them, and the backward only multiplies them by what
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from softmax_bench.ops.cpu.scaling import scale_
 
@@ -29,15 +29,90 @@ def fused_loss(run: Fused, *operands: Tensor | None) -> Tensor:
     return loss
 
 
+Backward = Callable[..., Gradients]
+
+
+def no_second_derivative(backward: Backward) -> Backward:
+    """Make the backward of an autograd function an error for whoever differentiates it.
+
+    ``torch.autograd.function.once_differentiable`` cuts the gradients off from the operands, and
+    raises only where the cut end is reached: ``torch.autograd.grad`` never goes there, and a
+    gradient penalty would lack a term, in silence. Here they stay connected to what was saved.
+    """
+
+    @functools.wraps(backward)
+    def run(ctx: Any, *grads: Tensor) -> Gradients:
+        with torch.no_grad():
+            made = backward(ctx, *grads)
+        if not torch.is_grad_enabled():  # nobody asks for the graph of the gradients
+            return made
+        sources = [x for x in (*grads, *ctx.saved_tensors) if x is not None and x.requires_grad]
+        there = [x for x in made if x is not None]
+        if not sources or not there:
+            return made
+        connected = iter(_Raising.apply(len(there), *there, *sources))
+        return tuple(None if x is None else next(connected) for x in made)
+
+    return run
+
+
+class _Raising(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, number: int, *gradients_and_sources: Tensor) -> Gradients:
+        return tuple(x.detach() for x in gradients_and_sources[:number])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        raise RuntimeError(
+            "this loss has no second derivative: its gradients are computed without a graph of "
+            "their own. For a gradient penalty or a Hessian-vector product take the loss from "
+            "layer.log_prob, which torch differentiates as often as it is asked to"
+        )
+
+
+class _Source(torch.autograd.Function):
+    """An empty tensor that leads to the operands without holding their memory."""
+
+    @staticmethod
+    def forward(ctx: Any, *operands: Tensor | None) -> Tensor:
+        first = next(x for x in operands if x is not None)
+        return first.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        raise AssertionError("nothing is computed from it")
+
+
+def differentiable_once(*operands: Tensor) -> tuple[Tensor, ...]:
+    """The same operands, for a function whose gradients lack a graph without saying so."""
+    same: tuple[Tensor, ...] = _DifferentiableOnce.apply(*operands)
+    return same
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *operands: Tensor) -> Gradients:
+        ctx.save_for_backward(*operands)
+        return tuple(x.view_as(x) for x in operands)
+
+    @staticmethod
+    @no_second_derivative
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        return grads
+
+
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Fused, *operands: Tensor | None) -> Tensor:
+        if any(ctx.needs_input_grad):
+            with torch.enable_grad():
+                ctx.save_for_backward(_Source.apply(*operands))
         loss, gradients = run(ctx.needs_input_grad[1:], *operands)
         ctx.held = Held(gradients)
         return loss
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (None, *ctx.held.times(grad))
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import blocks
 from softmax_bench.ops.embedding import embed_rows
@@ -78,6 +77,6 @@ class _BlockScores(torch.autograd.Function):
         return blocks.block_scores(hidden, weight, block)
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*blocks.block_score_gradients(grad, *ctx.saved_tensors), None)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from softmax_bench.ops.autograd import no_second_derivative
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu.updates import sum_entries
 
@@ -21,7 +21,7 @@ class _EmbedRows(torch.autograd.Function):
         return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, *weight.shape[1:])
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
         values = grad.reshape(-1, *grad.shape[ids.dim() :])

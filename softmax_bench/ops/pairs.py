@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from softmax_bench.ops.autograd import no_second_derivative
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import pairs
 
@@ -50,6 +50,6 @@ class _PairScores(torch.autograd.Function):
         return pairs.pair_scores(hidden, weight, bias, starts, rows)
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*pairs.pair_gradients(grad, *ctx.saved_tensors), None, None)

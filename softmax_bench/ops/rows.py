@@ -8,6 +8,8 @@ so on one thread and again costs more than the layer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -28,6 +30,22 @@ def row_sparse(rows: Int[Tensor, "u"], values: Tensor, num_rows: int) -> Tensor:
         is_coalesced=True,
         check_invariants=False,
     )
+
+
+class _DenseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.to_dense() if grad.is_sparse else grad
+
+
+def dense_gradient(parameter: Tensor) -> Tensor:
+    """The same numbers; their gradient reaches the parameter dense, also where it is row-sparse."""
+    seen: Tensor = _DenseGradient.apply(parameter)
+    return seen
 
 
 def keep_coalesced(parameter: Tensor) -> None:

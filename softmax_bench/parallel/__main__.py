@@ -84,9 +84,9 @@ def train(
     valid = make_streams(text.valid[:EVALUATED], batch_size, text.eos_id)
     sizes = hidden_size, text.vocab_size, text.class_counts
     own_layer = (
-        create_layer(layer, *sizes)
+        create_layer(layer, *sizes, sparse=True)
         if divide is Divide.data
-        else create_parallel_layer(layer, *sizes, tokens="divided")
+        else create_parallel_layer(layer, *sizes, tokens="divided", sparse=True)
     )
     number = getattr(torch, dtype.value)
     parallel = DataParallel(LanguageModel(own_layer, embedding_size=hidden_size).to(number))
@@ -124,7 +124,7 @@ def train(
     table.add_row("loss, first and last", f"{losses[0]:.4f}, {losses[-1]:.4f}")
     table.add_row("valid perplexity, exact", f"{perplexity:.2f}")
     if check and first:
-        whole = create_layer(layer, *sizes)
+        whole = create_layer(layer, *sizes, sparse=True)
         alone = LanguageModel(whole, embedding_size=hidden_size).to(number)
         alone.load_state_dict(begin)
         torch.manual_seed(seed)

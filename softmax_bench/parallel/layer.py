@@ -71,7 +71,7 @@ class ParallelOutputLayer(OutputLayer):
     """
 
     touches_all_rows: ClassVar[bool]
-    """Whether a training step's gradient is dense."""
+    """Whether a training step's gradient is dense, whatever ``sparse`` says."""
 
     bias: nn.Parameter | None
 
@@ -123,7 +123,7 @@ class ParallelOutputLayer(OutputLayer):
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """Weight and bias, where a step touches few rows."""
-        if not self.touches_all_rows:
+        if self.sparse and not self.touches_all_rows:
             yield from self.divided_parameters()
 
     def divided_parameters(self) -> Iterator[nn.Parameter]:

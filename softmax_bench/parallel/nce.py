@@ -82,7 +82,7 @@ class ParallelNCE(ParallelOutputLayer):
         return total(each(self._draw(target), *self._operands(hidden)), self.mesh)
 
     def _operands(self, hidden: Tensor) -> tuple[Tensor | None, ...]:
-        return hidden, self.weight, self.bias, shared(self.log_z, self.mesh)
+        return hidden, *self._trained(self.weight, self.bias), shared(self.log_z, self.mesh)
 
     def _draw(self, target: Tensor) -> LogisticPass:
         sample, rows = draw_here(self.sampler, self.vocabulary, target.device)

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
 
 Pass = Callable[..., tuple[Tensor, Gradients]]
 
@@ -46,7 +45,7 @@ class _Each(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, gradients = ctx.run(grad.contiguous(), *ctx.saved_tensors)
         return (None, *gradients)

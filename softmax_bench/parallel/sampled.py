@@ -56,10 +56,12 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
         self.sampler.to(self.weight.device)
 
     def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return weighted_sum(self._draw(target), coefficient, hidden, self.weight, self.bias)
+        return weighted_sum(
+            self._draw(target), coefficient, hidden, *self._trained(self.weight, self.bias)
+        )
 
     def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return each(self._draw(target), hidden, self.weight, self.bias)
+        return each(self._draw(target), hidden, *self._trained(self.weight, self.bias))
 
     def _draw(self, target: Tensor) -> SoftmaxPass:
         sample, rows = draw_here(self.sampler, self.vocabulary, target.device)

@@ -83,14 +83,14 @@ def test_layers_known_at_too_few_sizes_are_not_predicted() -> None:
 @pytest.mark.parametrize("spec", layer_names())
 def test_the_workload_is_that_of_the_layer(spec: str) -> None:
     counts = zipf_counts(50)[::-1].copy()
-    layer = create_layer(spec, 6, 50, counts)
+    layer = create_layer(spec, 6, 50, counts, sparse=True)
     assert workload(spec, 50, 6, 9, counts) == of_layer(spec, layer, 9)
 
 
 @pytest.mark.parametrize("spec", ["full", "sampled", "hierarchical"])
 def test_bytes_of_a_workload_are_those_of_the_step(spec: str) -> None:
     """Parameters and states to the byte, gradients as a mean over draws."""
-    step = LayerStep(create_layer(spec, 16, 500, zipf_counts(500)), 30)
+    step = LayerStep(create_layer(spec, 16, 500, zipf_counts(500), sparse=True), 30)
     work, held = of_layer(spec, step.layer, 30), step.memory()
     assert work.parameter_bytes == held.parameters == held.optimizer
     assert work.gradient_bytes == pytest.approx(held.gradients, rel=0.25)  # of few tokens

@@ -45,7 +45,9 @@ VARIANTS = [
 def test_contract(spec: str) -> None:
     layer, options = parse_spec(spec)
     check_output_layer(
-        lambda width, classes, **common: layer(width, classes, **{**common, **options}),
+        lambda width, classes, **common: layer(
+            width, classes, **{**common, **options}, sparse=True
+        ),
         every_gradient=layer is not TorchAdaptiveSoftmax,
     )
 

@@ -68,7 +68,7 @@ def fresh(
     spec: str, encoder: str, optimizer: str, **options: Any
 ) -> tuple[LanguageModel, PairedOptimizer]:
     counts = np.random.default_rng(1).integers(1, 90, 30)
-    layer = create_layer(spec, 6, 30, counts)
+    layer = create_layer(spec, 6, 30, counts, sparse=True)
     options = {"embedding_size": 6, "num_layers": 1, "dropout": 0.2} | options
     model = LanguageModel(layer, encoder=encoder, **options)
     return model, make_optimizer(optimizer, model.parameters(), model.row_sparse_parameters(), 0.02)

@@ -59,7 +59,7 @@ def step(model: nn.Module, run: Callable[..., Any], *inputs: Any) -> tuple[Tenso
     ],
 )
 def test_a_compiled_model_trains_as_the_model_does(spec: str) -> None:
-    layer = create_layer(spec, H, V, torch.randint(0, 9, (V,)))
+    layer = create_layer(spec, H, V, torch.randint(0, 9, (V,)), sparse=True)
     model = LanguageModel(layer, encoder="gru", embedding_size=6)
     compiled = torch.compile(model, backend="aot_eager")
     for batch in (3, 4):  # the second is another shape: compiled again

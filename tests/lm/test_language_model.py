@@ -27,7 +27,7 @@ from softmax_bench.lm import (
 
 def small_model(spec: str, size: int = 30, **options: Any) -> LanguageModel:
     options.setdefault("encoder", "gru")
-    return LanguageModel(create_layer(spec, 8, size), embedding_size=8, **options)
+    return LanguageModel(create_layer(spec, 8, size, sparse=True), embedding_size=8, **options)
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 9))

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def held(spec: str, num_classes: int, num_tokens: int, width: int) -> tuple[Memory, float]:
     """What a step holds, and the bytes of its gradients by the layer's cost."""
-    layer = create_layer(spec, width, num_classes, zipf_counts(num_classes))
+    layer = create_layer(spec, width, num_classes, zipf_counts(num_classes), sparse=True)
     return LayerStep(layer, num_tokens).memory(), layer.cost(num_tokens).gradient_bytes
 
 
@@ -42,7 +42,9 @@ def test_gradients_are_as_large_as_the_touched_rows(spec: str, size: tuple[int, 
 @pytest.mark.parametrize("name", OWN)
 def test_the_cost_of_a_layer_needs_no_memory(name: str) -> None:
     counts = zipf_counts(1000)
-    there, nowhere = (create_layer(name, 8, 1000, counts, device=d) for d in ("cpu", "meta"))
+    there, nowhere = (
+        create_layer(name, 8, 1000, counts, device=d, sparse=True) for d in ("cpu", "meta")
+    )
     assert there.cost(20) == nowhere.cost(20)
 
 

@@ -326,8 +326,8 @@ def held(layer: OutputLayer) -> int:
 def memory_is_about_half_and_as_planned() -> None:
     classes, width = 20_000, 32
     for spec, samples in (("full", None), ("sampled(num_samples=500)", 500)):
-        alone = held(create_layer(spec, width, classes))
-        together = held(create_parallel_layer(spec, width, classes))
+        alone = held(create_layer(spec, width, classes, sparse=True))
+        together = held(create_parallel_layer(spec, width, classes, sparse=True))
         assert 0.45 < together / alone < 0.58, (spec, together / alone)
         planned = plan(Work(classes, 2, samples, tokens=64, width=width), Device()).memory
         assert 0.9 < planned / together < 1.1, (spec, planned / together)

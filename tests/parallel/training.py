@@ -82,9 +82,9 @@ def copies_learn_as_one_does_from_the_joint_batch() -> None:
     streams = text(90)
     for layer in ("full", "hierarchical", "sampled(num_samples=20)", "nce(num_samples=20)"):
         torch.manual_seed(0)
-        alone = language_model(create_layer(layer, H, 90))
+        alone = language_model(create_layer(layer, H, 90, sparse=True))
         torch.manual_seed(1 + dist.get_rank())
-        copy = language_model(create_layer(layer, H, 90))
+        copy = language_model(create_layer(layer, H, 90, sparse=True))
         if dist.get_rank() == 0:  # what the first process has is what all begin with
             copy.load_state_dict(alone.state_dict())
         alone_and_together(alone, DataParallel(copy), streams, "adam")
@@ -101,7 +101,7 @@ def copies_learn_as_one_does_from_the_joint_batch() -> None:
 @check
 def copies_stay_equal_to_the_last_bit() -> None:
     torch.manual_seed(0)
-    model = language_model(create_layer("hierarchical", H, 90)).float()
+    model = language_model(create_layer("hierarchical", H, 90, sparse=True)).float()
     together = DataParallel(model)
     rule = make_optimizer("adam", model.parameters(), model.row_sparse_parameters(), 0.01)
     train_steps(together, rule, text(90), window=WINDOW, steps=STEPS, clip_norm=CLIP_NORM)

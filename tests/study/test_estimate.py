@@ -51,7 +51,7 @@ def training(steps: list[Step], layer: str) -> Step:
 @pytest.mark.parametrize("layer", layer_names())
 def test_a_layer_is_described_as_it_is(layer: str) -> None:
     """Made without values where that can be: shapes and costs are those of the layer itself."""
-    real = create_layer(layer, 16, 500, zipf_counts(500))
+    real = create_layer(layer, 16, 500, zipf_counts(500), sparse=True)
     described = _describe(layer, 16, 500, 40)
     assert described.cost == real.cost(40)
     held = sum(parameter.nbytes for parameter in real.parameters())

@@ -67,8 +67,7 @@ class InBatchSoftmax(LinearOutputLayer):
         rows, offset, own_offset = self._batch(target)
         return subset_cross_entropy(
             hidden,
-            self.weight,
-            self.bias,
+            *self._trained(self.weight, self.bias),
             target,
             coefficient,
             rows,
@@ -78,7 +77,7 @@ class InBatchSoftmax(LinearOutputLayer):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         rows, offset, own_offset = self._batch(target)
-        own, scores = subset_scores(hidden, self.weight, self.bias, target, rows)
+        own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
         own = own + own_offset.to(own.dtype)
         scores = scores + offset.to(own.dtype)
         scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)

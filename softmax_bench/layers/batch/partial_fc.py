@@ -60,8 +60,7 @@ class PartialFC(LinearOutputLayer):
         rows, offset = self.draw(target)
         return subset_cross_entropy(
             hidden,
-            self.weight,
-            self.bias,
+            *self._trained(self.weight, self.bias),
             target,
             coefficient,
             rows,
@@ -71,7 +70,7 @@ class PartialFC(LinearOutputLayer):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         rows, offset = self.draw(target)
-        own, scores = subset_scores(hidden, self.weight, self.bias, target, rows)
+        own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
         scores = (scores + offset).masked_fill(rows == target.unsqueeze(1), -torch.inf)
         return torch.logaddexp(own, scores.logsumexp(1)) - own
 

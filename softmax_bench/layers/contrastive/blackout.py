@@ -61,7 +61,9 @@ class BlackOut(SampledSoftmax):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
-        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own, scores = subset_scores(
+            hidden, *self._trained(self.weight, self.bias), target, sample.rows
+        )
         own = own - log_q(target).to(own.dtype)
         scores = scores - log_q(sample.rows).to(own.dtype)
         # A class drawn c times is in the sample c times.

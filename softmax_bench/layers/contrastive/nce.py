@@ -96,8 +96,7 @@ class NCE(LinearOutputLayer):
         sample = self._draw(hidden)
         return subset_logistic(
             hidden,
-            self.weight,
-            self.bias,
+            *self._trained(self.weight, self.bias),
             self.log_z,
             target,
             coefficient,
@@ -111,7 +110,9 @@ class NCE(LinearOutputLayer):
         if not self.shared:
             return self._per_token_losses(hidden, target)
         sample = self._draw(hidden)
-        own, noise = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own, noise = subset_scores(
+            hidden, *self._trained(self.weight, self.bias), target, sample.rows
+        )
         own = own - self.log_z - self._log_noise(target).to(own.dtype)
         noise = noise - self.log_z - self._log_noise(sample.rows).to(own.dtype)
         return F.softplus(-own) + F.softplus(noise) @ sample.count.to(own.dtype)
@@ -131,7 +132,7 @@ class NCE(LinearOutputLayer):
         noise = self.sampler.noise.sample(tokens * k, hidden.device).view(tokens, k)
         rows = torch.cat([target.unsqueeze(1), noise], 1)
         starts = torch.arange(tokens + 1, device=hidden.device) * (k + 1)
-        scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
+        scores = pair_scores(hidden, *self._trained(self.weight, self.bias), starts, rows.view(-1))
         odds = scores.view(tokens, k + 1) - self.log_z - self._log_noise(rows).to(scores.dtype)
         return F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
 

@@ -57,8 +57,7 @@ class RankingNCE(SampledSoftmax):
         sample = self.sampler.draw(hidden.device)
         return subset_cross_entropy(
             hidden,
-            self.weight,
-            self.bias,
+            *self._trained(self.weight, self.bias),
             target,
             coefficient,
             sample.rows,
@@ -69,7 +68,9 @@ class RankingNCE(SampledSoftmax):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
-        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own, scores = subset_scores(
+            hidden, *self._trained(self.weight, self.bias), target, sample.rows
+        )
         own = own - log_q(target).to(own.dtype)
         scores = scores + (sample.count.log() - log_q(sample.rows)).to(own.dtype)
         return torch.logaddexp(own, scores.logsumexp(1)) - own

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.exact.full import FullSoftmax
+from softmax_bench.ops.autograd import differentiable_once
 
 
 class TorchLinearCrossEntropy(FullSoftmax):
@@ -46,9 +47,10 @@ class TorchLinearCrossEntropy(FullSoftmax):
             return super()._loss(hidden, target, coefficient)
         chunk = None if self.chunk_tokens is None else min(self.chunk_tokens, hidden.shape[0])
         ignored = target.masked_fill(coefficient == 0, -100)
+        hidden, weight = differentiable_once(hidden, self.weight)
         total: Tensor = F.linear_cross_entropy(
             hidden,
-            self.weight,
+            weight,
             ignored,
             linear_bias=self.bias,
             reduction="sum",

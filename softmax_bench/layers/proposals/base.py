@@ -130,7 +130,7 @@ class ProposalSoftmax(LinearOutputLayer):
         rows = torch.cat([target.unsqueeze(1), drawn], 1)
         tokens, width = rows.shape
         starts = torch.arange(tokens + 1, device=hidden.device) * width
-        scores = pair_scores(hidden, self.weight, self.bias, starts, rows.view(-1))
+        scores = pair_scores(hidden, *self._trained(self.weight, self.bias), starts, rows.view(-1))
         # The target is there for certain: the log of its expected count is 0.
         scores = scores.view(tokens, width) - F.pad(log_expected, (1, 0)).to(scores.dtype)
         return F.cross_entropy(scores, torch.zeros_like(target), reduction="none")

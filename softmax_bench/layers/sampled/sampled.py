@@ -66,8 +66,7 @@ class SampledSoftmax(LinearOutputLayer):
         sample = self.sampler.draw(hidden.device)
         return subset_cross_entropy(
             hidden,
-            self.weight,
-            self.bias,
+            *self._trained(self.weight, self.bias),
             target,
             coefficient,
             sample.rows,
@@ -78,7 +77,9 @@ class SampledSoftmax(LinearOutputLayer):
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample = self.sampler.draw(hidden.device)
-        own, scores = subset_scores(hidden, self.weight, self.bias, target, sample.rows)
+        own, scores = subset_scores(
+            hidden, *self._trained(self.weight, self.bias), target, sample.rows
+        )
         own = own + self.sampler.target_offset(target, sample).to(own.dtype)
         scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
         scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)

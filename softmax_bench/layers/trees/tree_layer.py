@@ -122,14 +122,15 @@ class TreeSoftmax(OutputLayer):
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """Weight and bias: a step touches the nodes on its targets' paths."""
-        yield from (p for p in (self.weight, self.bias) if p is not None)
+        if self.sparse:
+            yield from (p for p in (self.weight, self.bias) if p is not None)
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         paths = PathTable(
             self.path_starts, self.path_nodes, self.path_codes, self.tree,
             self.rows_per_node, tuple(map(len, self._levels)),
         )  # fmt: skip
-        return path_losses(hidden, self.weight, self.bias, paths, target)
+        return path_losses(hidden, *self._trained(self.weight, self.bias), paths, target)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         return -self._losses(hidden, target)

@@ -98,10 +98,11 @@ class TwoLevelSoftmax(OutputLayer):
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
         """The rows of the classes: a step touches the clusters of its targets."""
-        yield from (p for p in (self.member, self.member_bias) if p is not None)
+        if self.sparse:
+            yield from (p for p in (self.member, self.member_bias) if p is not None)
 
     def _member_scores(self, hidden: Tensor, cluster: Tensor) -> Tensor:
-        scores = block_scores(hidden, self.member, self.member_bias, cluster)
+        scores = block_scores(hidden, *self._trained(self.member, self.member_bias), cluster)
         return self._without_padding(scores, cluster)
 
     def _without_padding(self, scores: Tensor, cluster: Tensor) -> Tensor:
@@ -127,7 +128,11 @@ class TwoLevelSoftmax(OutputLayer):
         weight, bias = self.cluster.weight, self.cluster.bias
         first = linear_cross_entropy(hidden, weight, bias, cluster, coefficient)
         return first + block_cross_entropy(
-            hidden, self.member, self.member_bias, rank, coefficient, self.num_classes
+            hidden,
+            *self._trained(self.member, self.member_bias),
+            rank,
+            coefficient,
+            self.num_classes,
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from softmax_bench.ops.autograd import no_second_derivative
 from softmax_bench.ops.cuda.launch import block_of, sums_of, warps_for
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 from softmax_bench.ops.paths import PathTable
@@ -63,7 +63,7 @@ class _PathLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, pulls, rows, pull_hidden = ctx.saved_tensors
         tokens, room = pulls.shape

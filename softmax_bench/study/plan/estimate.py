@@ -156,10 +156,10 @@ def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> 
     counts = zipf_counts(vocab_size)
     try:
         # Nothing is made but shapes: a layer of any size costs nothing.
-        layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta")
+        layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta", sparse=True)
         cost = layer.cost(num_tokens)
     except (NotImplementedError, RuntimeError):  # a layer of somebody else that looks into tables
-        layer = create_layer(spec, hidden_size, vocab_size, counts)
+        layer = create_layer(spec, hidden_size, vocab_size, counts, sparse=True)
         cost = layer.cost(num_tokens)
     return _described(layer, cost, num_tokens)
 

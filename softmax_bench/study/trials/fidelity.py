@@ -269,6 +269,7 @@ def _make(trial: FidelityTrial, corpus: Corpus, **options: int) -> OutputLayer:
         corpus.class_counts,
         device=trial.model.device,
         dtype=getattr(torch, trial.model.dtype),
+        sparse=True,
         **options,
     )
 

@@ -76,7 +76,7 @@ def train_on_states(
     layer = create_layer(
         tuned_spec(trial.layer, trial.tuned), trial.hidden_size, states.vocab_size,
         states.class_counts,
-        device=trial.device, dtype=getattr(torch, trial.dtype),
+        device=trial.device, dtype=getattr(torch, trial.dtype), sparse=True,
     )  # fmt: skip
     if trial.init_range is not None:
         start_uniformly(layer, trial.init_range)

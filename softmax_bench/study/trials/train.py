@@ -211,7 +211,9 @@ def train_model(
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
     spec = tuned_spec(trial.layer, trial.tuned)
-    layer = create_layer(spec, trial.hidden_size, corpus.vocab_size, corpus.class_counts)
+    layer = create_layer(
+        spec, trial.hidden_size, corpus.vocab_size, corpus.class_counts, sparse=True
+    )
     model = LanguageModel(
         layer,
         encoder=trial.encoder,
@@ -402,6 +404,7 @@ def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -
         zipf_counts(trial.vocab_size) if class_counts is None else class_counts,
         device=trial.device,
         dtype=getattr(torch, trial.dtype),
+        sparse=True,
     )
     assert trial.clip_norm is not None
     return LayerStep(

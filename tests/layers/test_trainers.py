@@ -1,0 +1,93 @@
+"""What other people's training loops do with a layer: any optimiser, penalties of gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.layers.base import OutputLayer
+
+COUNTS = torch.arange(40)
+
+
+def _loss(layer: OutputLayer, hidden: Tensor, target: Tensor) -> Tensor:
+    torch.manual_seed(1)  # the same draws each time
+    loss: Tensor = layer(hidden, target).sum()
+    return loss
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("spec", [*layer_names(), "nce(num_samples=3, shared=False)"])
+def test_gradients_are_dense_unless_asked_otherwise(spec: str, reduction: str) -> None:
+    torch.manual_seed(0)
+    dense = create_layer(spec, 4, 40, COUNTS, dtype=torch.float64, reduction=reduction)
+    sparse = create_layer(
+        spec, 4, 40, COUNTS, dtype=torch.float64, reduction=reduction, sparse=True
+    )
+    sparse.load_state_dict(dense.state_dict())
+    assert not list(dense.row_sparse_parameters())
+    hidden, target = torch.randn(6, 4, dtype=torch.float64), torch.randint(40, (6,))
+    for layer in (dense, sparse):
+        _loss(layer, hidden, target).backward()
+    for ours, wanted in zip(dense.parameters(), sparse.parameters(), strict=True):
+        if wanted.grad is not None:
+            assert ours.grad is not None
+            assert not ours.grad.is_sparse
+            torch.testing.assert_close(ours.grad, wanted.grad.to_dense())
+
+
+@pytest.mark.parametrize("spec", layer_names())
+def test_a_copy_trains_with_any_optimizer(spec: str) -> None:
+    layer = copy.deepcopy(create_layer(spec, 4, 40, COUNTS))
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.05, weight_decay=0.1)
+    hidden, target = torch.randn(6, 4), torch.randint(40, (6,))
+    before = layer.target_log_prob(hidden, target).mean()
+    for _ in range(40):
+        optimizer.zero_grad()
+        layer(hidden, target).backward()
+        nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        optimizer.step()
+    assert layer.target_log_prob(hidden, target).mean() > before
+
+
+MANY = 2**18  # classes, whose scores are not held at once
+SIZES = [(spec, 9) for spec in [*layer_names(), "nce(num_samples=3, shared=False)"]]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("spec", "size"), [*SIZES, ("full", MANY), ("adaptive", MANY)])
+def test_second_derivatives_are_right_or_refused(spec: str, size: int, reduction: str) -> None:
+    torch.manual_seed(0)
+    layer = create_layer(
+        spec, 3, size, torch.arange(size), dtype=torch.float64, reduction=reduction
+    )
+    hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(size, (5,))
+
+    def penalty() -> Tensor:
+        """The squared norm of the gradient."""
+        (gradient,) = torch.autograd.grad(_loss(layer, hidden, target), hidden, create_graph=True)
+        return gradient.square().sum()
+
+    loss = penalty() + hidden.square().sum()  # of which one part can be differentiated
+    try:
+        (second,) = torch.autograd.grad(loss, hidden)
+    except RuntimeError as error:
+        refused = str(error)
+        assert "no second derivative" in refused
+        return
+    second = second - 2 * hidden.detach()
+    direction = torch.randn_like(hidden)
+    changed = []
+    for step in (-1e-5, 1e-5):
+        with torch.no_grad():
+            hidden += step * direction
+        changed.append(float(penalty().detach()))
+        with torch.no_grad():
+            hidden -= step * direction
+    slope = (changed[1] - changed[0]) / 2e-5
+    torch.testing.assert_close(float((second * direction).sum()), slope, rtol=1e-4, atol=1e-8)
