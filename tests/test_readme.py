@@ -27,9 +27,3 @@ def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
-
-
-def test_the_layer_to_add_is_the_tested_example() -> None:
-    for name in ("bottleneck_softmax.py", "pyproject.toml"):
-        text = (ROOT / "tests" / "example_layer" / name).read_text(encoding="utf-8")
-        assert f"```{'python' if name.endswith('.py') else 'toml'}\n{text}```" in README

@@ -1,6 +1,6 @@
 """The output layers, one a file, and the registry that finds them.
 
-A new layer is a new file in this folder with one class derived from
+A new layer is a new file in one of these folders with one class derived from
 :class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``, or a class of that kind in any
 installed package with an entry point (see :mod:`softmax_bench.layers.plugins`): tests, benchmarks,
 command line and reports pick it up by themselves.
@@ -10,6 +10,7 @@ from softmax_bench.layers.base import CommonOptions, Knob, OutputLayer
 from softmax_bench.layers.contrastive.nce import NCE
 from softmax_bench.layers.cost import Cost
 from softmax_bench.layers.exact.full import FullSoftmax
+from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.registry import (
     create_layer,
     layer_names,
@@ -26,6 +27,7 @@ __all__ = [
     "FullSoftmax",
     "HierarchicalSoftmax",
     "Knob",
+    "LinearOutputLayer",
     "OutputLayer",
     "SampledSoftmax",
     "create_layer",
