@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from softmax_bench.records.frames import frames
 from softmax_bench.records.record import SpeedRecord, TrainRecord
 from softmax_bench.report.show.answer import headline, winners
@@ -26,9 +28,26 @@ def test_winners_and_ties() -> None:
     assert "nce is the fastest (100 ms a training step, 10 times full softmax's speed)" in sentence
     assert "level with sampled" in sentence
     assert (
-        "full predicts best (test perplexity 101, one seed); the fastest is 19.8% above that"
-        in sentence
-    )
+        "after 1,000 tokens full predicts best (test perplexity 101, one seed); the fastest is "
+        "19.8% above that. Training has not converged: twice the tokens would lower perplexity by "
+        "up to 50%, and the order may change."
+    ) in sentence
+    assert won["lowest test perplexity"].note == "not converged"
+
+
+def converged(record: TrainRecord) -> TrainRecord:
+    """The same, trained until validation no longer improved."""
+    trial = msgspec.structs.replace(record.trial, patience=3, max_tokens=9999)
+    return msgspec.structs.replace(record, trial=trial)
+
+
+def test_what_more_training_cannot_take_back_is_said_without_reserve() -> None:
+    trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
+    both = frames([converged(record) for record in trained])
+    assert headline(both) == "At V = 10, full predicts best (test perplexity 101, one seed)."
+    linear = [train_record(layer, 10, 100.0, schedule="linear") for layer in ("full", "nce")]
+    sentence = headline(frames(linear))
+    assert sentence.endswith(". Training has not converged, and the order may change.")
 
 
 def test_one_layer_wins_nothing() -> None:
@@ -51,7 +70,10 @@ def test_the_fastest_may_be_no_worse() -> None:
             speed_record("nce", 10, 0.1),
         ]
     )
-    assert "and no worse than full, whose test perplexity of 101 is lowest" in headline(results)
+    assert (
+        "and after 1,000 tokens no worse than full, whose test perplexity of 101 is lowest"
+        in headline(results)
+    )
 
 
 def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:

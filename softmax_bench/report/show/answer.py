@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,11 @@ def winners(results: Results) -> list[Criterion]:
             for size, rows in known.groupby("vocab_size")
             if len(rows) > 1
         }
+        if "perplexity" in name:
+            for size, winner in won.items():
+                if _unsettled(results, size) is not None:
+                    note = ", ".join(filter(None, [winner.note, "not converged"]))
+                    won[size] = replace(winner, note=note)
         if won:
             found.append(Criterion(name, won))
     return found
@@ -131,6 +136,8 @@ def headline(results: Results) -> str:
     if size is None:
         return "One layer alone: there is nothing to compare."
     at = table[table["vocab_size"] == size].set_index("layer")
+    unsettled = _unsettled(results, size) if size in good else None
+    after = "" if unsettled is None else f"after {at['train_tokens'].min():,.0f} tokens "
     parts = []
     if size in fast:
         name = fast[size].layers[0]
@@ -145,10 +152,12 @@ def headline(results: Results) -> str:
         parts.append(part)
     if size in good and size in fast and fast[size].layers[0] in good[size].layers[1:]:
         best = good[size].layers[0]
-        parts.append(f"no worse than {best}, whose test perplexity of {good[size].value} is lowest")
+        parts.append(
+            f"{after}no worse than {best}, whose test perplexity of {good[size].value} is lowest"
+        )
     elif size in good:
         name = good[size].layers[0]
-        part = f"{name} predicts best (test perplexity {good[size].value}"
+        part = f"{after}{name} predicts best (test perplexity {good[size].value}"
         part += ", one seed)" if at["seeds"].min() == 1 else ")"
         if len(good[size].layers) > 1:
             part += f", level with {good[size].level}"
@@ -158,7 +167,20 @@ def headline(results: Results) -> str:
                 change = loss / at.loc[name, "test_perplexity"] - 1
                 part += f"; the fastest is {change:.1%} above that"
         parts.append(part)
-    return f"At V = {size:,}, " + ", and ".join(parts) + "."
+    return f"At V = {size:,}, " + ", and ".join(parts) + "." + (unsettled or "")
+
+
+def _unsettled(results: Results, size: int) -> str | None:
+    """That more training may change who predicts best; None where all have converged."""
+    prices = price_table(results)
+    prices = prices[prices["vocab_size"] == size]
+    if prices["perplexity_at_convergence"].notna().all():
+        return None
+    gain = prices["last_gain"].max()
+    would = (
+        "" if pd.isna(gain) else f": twice the tokens would lower perplexity by up to {gain:.0%}"
+    )
+    return f" Training has not converged{would}, and the order may change."
 
 
 def _listed(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from softmax_bench.report.tables.disturbed import (
     rough,
 )
 from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
+from softmax_bench.report.tables.tuning import tuning_table
 
 MACHINE = ["processor", "cores", "accelerator"]
 """What tells one machine from another; threads and versions may change on one."""
@@ -35,6 +36,12 @@ def warnings(results: Results) -> list[str]:
             )
         elif seeds == 2:
             found.append("two seeds: their intervals are wide, and may be wider than they look")
+    found += [
+        f"the best learning rate of {row.layer} at V = {row.vocab_size:,} is at an end of those "
+        f"that were tried ({row.learning_rate:g}): a better one may lie beyond"
+        for row in tuning_table(results).itertuples()
+        if not row.bracketed
+    ]
     found += _imprecise(results)
     found += _disturbances(results)
     found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
@@ -78,7 +85,7 @@ def _too_small(results: Results) -> list[str]:
             found.append(
                 f"training {at} saw fewer tokens ({tokens.min():,}) than there are classes"
             )
-        if tokens.nunique() > 1:
+        if tokens.nunique() > 1 and not trials["patience"].any():
             found.append(
                 f"layers {at} were trained on {tokens.min():,} to {tokens.max():,} tokens: more "
                 "training alone makes perplexity lower"
