@@ -13,6 +13,8 @@ from _pytest.mark.structures import ParameterSet
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ELSEWHERE = "how-to/add-a-layer.md"
+"""Followed by tests/test_example_layer.py."""
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -23,7 +25,7 @@ def _cases() -> list[ParameterSet]:
         commands = any(language == "sh" for language, _ in blocks)
         marks = [pytest.mark.slow] if commands else []
         name = str(page.relative_to(ROOT / "docs"))
-        if blocks:
+        if blocks and name != ELSEWHERE:
             cases.append(pytest.param(blocks, id=name, marks=marks))
     return cases
 
