@@ -124,6 +124,9 @@ class OutputLayer(KeptBuffers, ABC):
     """Options of the layer that ``softmax-bench tune`` looks for, beside the learning rate."""
     needs_sorted_ids: ClassVar[bool] = False
     """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
+    sees_other_tokens: bool = False
+    """Whether a token's loss depends on the other tokens of its batch, so that those which are
+    ignored must not be there."""
     traceable: ClassVar[bool] = False
     """Whether ``torch.compile`` may look into the layer: it is made of torch's dense operations,
     with shapes that no data decide and without random draws. Otherwise a compiled model runs it
@@ -163,16 +166,31 @@ class OutputLayer(KeptBuffers, ABC):
         """
         flat = _lowered(self._flatten(hidden))
         ids, kept = self._check_target(hidden, target)
+        counts = kept
+        if self._leaves_out(kept):
+            places = kept.nonzero().squeeze(1)
+            flat, ids = flat.index_select(0, places), ids.index_select(0, places)
+            counts = torch.ones_like(ids, dtype=torch.bool)
         if self.reduction == "none":
-            losses = torch.where(kept, self._losses(flat, ids), 0.0)
+            losses = torch.where(counts, self._losses(flat, ids), 0.0)
             self._check_loss(losses.detach().sum(), flat)
+            if counts is not kept:
+                losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
             return losses.view(target.shape)
-        coefficient = kept.to(accumulator(flat.dtype))
+        coefficient = counts.to(accumulator(flat.dtype))
         if self.reduction == "mean":
             coefficient = coefficient / self._num_targets(coefficient).clamp(min=1)
         loss = self._loss(flat, ids, coefficient)
         self._check_loss(loss, flat)
         return loss
+
+    def _leaves_out(self, kept: Tensor) -> bool:
+        """Whether tokens are ignored before the loss, rather than by a weight of 0 in it.
+
+        On a CPU that is quicker. An accelerator would have to say how many they are.
+        """
+        looks = kept.device.type == "cpu" or self.sees_other_tokens
+        return looks and not torch.compiler.is_compiling() and not bool(kept.all())
 
     def _num_targets(self, kept: Tensor) -> Tensor:
         """How many targets a mean is over, when ``kept`` (N,) is 1 for each that is not ignored."""

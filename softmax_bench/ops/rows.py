@@ -39,7 +39,10 @@ class _DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.to_dense() if grad.is_sparse else grad
+        if not grad.is_sparse:
+            return grad
+        dense = grad.new_zeros(grad.shape, layout=torch.strided)
+        return dense.index_add_(0, grad._indices()[0], grad._values())
 
 
 def dense_gradient(parameter: Tensor) -> Tensor:

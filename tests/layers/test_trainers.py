@@ -1,4 +1,4 @@
-"""What other people's training loops do with a layer: any optimiser, penalties of gradients."""
+"""What other people's training loops do with a layer: padding, any optimiser, penalties."""
 
 from __future__ import annotations
 
@@ -91,3 +91,30 @@ def test_second_derivatives_are_right_or_refused(spec: str, size: int, reduction
             hidden -= step * direction
     slope = (changed[1] - changed[0]) / 2e-5
     torch.testing.assert_close(float((second * direction).sum()), slope, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("spec", [*layer_names(), "nce(log_z='estimated')"])
+def test_an_ignored_target_is_as_if_it_were_not_there(spec: str, reduction: str) -> None:
+    torch.manual_seed(0)
+    made = create_layer(spec, 4, 40, COUNTS, dtype=torch.float64, reduction=reduction)
+    kept = torch.tensor([[True, False, False, True], [False, False, True, False]])
+    hidden, target = torch.randn(2, 4, 4, dtype=torch.float64), torch.randint(1, 40, (2, 4))
+    hidden[1, 3] = torch.nan  # of a token that nobody computed
+
+    def step(hidden: Tensor, target: Tensor) -> list[Tensor]:
+        layer = copy.deepcopy(made)
+        hidden = hidden.clone().requires_grad_()
+        torch.manual_seed(1)
+        loss: Tensor = layer(hidden, target)
+        loss.sum().backward()
+        loss = loss[target != -100] if loss.dim() else loss
+        assert hidden.grad is not None
+        assert not hidden.grad[target == -100].any()
+        seen: list[Tensor] = [loss, hidden.grad[target != -100], *layer.buffers()]
+        seen += [p.grad for p in layer.parameters() if p.grad is not None]
+        return [x.detach() for x in seen]
+
+    padded = step(hidden, target.masked_fill(~kept, -100))
+    for ours, wanted in zip(padded, step(hidden[kept], target[kept]), strict=True):
+        torch.testing.assert_close(ours, wanted)

@@ -21,7 +21,7 @@ class InBatchSoftmax(LinearOutputLayer):
     own distribution p, whose probabilities come from ``class_counts`` (logQ correction; Yi et al.
     2019, with the target's score left as it is, because the target is there with certainty).
     Without the correction frequent classes are negatives so often that they are predicted too
-    rarely. An ignored token counts as one of class 0.
+    rarely.
 
     Args:
         correction: Whether to weight by p; without, ``log(exp(s_t) + sum exp(s_j)) - s_t``.
@@ -36,6 +36,7 @@ class InBatchSoftmax(LinearOutputLayer):
     exact = False
     normalised = "no"
     touches_all_rows = False
+    sees_other_tokens = True
 
     log_p: Tensor
 

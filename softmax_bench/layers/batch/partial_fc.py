@@ -34,6 +34,7 @@ class PartialFC(LinearOutputLayer):
     exact = False
     normalised = "no"
     touches_all_rows = False
+    sees_other_tokens = True
 
     def __init__(
         self,

@@ -76,6 +76,7 @@ class NCE(LinearOutputLayer):
         self._log_z = log_z
         super().__init__(in_features, num_classes, **common)
         self.shared = shared
+        self.sees_other_tokens = log_z == "estimated"
         distribution = make_noise(noise, num_classes, self._counts, power)
         self.sampler = SharedSampler(distribution, num_samples, replacement=True)
         if log_z == "learned":
