@@ -43,7 +43,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     top1: float | None = None
     """Share of examples whose class is the most probable; known where hidden states are given."""
     top10: float | None = None
-    """Share of those whose class is among the ten most probable."""
+    """Recall at 10: the share of those whose class is among the ten most probable."""
+    ndcg10: float | None = None
+    """Normalised discounted cumulative gain at 10: ``1 / log2(1 + rank)`` of the class where it is
+    among the ten most probable, else 0, as a mean."""
     bands: list[FrequencyBand] | None = None
     block_nats: list[float] | None = None
     """Sums over equal stretches of the text: two models are compared stretch by stretch."""

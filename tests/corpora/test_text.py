@@ -25,7 +25,7 @@ from softmax_bench.errors import SoftmaxBenchError
 def zipped(content: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("train.txt", content)
+        archive.writestr(zipfile.ZipInfo("train.txt"), content)  # which has no time
     return file.getvalue()
 
 

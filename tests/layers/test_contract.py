@@ -26,6 +26,7 @@ VARIANTS = [
     "two_level(num_clusters=1)",
     "differentiated(nested=True)",
     "negative_sampling(shared=False)",
+    "negative_sampling(calibration=0.75)",
     "blackout(num_samples=3)",
     "ranking_nce(num_samples=4, noise='uniform')",
     "self_normalized(penalty=0.0)",

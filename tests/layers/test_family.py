@@ -118,15 +118,20 @@ def small_problem() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(2, H, dtype=torch.float64), torch.tensor([3, 0]), counts
 
 
-def test_negative_sampling_by_enumeration() -> None:
-    """Expected loss: softplus(-s_t) + k sum_w q_w softplus(s_w), with q ~ count^0.75."""
+@pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (0.5, 0.7), (1.0, 0.4)])
+def test_negative_sampling_by_enumeration(calibration: float, beta: float) -> None:
+    """Expected loss: beta softplus(-s_t) + k sum_w q_w softplus(s_w), with q ~ count^0.75.
+
+    With k = 2 and V = 6, gBCE's alpha is 2 / 5.
+    """
     hidden, target, counts = small_problem()
-    layer = create_layer("negative_sampling(num_samples=2)", H, 6, counts, dtype=torch.float64)
+    spec = f"negative_sampling(num_samples=2, calibration={calibration})"
+    layer = create_layer(spec, H, 6, counts, dtype=torch.float64)
     assert isinstance(layer, LinearOutputLayer)
     scores = F.linear(hidden, layer.weight, layer.bias)
     q = counts**0.75 / (counts**0.75).sum()
     own = scores.gather(1, target.unsqueeze(1)).squeeze(1)
-    plain = (F.softplus(-own) + 2 * (q * F.softplus(scores)).sum(1)).mean()
+    plain = (beta * F.softplus(-own) + 2 * (q * F.softplus(scores)).sum(1)).mean()
     mean = expected(layer, hidden, target, 2)
     torch.testing.assert_close(mean, plain)
     for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):

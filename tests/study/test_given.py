@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from softmax_bench.corpora.states import States, load_states
+from softmax_bench.layers import FullSoftmax
 from softmax_bench.lm import Checkpoint, DivergedError
 from softmax_bench.records.frames import frames
 from softmax_bench.records.trial import TrainTrial
@@ -20,7 +21,7 @@ from softmax_bench.study.jobs.job import SpeedJob, TrainJob
 from softmax_bench.study.plan.grid import plan_given
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText, know_given, load_given
-from softmax_bench.study.trials.hidden_states import train_on_states
+from softmax_bench.study.trials.hidden_states import _ranking, train_on_states
 
 CLASSES = 12
 
@@ -69,7 +70,8 @@ def test_layers_reach_the_source_of_the_data(files: tuple[Path, Path], layer: st
     assert test.perplexity == pytest.approx(math.exp(test.nats))
     assert test.top1 is not None
     assert test.top10 is not None
-    assert 0.3 < test.top1 < test.top10 <= 1
+    assert test.ndcg10 is not None
+    assert 0.3 < test.top1 < test.ndcg10 < test.top10 <= 1
     assert len(record.result.curve) == 6
 
 
@@ -166,3 +168,14 @@ def test_what_given_states_cannot_have(
         know_given(
             Study(**study), folder / hidden, None if targets is None else folder / targets, sizes
         )
+
+
+def test_ndcg_counts_the_place_of_the_right_class() -> None:
+    layer = FullSoftmax(1, 12, dtype=torch.float64)
+    with torch.no_grad():  # class 0 is the most probable, class 1 the next, and so on
+        layer.weight.copy_(torch.arange(12, 0, -1).unsqueeze(1))
+    targets = np.array([0, 1, 9, 10])
+    states = States("x", 12, "", np.ones((4, 1)), targets)
+    one, ten, gain = _ranking(layer, states, np.arange(4))
+    assert (one, ten) == (0.25, 0.75)
+    assert gain == pytest.approx((1 + 1 / math.log2(3) + 1 / math.log2(11)) / 4)

@@ -52,6 +52,8 @@ class NCE(LinearOutputLayer):
     exact = False
     normalised: ClassVar[Normalised] = "by training"
     touches_all_rows = False
+    positive_weight = 1.0
+    """Weight of the target's term in the loss; the fused pass has no place for another."""
 
     log_z: Tensor
 
@@ -92,7 +94,7 @@ class NCE(LinearOutputLayer):
         return log_unigram(self._counts, self.num_classes) + log_z
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        if not self.shared:
+        if not self.shared or self.positive_weight != 1:
             return super()._loss(hidden, target, coefficient)
         sample = self._draw(hidden)
         return subset_logistic(
@@ -116,7 +118,8 @@ class NCE(LinearOutputLayer):
         )
         own = own - self.log_z - self._log_noise(target).to(own.dtype)
         noise = noise - self.log_z - self._log_noise(sample.rows).to(own.dtype)
-        return F.softplus(-own) + F.softplus(noise) @ sample.count.to(own.dtype)
+        negatives = F.softplus(noise) @ sample.count.to(own.dtype)
+        return self.positive_weight * F.softplus(-own) + negatives
 
     def _log_noise(self, classes: Tensor) -> Tensor:
         """``log(k q)`` of classes, float64."""
@@ -135,7 +138,7 @@ class NCE(LinearOutputLayer):
         starts = torch.arange(tokens + 1, device=hidden.device) * (k + 1)
         scores = pair_scores(hidden, *self._trained(self.weight, self.bias), starts, rows.view(-1))
         odds = scores.view(tokens, k + 1) - self.log_z - self._log_noise(rows).to(scores.dtype)
-        return F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
+        return self.positive_weight * F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
 
     @torch.no_grad()
     def _update_log_z(self, hidden: Tensor, rows: Tensor, log_weight: Tensor) -> None:

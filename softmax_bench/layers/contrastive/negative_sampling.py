@@ -9,6 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.contrastive.nce import NCE
 
@@ -22,21 +23,27 @@ class NegativeSampling(NCE):
     distribution of ``log_prob``, and any perplexity, is that of these sums. A softmax of the scores
     alone would give rare classes the probability of frequent ones.
 
+    With ``calibration`` t the target's term is weighted by ``beta = 1 - t (1 - k / (V - 1))``: gBCE
+    (Petrov & Macdonald 2023), whose alpha is ``k / (V - 1)``. Among few negatives a target looks
+    certain too easily, which beta takes back: the optimum is then higher by ``log beta``, and with
+    uniform negatives (``power=0``) and t = 1 it is ``log p(w|h)``, nearly. (beta is 1 without.)
+
     Args:
         num_samples: Negatives k a token.
         power: Exponent of the class counts that negatives are drawn by.
         shared: Whether all tokens of a batch share their negatives.
+        calibration: t from 0, plain negative sampling, to 1.
         **common: As for every output layer.
     """
 
     name = "negative_sampling"
     scores = "N x k, one sample for all tokens or one each"
-    source = "Mikolov et al. 2013"
-    good_for = "word vectors"
+    source = "Mikolov et al. 2013; Petrov & Macdonald 2023"
+    good_for = "word vectors; recommenders that rank by score"
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     log_noise: Tensor
-    """(V,) ``log(k q)``: in the state dict, since the distribution depends on it."""
+    """(V,) ``log(k q / beta)``: in the state dict, since the distribution depends on it."""
 
     def __init__(
         self,
@@ -46,22 +53,29 @@ class NegativeSampling(NCE):
         num_samples: int = 20,
         power: float = 0.75,
         shared: bool = True,
+        calibration: float = 0.0,
         **common: Unpack[CommonOptions],
     ) -> None:
-        self._start = power, num_samples
+        if not 0 <= calibration <= 1:
+            raise SoftmaxBenchError(f"calibration must be from 0 to 1, not {calibration}")
+        share = num_samples / max(1, num_classes - 1)
+        beta = 1 - calibration * (1 - min(1.0, share))
+        self._start = power, math.log(num_samples / beta)
         super().__init__(
             in_features, num_classes, num_samples=num_samples, power=power, shared=shared, **common
         )
+        self.positive_weight = beta
         log_noise = self.sampler.log_expected_count(torch.arange(num_classes, device="cpu"))
+        log_noise = log_noise - math.log(beta)
         self.register_buffer("log_noise", log_noise.to(self.log_z.device))
 
     def _initial_bias(self) -> Tensor:
-        power, num_samples = self._start
+        power, log_factor = self._start
         unigram = super()._initial_bias()
-        return unigram - (power * unigram).log_softmax(0) - math.log(num_samples)
+        return unigram - (power * unigram).log_softmax(0) - log_factor
 
     def offsets(self) -> Tensor:
-        """The bias, and what the scores leave out of log-probabilities: log(k q)."""
+        """The bias, and what the scores leave out of log-probabilities: log(k q / beta)."""
         log_noise = self.log_noise.to(self.weight.dtype)
         return log_noise if self.bias is None else self.bias + log_noise
 

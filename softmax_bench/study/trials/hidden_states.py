@@ -192,7 +192,7 @@ def _quality(layer: OutputLayer, states: States, places: Ids) -> Quality:
 
 def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
     quality = _quality(layer, states, places)
-    best, ten = _accuracies(layer, states, places[:_RANKED])
+    best, ten, gain = _ranking(layer, states, places[:_RANKED])
     return Evaluation(
         tokens=quality.tokens,
         unknown_tokens=0,
@@ -201,14 +201,15 @@ def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
         adjusted_perplexity=quality.perplexity,
         top1=best,
         top10=ten,
+        ndcg10=gain,
         block_nats=list(quality.block_nats),
         bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
     )
 
 
 @torch.no_grad()
-def _accuracies(layer: OutputLayer, states: States, places: Ids) -> tuple[float, float]:
-    """Shares of examples whose class is the most probable, and among the ten most probable."""
+def _ranking(layer: OutputLayer, states: States, places: Ids) -> tuple[float, float, float]:
+    """Recall at 1 and at 10, and NDCG at 10, of examples with one right class each."""
     layer.eval()
     hits = []
     for hidden, target in _blocks(layer, states, places):
@@ -216,4 +217,6 @@ def _accuracies(layer: OutputLayer, states: States, places: Ids) -> tuple[float,
         hits.append(classes == target.unsqueeze(1))
     layer.train()
     found = torch.cat(hits).double()
-    return float(found[:, 0].mean()), float(found.sum(1).mean())
+    discount = 1 / torch.arange(2, found.shape[1] + 2, device=found.device).log2().double()
+    gain = found @ discount  # the ideal gain, of a right class in first place, is 1
+    return float(found[:, 0].mean()), float(found.sum(1).mean()), float(gain.mean())
