@@ -15,8 +15,8 @@ from softmax_bench.ops import block_scores
 
 _TOP = 1024
 """Nodes of the first level, scored by one dense product for all tokens."""
-_BRANCH = 128
-"""Children of a node below, at most."""
+_LEAST_BRANCH, _MOST_BRANCH = 32, 128
+"""Children of a node below: few cost a product for each of many nodes, many are all looked at."""
 
 
 class TreeProposal(ProposalSoftmax):
@@ -53,8 +53,9 @@ class TreeProposal(ProposalSoftmax):
             in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
         )
         self.leaf_width, self.node_width = leaf_width, node_width
-        depth = max(1, math.ceil(math.log(max(1.0, num_classes / _TOP), _BRANCH)))
-        self.branch = max(2, math.ceil((num_classes / _TOP) ** (1 / depth)))
+        below = max(1.0, num_classes / _TOP)
+        depth = max(1, math.ceil(math.log(below, _MOST_BRANCH)))
+        self.branch = max(_LEAST_BRANCH, math.ceil(below ** (1 / depth)))
         parents = math.ceil(num_classes / self.branch**depth)
         self._keep("_node_0", (parents, node_width))
         self._keep("_prior_0", (parents,))
