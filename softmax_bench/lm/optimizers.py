@@ -42,8 +42,7 @@ def row_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
     """
     grad = parameter.grad
     assert grad is not None
-    if not grad.is_coalesced():
-        grad = parameter.grad = merged(grad)
+    grad = parameter.grad = merged(grad)
     return grad._indices()[0], grad._values()
 
 

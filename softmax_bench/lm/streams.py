@@ -60,7 +60,20 @@ class Streams:
             else:
                 before = self.tokens[begin - 1 : end - 1]
                 inputs[: len(before), stream] = before
-        return torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
+        return self._sent(inputs), self._sent(targets)
+
+    def _sent(self, array: npt.NDArray[np.int64]) -> Tensor:
+        sent = torch.from_numpy(array)
+        if self.device.type == "cuda":  # from pinned memory a copy does not wait for the queue
+            sent = sent.pin_memory()
+        return sent.to(self.device, non_blocking=True)
+
+    def num_targets(self, window: int, length: int) -> int:
+        """Tokens that a window has to predict, counted without a look at the device."""
+        start = window * length
+        steps = min(length, self.length - start)
+        left = len(self.tokens) - self.length * np.arange(self.batch_size) - start
+        return int(left.clip(0, steps).sum())
 
     def part(self, tokens: int) -> Streams:
         """The beginning of each stream, together about ``tokens`` where there are so many."""

@@ -15,7 +15,7 @@ from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
 from softmax_bench.lm.schedule import Schedule
-from softmax_bench.lm.streams import IGNORED, Streams
+from softmax_bench.lm.streams import Streams
 from softmax_bench.lm.training_state import Progress, TrainingState
 
 CONSTANT = Schedule()
@@ -74,7 +74,7 @@ def train(
         place, inputs, targets = next(windows)
         loss, state.carried = model(inputs, targets, None if place == 0 else state.carried)
         state.window = place + 1
-        return loss, int((targets != IGNORED).sum())
+        return loss, text.num_targets(place, window)
 
     return run_steps(
         model,
@@ -129,7 +129,8 @@ def run_steps(
         checkpoint: Where to save to.
 
     Raises:
-        DivergedError: The loss, the hidden states or a perplexity are not finite any more.
+        DivergedError: The loss, the hidden states or a perplexity are not finite any more. On a GPU
+            the losses are looked at before each evaluation and checkpoint only.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     if state.tokens:
@@ -146,7 +147,7 @@ def run_steps(
         state.tokens += predicted
         on_step(predicted)
         if state.tokens * evaluations >= max_tokens * (len(state.history) + 1):
-            train_loss = float(torch.stack(state.losses).mean())
+            train_loss = _mean(state, unit)
             trained = time.perf_counter()
             state.seconds += trained - started
             found = quality()
@@ -165,6 +166,7 @@ def run_steps(
             state.losses.clear()
             started = time.perf_counter()
         if checkpoint is not None and checkpoint.due():
+            _mean(state, unit)
             state.seconds += time.perf_counter() - started
             checkpoint.save(model, optimizer, state)
             started = time.perf_counter()
@@ -179,11 +181,21 @@ def _checked(step: Callable[[], tuple[Tensor, int]], diverged: str) -> tuple[Ten
         loss, predicted = step()
     except SoftmaxBenchError as error:
         raise DivergedError(f"{diverged}: {error}") from error
-    if not bool(loss.detach().isfinite()):
-        raise DivergedError(
-            f"{diverged}: the loss is {float(loss.detach())}; try a lower learning rate"
-        )
+    if loss.device.type == "cpu":
+        _check_finite(float(loss.detach()), diverged)
     return loss, predicted
+
+
+def _mean(state: TrainingState, unit: str) -> float:
+    """The mean loss since the last evaluation: on a GPU the first look at any of them."""
+    mean = float(torch.stack(state.losses).mean()) if state.losses else 0.0
+    _check_finite(mean, f"training diverged before {state.tokens} {unit}")
+    return mean
+
+
+def _check_finite(loss: float, diverged: str) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"{diverged}: the loss is {loss}; try a lower learning rate")
 
 
 def _windows_forever(

@@ -60,6 +60,8 @@ def test_windows_are_those_of_streams_that_lie_side_by_side(
     wanted = whole.t().split(window)[first:]
     assert len(found) == len(wanted)
     assert all(torch.equal(a, b) for (_, a), b in zip(found, wanted, strict=True))
+    counted = [streams.num_targets(first + i, window) for i in range(len(found))]
+    assert counted == [int((a != IGNORED).sum()) for _, a in found]
 
 
 @pytest.mark.parametrize("spec", layer_names())

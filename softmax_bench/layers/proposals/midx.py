@@ -82,7 +82,7 @@ class MIDXSoftmax(ProposalSoftmax):
         # The members of each cell lie together; running masses find a member by one search.
         self._members.copy_(cell.argsort(stable=True))
         self._running.copy_(self._log_mass[self._members].exp().cumsum(0))
-        self._ends.copy_(cell.bincount(minlength=len(self._ends)).cumsum(0))
+        self._ends.copy_(count_of(cell, len(self._ends)).cumsum(0))
         before = torch.cat([self._running.new_zeros(1), self._running])
         self._below.copy_(before[self._starts()])
         self._cell_mass.copy_(before[self._ends] - self._below)
@@ -117,7 +117,7 @@ def quantise(rows: Tensor, codewords: int) -> tuple[Tensor, Tensor]:
     centres = training[:: max(1, training.shape[0] // codewords)][:codewords].clone()
     for _ in range(_ITERATIONS):
         nearest = _nearest(training, centres)
-        count = nearest.bincount(minlength=centres.shape[0]).to(rows.dtype).unsqueeze(1)
+        count = count_of(nearest, centres.shape[0]).to(rows.dtype).unsqueeze(1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, training)
         centres = torch.where(count > 0, sums / count.clamp(min=1), centres)
     return centres, _nearest(rows, centres)
@@ -126,3 +126,8 @@ def quantise(rows: Tensor, codewords: int) -> tuple[Tensor, Tensor]:
 def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
     offset = centres.square().sum(1) / 2
     return torch.addmm(offset, rows, centres.t(), alpha=-1).argmin(1)
+
+
+def count_of(ids: Tensor, size: int) -> Tensor:
+    """How often each id below ``size`` occurs; ``bincount`` would stop a GPU's queue."""
+    return ids.new_zeros(size).index_add_(0, ids, torch.ones_like(ids))

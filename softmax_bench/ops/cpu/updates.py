@@ -24,7 +24,7 @@ def sum_entries(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:
 @by_device
 def merged(gradient: Tensor) -> Tensor:
     """The same row-sparse gradient with each row once."""
-    return gradient.coalesce()
+    return gradient if gradient.is_coalesced() else gradient.coalesce()
 
 
 @by_device

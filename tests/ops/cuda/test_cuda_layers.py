@@ -58,7 +58,7 @@ def test_steps_are_those_of_a_cpu(spec: str, device: str, request: pytest.Fixtur
     layers = []
     for _ in range(2):
         torch.manual_seed(0)
-        layers.append(create_layer(spec, WIDTH, CLASSES, COUNTS))
+        layers.append(create_layer(spec, WIDTH, CLASSES, COUNTS, sparse=True))
     wanted = steps(layers[0], hidden, target)
     request.getfixturevalue("_as_on_cuda")
     seen = steps(layers[1].to(device), hidden.to(device), target.to(device))

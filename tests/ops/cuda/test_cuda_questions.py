@@ -1,0 +1,76 @@
+"""A training step asks the device for nothing: tensors without data cannot answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from softmax_bench.layers import OutputLayer, create_layer, layer_names
+from softmax_bench.lm import clip_grad_norm, make_optimizer
+
+CLASSES, WIDTH, TOKENS = 200, 8, 16
+COUNTS = (2000 / torch.arange(1, CLASSES + 1)).long()
+ASKING = {"adaptive", "torch_adaptive"}
+"""Ask how many tokens each tail has: once a step, and once a tail."""
+
+SPECS = [
+    *sorted(set(layer_names()) - ASKING),
+    "nce(shared=False, num_samples=5)",
+    "nce(log_z='estimated')",
+    "sampled(num_samples=20)",
+    "sampled(num_samples=20, replacement=True)",
+    "partial_fc(num_samples=4)",
+]
+
+
+def step(layer: OutputLayer, hidden: torch.Tensor, target: torch.Tensor) -> None:
+    rule = make_optimizer("adagrad", layer.parameters(), layer.row_sparse_parameters(), 0.1)
+    for _ in range(2):
+        rule.zero_grad()
+        layer(hidden, target).backward()
+        clip_grad_norm(layer.parameters(), 1.0)
+        rule.step()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU counts for itself: see below")
+@pytest.mark.usefixtures("_as_on_cuda")
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_step_asks_nothing_of_tensors_without_data(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triton.runtime.interpreter import InterpretedFunction
+
+    monkeypatch.setattr(InterpretedFunction, "run", lambda self, *args, **options: None)
+    # What is looked at on a CPU only.
+    monkeypatch.setattr(OutputLayer, "_check_loss", lambda self, loss, hidden: None)
+    monkeypatch.setattr(
+        OutputLayer,
+        "_check_target",
+        lambda self, hidden, target: (target.reshape(-1), target.reshape(-1) != -100),
+    )
+    layer = create_layer(spec, WIDTH, CLASSES, COUNTS, sparse=True)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in layer.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(mode.from_tensor(parameter.detach())))
+            for name, buffer in module.named_buffers(recurse=False):
+                if not name.startswith("_clock"):  # of the host
+                    setattr(module, name, mode.from_tensor(buffer))
+        hidden = torch.randn(TOKENS, WIDTH, requires_grad=True)
+        step(layer, hidden, torch.randint(CLASSES, (TOKENS,)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_step_does_not_wait_for_the_gpu(spec: str) -> None:
+    layer = create_layer(spec, WIDTH, CLASSES, COUNTS, sparse=True).cuda()
+    hidden = torch.randn(TOKENS, WIDTH, device="cuda", requires_grad=True)
+    target = torch.randint(CLASSES, (TOKENS,), device="cuda")
+    step(layer, hidden, target)  # kernels are compiled, snapshots taken
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(layer, hidden, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
