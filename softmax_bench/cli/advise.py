@@ -37,7 +37,7 @@ def advise(
         float, typer.Option(help="Most that perplexity may rise over full softmax's, as a share.")
     ] = 0.05,
     layers: Layers = "all",
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",
+    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     measure: Annotated[

@@ -33,7 +33,7 @@ def fidelity(
     hidden_size: Annotated[int, typer.Option(help="Size of a hidden state and a word vector.")] = (
         128
     ),
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",
+    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
     batch_size: Annotated[int, typer.Option(help="Streams side by side.")] = 20,
     bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,

@@ -19,7 +19,7 @@ def time_layers(
     ] = "1000,10000,100000,1000000",
     hidden_size: Annotated[int, typer.Option(help="Size of a hidden state.")] = 256,
     num_tokens: Annotated[int, typer.Option(help="Targets in a step.")] = 700,
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "adagrad",
+    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
     clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
     time_budget: Annotated[
         float, typer.Option(help="Seconds for the layers of one vocabulary size together.")

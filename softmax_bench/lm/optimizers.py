@@ -4,6 +4,8 @@ SGD without momentum and Adagrad leave a row without gradient as it is, so their
 give exactly the same parameters as the dense ones. Adam does not: its dense form moves every row
 at every step by its running mean. The row-sparse form is *lazy* Adam, as in
 ``torch.optim.SparseAdam``, which treats a row's missing gradients as missing steps of its averages.
+AdamW's decay is as lazy: a row shrinks only in the steps that touch it, so rare classes, which need
+it least, are held back least. Where every row is to shrink at every step, use dense gradients.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ Parameters = list[dict[str, Any]]
 """Groups with their learning rates, as ``torch.optim`` takes them."""
 
 _EPSILON = {"adagrad": 1e-10, "adam": 1e-8}
+_WEIGHT_DECAY = 0.01
+"""Of AdamW, as in torch."""
 _BETAS = (0.9, 0.999)
 
 
@@ -63,6 +67,8 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     norms = [*(torch._foreach_norm(dense) if dense else ()), *(row_norm(v, r) for r, v in sparse)]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if factor.device.type == "cpu" and float(factor) == 1.0:
+        return norm  # saves a pass over the gradients; an accelerator would have to be waited for
     if dense:
         torch._foreach_mul_(dense, factor)
     for rows, values in sparse:
@@ -139,7 +145,15 @@ class RowAdagrad(_RowOptimizer):
 
 
 class RowAdam(_RowOptimizer):
-    """Lazy Adam (Kingma & Ba 2015) on the rows that have a gradient."""
+    """Lazy Adam (Kingma & Ba 2015) on the rows that have a gradient.
+
+    With ``weight_decay`` it is AdamW (Loshchilov & Hutter 2019), whose decay is decoupled from the
+    running means: a row is first multiplied by ``1 - lr weight_decay``.
+    """
+
+    def __init__(self, parameters: Parameters, lr: float, *, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, lr)
+        self._weight_decay = weight_decay
 
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
         if not state:
@@ -155,13 +169,16 @@ class RowAdam(_RowOptimizer):
     def _update(
         self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
     ) -> None:
-        tables, step, eps = (state["mean"], state["square"]), state["step"], _EPSILON["adam"]
-        adam(parameter, *tables, rows, values, step=step, lr=lr, eps=eps, betas=_BETAS)
+        adam(
+            parameter, state["mean"], state["square"], rows, values, step=state["step"], lr=lr,
+            eps=_EPSILON["adam"], betas=_BETAS, weight_decay=self._weight_decay,
+        )  # fmt: skip
 
 
 _RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[..., _RowOptimizer]]] = {
     "adagrad": (torch.optim.Adagrad, RowAdagrad),
     "adam": (torch.optim.Adam, RowAdam),
+    "adamw": (torch.optim.AdamW, RowAdam),
     "sgd": (torch.optim.SGD, RowSGD),
 }
 
@@ -233,10 +250,11 @@ def make_optimizer(
     lr: float,
     *,
     initial_accumulator_value: float = 0.0,
+    weight_decay: float = _WEIGHT_DECAY,
     layer: Iterable[nn.Parameter] = (),
     layer_rate: float = 1.0,
 ) -> PairedOptimizer:
-    """An optimiser by name: ``"sgd"``, ``"adagrad"`` or ``"adam"``.
+    """An optimiser by name: ``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``.
 
     Args:
         name: The rule.
@@ -245,6 +263,8 @@ def make_optimizer(
         lr: Learning rate.
         initial_accumulator_value: Where Adagrad's sums of squares start. From 0, the first
             gradient of a number moves it by the whole learning rate, however small it is.
+        weight_decay: Of AdamW, as a share of the learning rate; other rules have none. Rows without
+            a gradient do not decay.
         layer: Those parameters whose rate is ``layer_rate * lr``.
         layer_rate: That factor.
 
@@ -265,6 +285,8 @@ def make_optimizer(
     options: dict[str, float] = {}
     if initial_accumulator_value:
         options["initial_accumulator_value"] = initial_accumulator_value
+    if name == "adamw":
+        options["weight_decay"] = weight_decay
     parts: list[torch.optim.Optimizer] = []
     if dense := [group for (is_sparse, _), group in groups.items() if not is_sparse]:
         parts.append(_dense_part(name, dense, lr, options))
@@ -283,6 +305,6 @@ def _dense_part(
         return row_rule(groups, lr, **options)  # torch has a fused kernel for the CPU only
     devices = {parameter.device.type for parameter in parameters}
     fused = devices <= ({"cpu"} if name == "adagrad" else {"cpu", "cuda"})
-    if name == "adam" and devices == {"cuda"}:
-        return dense_rule(groups, lr=lr, fused=True, capturable=True)
+    if name in ("adam", "adamw") and devices == {"cuda"}:
+        return dense_rule(groups, lr=lr, fused=True, capturable=True, **options)
     return dense_rule(groups, lr=lr, fused=fused, **options)

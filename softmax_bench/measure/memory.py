@@ -39,7 +39,7 @@ def stored_bytes(tensor: Tensor) -> int:
     return tensor.indices().nbytes + tensor.values().nbytes
 
 
-OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
+OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2, "adamw": 2}
 """Numbers that an optimiser remembers for each parameter."""
 
 

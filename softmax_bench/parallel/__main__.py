@@ -67,7 +67,7 @@ def train(
     divide: Annotated[Divide, typer.Option(help="What, besides the batch.")] = Divide.data,
     vocab_size: Annotated[int, typer.Option(help="Vocabulary size.")] = 10_000,
     hidden_size: Annotated[int, typer.Option(help="Of hidden states and word vectors.")] = 128,
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad or adam.")] = "sgd",
+    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1.0,
     clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
     batch_size: Annotated[int, typer.Option(help="Streams, of all processes together.")] = 20,

@@ -147,7 +147,7 @@ class _LargeResults(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("optimizer_name", ["sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adagrad", "adam", "adamw"])
 @pytest.mark.parametrize(
     "spec", ["hierarchical", "nce", "nce(shared=False, num_samples=5)", "sampled"]
 )

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 from softmax_bench.ops import row_sparse
+from softmax_bench.ops.cpu import updates
 
-DENSE: dict[str, Callable[..., torch.optim.Optimizer]] = {
+TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
 }
 
 
@@ -27,7 +30,7 @@ def gradients(steps: int) -> list[Tensor]:
 def test_row_sparse_and_dense_steps_equal_torchs(name: str, start: float) -> None:
     ours, dense, theirs = (nn.Parameter(torch.ones(10, 3)) for _ in range(3))
     optimizer = make_optimizer(name, [ours, dense], [ours], 0.1, initial_accumulator_value=start)
-    wanted = DENSE[name](
+    wanted = TORCHS[name](
         [theirs], lr=0.1, **({"initial_accumulator_value": start} if start else {})
     )
     for gradient in gradients(6):
@@ -58,6 +61,35 @@ def test_lazy_adam_equals_torchs() -> None:
         optimizer.step()
         sparse.step()
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 3), (40, 8), (40, 2, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["adagrad", "adam", "adamw"])
+def test_rows_in_parts_of_any_shape_and_type(
+    name: str, dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every row has a gradient, lazy and dense rules are the same."""
+    monkeypatch.setattr(updates, "_CHUNK", 24)
+    ours, theirs = (nn.Parameter(torch.ones(shape, dtype=dtype)) for _ in range(2))
+    optimizer = make_optimizer(name, [ours], [ours], 0.1)
+    wanted = TORCHS[name]([theirs], lr=0.1, fused=True)  # sums in float32, as here
+    for _ in range(3):
+        theirs.grad = torch.randn(shape, dtype=dtype)
+        ours.grad = row_sparse(torch.arange(40), theirs.grad.clone(), 40)
+        optimizer.step()
+        wanted.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_adamw_decays_the_rows_it_touches() -> None:
+    table, other = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer("adamw", [table, other], [table], 0.1, weight_decay=0.5)
+    table.grad = row_sparse(torch.tensor([1]), torch.zeros(1, 4), 3)
+    other.grad = torch.zeros(2)
+    optimizer.step()
+    torch.testing.assert_close(table[:, 0].detach(), torch.tensor([1.0, 0.95, 1.0]))
+    torch.testing.assert_close(other.detach(), torch.full((2,), 0.95))
 
 
 def test_dense_and_row_sparse_parameters_side_by_side() -> None:

@@ -18,6 +18,7 @@ import torch
 from softmax_bench.layers import Cost, OutputLayer, create_layer
 from softmax_bench.lm import make_encoder
 from softmax_bench.measure import Machine, zipf_counts
+from softmax_bench.measure.memory import OPTIMIZER_STATES
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.trial import SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, NgramJob, SpeedJob, Text
@@ -30,7 +31,6 @@ USUAL_SLOWDOWN = 1.5
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
 """Of Python with torch, which every process loads."""
-_STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
 _TIMING_OVERHEAD = 1.5
 _NGRAM_SECONDS_PER_TOKEN = 5e-6
 _NGRAM_BYTES_PER_TOKEN = 200
@@ -109,7 +109,7 @@ class Estimator:
             + 4.0 * encoder
             + 4.0 * trial.embedding_size * min(trial.vocab_size, targets)
         )
-        states = _STATES[trial.optimizer] * held
+        states = OPTIMIZER_STATES[trial.optimizer] * held
         activations = 4.0 * targets * (trial.embedding_size + 12 * trial.hidden_size)
         tokens = 4.0 * (text.train_tokens + text.valid_tokens + text.test_tokens)
         return Estimate(
@@ -133,7 +133,7 @@ class Estimator:
         step = (
             self._machine.least_seconds(layer.cost)
             + 6.0 * targets * encoder / self._machine.flops
-            + (3 + 2 * _STATES[trial.optimizer]) * updated / self._machine.bytes
+            + (3 + 2 * OPTIMIZER_STATES[trial.optimizer]) * updated / self._machine.bytes
         )
         return step * trial.max_tokens / targets
 
@@ -142,7 +142,7 @@ class Estimator:
         held = 0.0
         for trial in trials:
             layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, trial.num_tokens)
-            held += (1 + _STATES[trial.optimizer]) * layer.parameter_bytes
+            held += (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes
             held += layer.cost.gradient_bytes
         return Estimate(_STARTUP_SECONDS + _TIMING_OVERHEAD * budget_seconds, _PROCESS_BYTES + held)
 
