@@ -58,7 +58,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 overflow="fold",
             )
         for row in shown.to_numpy().tolist():
-            table.add_row(*[Text(cell.replace(" (disturbed)", MARK)) for cell in row])
+            table.add_row(*[Text(_for_terminal(cell)) for cell in row])
         console.print(table)
     for reasons in dict.fromkeys(filter(None, comparison.table["time_disturbed"])):
         say(f"{MARK} disturbed while it was timed: {reasons}", "yellow")
@@ -66,6 +66,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         say(count)
     for warning in comparison.warnings:
         say(f"Warning: {warning}.", "yellow")
+
+
+def _for_terminal(cell: str) -> str:
+    """A cell that fits: the options of a layer below its name, a mark in place of a word."""
+    name, opened, options = cell.partition("(")
+    split = opened and not name.endswith(" ")  # of a layer; intervals have a blank before
+    if split:
+        return f"{name}\n({options}"
+    return cell.replace(" found", "").replace(" (disturbed)", MARK)
 
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
