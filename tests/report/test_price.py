@@ -9,7 +9,7 @@ from softmax_bench.records.frames import frames
 from softmax_bench.records.record import Record
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
-from tests.records import speed_record, train_record
+from tests.records import disturbed, speed_record, train_record
 
 
 def test_seconds_to_the_target_and_perplexity_at_equal_seconds() -> None:
@@ -43,8 +43,8 @@ def test_slopes_and_crossings_of_power_laws() -> None:
     records += [speed_record("early", 1000, 0.05), speed_record("early", 10_000, 0.2)]
     early = scaling_table(frames(records))
     assert early.set_index("layer").loc["early", "faster_from"] == 0
-    sentences = " ".join(crossing_sentences(early, 100))
-    assert "early is faster than full softmax from V = 100 on" in sentences
+    sentences = " ".join(crossing_sentences(early))
+    assert "early is faster than full softmax from V = 1,000 on" in sentences
     assert "level is not faster than full softmax" in sentences
 
 
@@ -57,7 +57,7 @@ def test_the_crossing_is_between_two_sizes() -> None:
     ]
     table = scaling_table(frames(records)).set_index("layer")
     assert table.loc["flat", "faster_from"] == pytest.approx(1000)
-    assert "from about V = 1,000 on" in crossing_sentences(table.reset_index(), 100)[0]
+    assert "from about V = 1,000 on" in crossing_sentences(table.reset_index())[0]
 
 
 def test_a_line_that_bends_has_two_slopes() -> None:
@@ -102,3 +102,19 @@ def test_at_a_falling_rate_only_training_that_ended_early_has_converged(
     )
     table = price_table(frames([msgspec.structs.replace(record, result=result)]))
     assert table["perplexity_at_convergence"].tolist() == pytest.approx([reached], nan_ok=True)
+
+
+def test_disturbed_times_make_no_slope_where_calm_ones_do() -> None:
+    calm = [speed_record("full", size, size / 100) for size in (100, 1000, 10_000)]
+    calm += [speed_record("nce", size, 2.0) for size in (100, 1000, 10_000)]
+    busy = [disturbed(speed_record(layer, 10, 90.0)) for layer in ("full", "nce")]
+    table = scaling_table(frames([*calm, *busy])).set_index("layer")
+    assert table.loc["full", "slope"] == pytest.approx(1.0)
+    assert table.loc["nce", "faster_from"] == pytest.approx(200)
+    assert table["smallest"].tolist() == [100, 100]
+    assert table["doubt"].tolist() == ["", ""]
+    (sentence,) = crossing_sentences(table.reset_index())
+    assert sentence == "nce is faster than full softmax from about V = 200 on"
+    short = scaling_table(frames([*calm[:1], *calm[3:4], *busy]))
+    assert short["doubt"].str.contains("other processes").all()
+    assert "(doubtful, as the timing was disturbed)" in crossing_sentences(short)[0]

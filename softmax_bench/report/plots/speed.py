@@ -108,7 +108,9 @@ def phases(results: Results) -> Chart | None:
     columns = [f"{phase}_ms" for phase in _STEP_PHASES]
     if not set(columns) <= set(table.columns):
         return None
-    panels = _stacked(table, columns)
+    known = table.dropna(subset=["step_ms"])
+    whole = known["step_ms"] / known[columns].sum(axis=1)
+    panels = _stacked(known.assign(**{name: known[name] * whole for name in columns}), columns)
     if not panels:
         return None
     return Stack(
@@ -116,8 +118,8 @@ def phases(results: Results) -> Chart | None:
         title="Where the time of a step goes",
         caption=" ".join(
             [
-                "Drawing the noise, forward, backward, clipping the gradient and the optimiser; "
-                "each is a median of its own, so that they need not add up to that of the step.",
+                "Drawing the noise, forward, backward, clipping the gradient and the optimiser: "
+                "their medians, scaled so that they add up to the median of the whole step.",
                 *_disturbed(latest_speed(results)),
             ]
         ),

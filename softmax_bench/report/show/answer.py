@@ -152,9 +152,8 @@ def headline(results: Results) -> str:
         parts.append(part)
     if size in good and size in fast and fast[size].layers[0] in good[size].layers[1:]:
         best = good[size].layers[0]
-        parts.append(
-            f"{after}no worse than {best}, whose test perplexity of {good[size].value} is lowest"
-        )
+        part = f"{after}no worse than {best}, whose test perplexity of {good[size].value} is lowest"
+        parts.append(part + (" (one seed)" if at["seeds"].min() == 1 else ""))
     elif size in good:
         name = good[size].layers[0]
         part = f"{after}{name} predicts best (test perplexity {good[size].value}"

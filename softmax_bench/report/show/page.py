@@ -87,7 +87,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
         marks=mark_notes(table),
         prices=price_rows(price_table(results)),
         tuning=tuning_rows(tuning_table(results)),
-        crossings=crossing_sentences(scaling, sizes[0]),
+        crossings=crossing_sentences(scaling),
         scaling=scaling_rows(scaling),
         method=method(results),
         commands=commands(results),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pandas as pd
+
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.disturbed import (
     disturbances,
@@ -56,41 +60,43 @@ def warnings(results: Results) -> list[str]:
 
 
 def _too_small(results: Results) -> list[str]:
-    """Why perplexities say little, whatever the layer: at most a few sentences."""
+    """Why perplexities say little, whatever the layer: a sentence a reason, with its sizes."""
     best = best_trials(results)
-    found = []
+    found: dict[str, list[int]] = {}
     for size, trials in () if best.empty else best.groupby("vocab_size"):
-        at = f"at V = {size:,}"
-        for split, text in (("valid", "validation"), ("test", "test")):
-            tokens = int(trials[f"{split}_tokens"].iloc[0])
-            unknown = trials[f"{split}_unknown_tokens"].iloc[0] / tokens
-            if tokens < _FEWEST_TOKENS:
-                found.append(
-                    f"the {text} text {at} has only {tokens:,} tokens: perplexity on it is mostly "
-                    "chance"
-                )
-            elif unknown > _MOST_UNKNOWN:
-                found.append(
-                    f"{unknown:.0%} of the {text} text {at} is <unk>: perplexity on it says "
-                    "little about words"
-                )
-        guessing = sorted(set(trials.loc[trials["test_perplexity"] > size, "layer"]))
-        if guessing:
-            found.append(
-                f"{', '.join(guessing)} {at} predicts worse than guessing (perplexity {size:,}): "
-                "trained too little, or on another text than it is tested on"
+        for reason in _too_small_at(int(size), trials):
+            found.setdefault(reason, []).append(int(size))
+    return [
+        f"at V = {', '.join(f'{size:,}' for size in sizes)} {reason}"
+        for reason, sizes in found.items()
+    ]
+
+
+def _too_small_at(size: int, trials: pd.DataFrame) -> Iterator[str]:
+    for split, text in (("valid", "validation"), ("test", "test")):
+        tokens = int(trials[f"{split}_tokens"].iloc[0])
+        unknown = trials[f"{split}_unknown_tokens"].iloc[0] / tokens
+        if tokens < _FEWEST_TOKENS:
+            yield f"the {text} text has only {tokens:,} tokens: perplexity on it is mostly chance"
+        elif unknown > _MOST_UNKNOWN:
+            yield (
+                f"{unknown:.0%} of the {text} text is <unk>: perplexity on it says little about "
+                "words"
             )
-        tokens = trials["train_tokens"]
-        if tokens.min() < size:
-            found.append(
-                f"training {at} saw fewer tokens ({tokens.min():,}) than there are classes"
-            )
-        if tokens.nunique() > 1 and not trials["patience"].any():
-            found.append(
-                f"layers {at} were trained on {tokens.min():,} to {tokens.max():,} tokens: more "
-                "training alone makes perplexity lower"
-            )
-    return found
+    guessing = sorted(set(trials.loc[trials["test_perplexity"] > size, "layer"]))
+    if guessing:
+        yield (
+            f"predictions of {', '.join(guessing)} are worse than guessing: trained too little, or "
+            "on another text than is tested on"
+        )
+    tokens = trials["train_tokens"]
+    if tokens.min() < size:
+        yield f"training saw fewer tokens ({tokens.min():,}) than there are classes"
+    if tokens.nunique() > 1 and not trials["patience"].any():
+        yield (
+            f"layers were trained on {tokens.min():,} to {tokens.max():,} tokens: more training "
+            "alone makes perplexity lower"
+        )
 
 
 def _imprecise(results: Results) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from softmax_bench.intervals import Floats
 from softmax_bench.records.frames import Results, derived
-from softmax_bench.report.tables.disturbed import disturbance_text
+from softmax_bench.report.tables.disturbed import disturbance_text, disturbances
 from softmax_bench.report.tables.summary import latest_speed
 
 
@@ -22,24 +22,32 @@ def scaling_table(results: Results) -> pd.DataFrame:
     that size, ``slope_before`` and ``slope_after`` are theirs, with intervals from those of the
     times. ``faster_from`` is the V from which on the
     layer is faster than full softmax, interpolated; 0 where it is at every size measured, missing
-    where it is not even at the largest. ``doubt`` says why the layer's times or full softmax's are
-    not to be trusted, empty if they are.
+    where it is not even at the largest; ``smallest`` is the least V of the line. Disturbed times
+    are left out where two sizes or more remain; where not, ``doubt`` says what disturbed them.
     """
     speed = latest_speed(results)
     if speed.empty:
         return pd.DataFrame()
     steps = speed[speed["phase"] == "step"].sort_values("vocab_size")
-    full = steps[steps["layer"] == "full"].set_index("vocab_size")["seconds"]
+    calm = steps[[not disturbances(steps.loc[[place]]) for place in steps.index]]
+    full = _calm_enough(steps, calm, "full").set_index("vocab_size")["seconds"]
     rows = []
-    for layer, group in steps.groupby("layer"):
-        times = group.set_index("vocab_size")
+    for layer in sorted(steps["layer"].unique()):
+        used = _calm_enough(steps, calm, layer)
+        times = used.set_index("vocab_size")
         seconds = times["seconds"]
         rows.append(
             {"layer": layer, "sizes": len(seconds), **_slopes(seconds), **_pieces(times)}
             | {"faster_from": np.nan if layer == "full" else _crossing(seconds, full)}
-            | {"doubt": disturbance_text(steps[steps["layer"].isin([layer, "full"])])}
+            | {"smallest": int(times.index.min()), "doubt": disturbance_text(used)}
         )
     return pd.DataFrame(rows)
+
+
+def _calm_enough(steps: pd.DataFrame, calm: pd.DataFrame, layer: str) -> pd.DataFrame:
+    """The undisturbed times of a layer, or all where those make no line."""
+    own, all_own = (frame[frame["layer"] == layer] for frame in (calm, steps))
+    return own if len(own) > 1 or len(own) == len(all_own) else all_own
 
 
 def _slopes(seconds: pd.Series[float]) -> dict[str, float]:
@@ -116,19 +124,20 @@ def _crossing(seconds: pd.Series[float], full: pd.Series[float]) -> float:
     return float(np.exp(size[last] + share * (size[last + 1] - size[last])))
 
 
-def crossing_sentences(table: pd.DataFrame, smallest: int) -> list[str]:
+def crossing_sentences(table: pd.DataFrame) -> list[str]:
     """From where on each layer pays, in words."""
     sentences = []
+    of_full = "" if table.empty else "".join(table.loc[table["layer"] == "full", "doubt"])
     for row in table.itertuples() if not table.empty else ():
         if row.layer == "full" or "full" not in set(table["layer"]):
             continue
         if np.isnan(row.faster_from):
             found = "is not faster than full softmax at any size measured"
         elif row.faster_from == 0:
-            found = f"is faster than full softmax from V = {smallest:,} on"
+            found = f"is faster than full softmax from V = {row.smallest:,} on"
         else:
             at = float(f"{row.faster_from:.2g}")
             found = f"is faster than full softmax from about V = {at:,.0f} on"
-        doubt = f" (doubtful: timed while {row.doubt})" if row.doubt else ""
+        doubt = " (doubtful, as the timing was disturbed)" if row.doubt or of_full else ""
         sentences.append(f"{row.layer} {found}{doubt}")
     return sentences

@@ -111,9 +111,12 @@ const DRAW = {
   lines(chart, panel, state, width) {
     const series = panel.series.filter((one) => one.layer === null || !hidden.has(one.layer));
     const named = series.filter((one) => one.curve === 0);
-    const right = Math.min(0.36 * width, Math.max(...named.map((one) => widthOf(one.name)), 20) + 34);
-    const height = Math.max(width < 500 ? 320 : 380, named.length * 16 + 90);
-    const box = { left: 54, right: width - right, top: 30, bottom: height - 46 };
+    const longest = Math.max(...named.map((one) => widthOf(one.name)), 20) + 34;
+    const below = longest > 0.36 * width ? seriesLegend(named, series, width) : null; // no room beside
+    const right = below ? 16 : longest;
+    const upper = Math.max(width < 500 ? 320 : 380, below ? 0 : named.length * 16 + 90);
+    const height = upper + (below ? below.height + 8 : 0);
+    const box = { left: 54, right: width - right, top: 30, bottom: upper - 46 };
     const values = (key) => series.flatMap((one) => [...one[key], ...(key === "y" ? [...(one.low || []), ...(one.high || [])] : [])]);
     const x = scale(chart.x, state.logx, values("x"), box.left + 6, box.right);
     const y = scale(chart.y, state.logy, values("y"), box.bottom, box.top);
@@ -145,14 +148,17 @@ const DRAW = {
       root.append(svg("circle", { class: "ring", cx: x.at(rx), cy: y.at(ry), r: 8 }));
       points.push({ x: x.at(rx), y: y.at(ry), group: -1, text: [text] });
     }
-    labelEnds(root, named, series, x, y, state, box, right);
+    if (below) {
+      below.group.setAttribute("transform", `translate(0 ${upper})`);
+      root.append(below.group);
+    } else labelEnds(root, named, series, x, y, state, box, right);
     return { root, points };
   },
 
   dots(chart, panel, state, width) {
     const rows = panel.rows.filter((row) => !hidden.has(row.layer));
-    const left = Math.min(0.42 * width, Math.max(...rows.map((row) => widthOf(row.layer)), 20) + 16);
-    const height = rows.length * 28 + 84;
+    const { left, step, name } = rowLayout(rows, width, 84);
+    const height = rows.length * step + 84;
     const box = { left, right: width - 70, top: 36, bottom: height - 46 };
     const values = [...rows.flatMap((row) => [row.values[0], row.low, row.high]), ...panel.references.map((one) => one[1])];
     const x = scale(chart.x, state.logx, values.filter((value) => value !== null), box.left + 10, box.right);
@@ -165,7 +171,7 @@ const DRAW = {
       points.push({ x: x.at(value), y: box.top, group: -1, text: [name, `${chart.x.title}: ${show(value)}`] });
     }
     rows.forEach((row, number) => {
-      const py = box.top + 14 + number * 28, look = lookOf(row.layer), px = x.at(row.values[0]);
+      const py = box.top + (number + 0.5) * step, look = lookOf(row.layer), px = x.at(row.values[0]);
       const group = svg("g", { class: `series own-${look.number}`, "data-group": number });
       group.append(svg("path", { class: "grid", d: `M${box.left} ${py}H${box.right}` }));
       if (row.low !== null && row.high !== null) {
@@ -173,7 +179,7 @@ const DRAW = {
         group.append(svg("path", { class: "error", d: `M${from} ${py}H${to}M${from} ${py - 4}v8M${to} ${py - 4}v8` }));
       }
       group.append(marker(look, px, py, 1.2));
-      group.append(svg("text", { class: "name", x: box.left - 8, y: py + 4, "text-anchor": "end" }, fit(row.layer, left - 12)));
+      group.append(name(row.layer, py, 14));
       const beyond = row.high === null ? px : Math.max(px, x.at(row.high));
       group.append(svg("text", { class: "name", x: beyond + 11, y: py + 4 }, show(row.values[0])));
       root.append(group);
@@ -186,9 +192,9 @@ const DRAW = {
   stack(chart, panel, state, width) {
     const rows = panel.rows.filter((row) => !hidden.has(row.layer));
     const total = (row) => row.values.reduce((a, b) => a + b, 0);
-    const left = Math.min(0.4 * width, Math.max(...rows.map((row) => widthOf(row.layer)), 20) + 16);
     const [legend, lines] = partLegend(chart, width);
-    const height = rows.length * 28 + 66 + lines * 20;
+    const { left, step, name, above } = rowLayout(rows, width, 66 + lines * 20);
+    const height = rows.length * step + 66 + lines * 20, thick = step - 7 - above;
     const box = { left, right: width - 74, top: 20 + lines * 20, bottom: height - 46 };
     const most = state.absolute ? Math.max(...rows.map(total)) : 100;
     const axis = { title: state.absolute ? `[${chart.unit}]` : "share [%]" };
@@ -197,25 +203,49 @@ const DRAW = {
     root.append(legend);
     const points = [];
     rows.forEach((row, number) => {
-      const top = box.top + number * 28 + 3, whole = total(row);
+      const top = box.top + number * step + 3 + above, whole = total(row);
       const group = svg("g", { class: "series", "data-group": number });
       let sum = 0;
       row.values.forEach((value, part) => {
         const factor = state.absolute ? 1 : 100 / whole;
         const from = x.at(sum * factor), to = x.at((sum + value) * factor);
         sum += value;
-        group.append(svg("rect", { class: `part-${part}`, x: from, y: top, width: Math.max(0, to - from - 0.7), height: 21 }));
-        points.push({ x: (from + to) / 2, y: top + 10, group: number, text: [row.layer,
+        group.append(svg("rect", { class: `part-${part}`, x: from, y: top, width: Math.max(0, to - from - 0.7), height: thick }));
+        points.push({ x: (from + to) / 2, y: top + thick / 2, group: number, text: [row.layer,
           `${chart.parts[part]}: ${show(value)} ${chart.unit}, ${numbers.format(+((100 * value) / whole).toFixed(1))} %`,
           `all: ${show(whole)} ${chart.unit}`] });
       });
-      group.append(svg("text", { class: "name", x: box.left - 8, y: top + 15, "text-anchor": "end" }, fit(row.layer, left - 12)));
-      group.append(svg("text", { class: "name", x: x.at(state.absolute ? whole : 100) + 6, y: top + 15 }, `${show(whole)} ${chart.unit}`));
+      group.append(name(row.layer, top + thick / 2, thick / 2));
+      group.append(svg("text", { class: "name", x: x.at(state.absolute ? whole : 100) + 6, y: top + thick / 2 + 4 }, `${show(whole)} ${chart.unit}`));
       root.append(group);
     });
     return { root, points };
   },
 };
+
+// How rows are laid out: names to the left where there is room, else above; as high as other charts.
+function rowLayout(rows, width, around) {
+  const longest = Math.max(...rows.map((row) => widthOf(row.layer)), 20) + 16;
+  const above = longest > 0.42 * width ? 16 : 0, left = above ? 8 : longest;
+  const step = above ? 44 : Math.min(52, Math.max(28, (380 - around) / rows.length));
+  const name = (layer, middle, half) => above
+    ? svg("text", { class: "name", x: left, y: middle - half - 4 }, fit(layer, width - left - 4))
+    : svg("text", { class: "name", x: left - 8, y: middle + 4, "text-anchor": "end" }, layer);
+  return { left, step, name, above };
+}
+
+function seriesLegend(named, series, width) {
+  const group = svg("g", {});
+  let px = 4, line = 0;
+  for (const one of named) {
+    const name = fit(one.name, width - 40), look = lookOf(one.layer);
+    if (px + widthOf(name) + 30 > width && px > 4) { px = 4; line++; }
+    group.append(svg("g", { class: `series own-${look.number}`, "data-group": series.indexOf(one) },
+      marker(look, px + 6, 10 + line * 20, 0.8), svg("text", { class: "name", x: px + 16, y: 14 + line * 20 }, name)));
+    px += widthOf(name) + 34;
+  }
+  return { group, height: (line + 1) * 20 };
+}
 
 function partLegend(chart, width) {
   const group = svg("g", {});
