@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from softmax_bench.records.frames import frames
 from softmax_bench.report.show.method import method
 from softmax_bench.report.tables.caveats import warnings
@@ -28,9 +30,18 @@ def test_rates_and_seeds_are_told() -> None:
         for seed in seeds
     ]
     told = " ".join(method(frames(records)))
-    assert "the best of 3 by validation perplexity, after 100 tokens with each" in told
+    assert "the best of 3 trials by validation perplexity, after 100 tokens with each" in told
+    assert "Lower and higher rates did worse for 0 of 1." in told, "the least of them did best"
     assert "2 seeds" in told
     assert "two seeds" in " ".join(warnings(frames(records)))
+
+
+def test_which_figures_are_of_a_part_of_a_text() -> None:
+    record = train_record("full", 10, 9.0)
+    result = msgspec.structs.replace(record.result, curve_tokens=1234)
+    told = " ".join(method(frames([msgspec.structs.replace(record, result=result)])))
+    assert "of 1,234 tokens that are spread over the validation text" in told
+    assert "on all 500 tokens of the test text" in told
 
 
 def test_gaps_are_told() -> None:
@@ -48,4 +59,4 @@ def test_rates_that_were_searched_are_counted_layer_by_layer() -> None:
         for layer, rates in searched.items()
         for rate in rates
     ]
-    assert "the best of 3 by validation perplexity" in " ".join(method(frames(records)))
+    assert "the best of 3 trials by validation perplexity" in " ".join(method(frames(records)))

@@ -124,7 +124,7 @@ def learning_curves(results: Results) -> Chart | None:
         title="Perplexity against training time",
         caption="Training time alone; evaluation is not counted. Every layer sees the same "
         "tokens, so a line that ends further left was faster. The target is the best perplexity "
-        "that every layer reaches.",
+        "that every layer reaches. Curves are of a part of the validation text, references of all.",
         x=Axis("training time [s]", log=True),
         y=Axis("validation perplexity", log=True),
         panels=panels,

@@ -6,7 +6,8 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.fidelity import latest_fidelity
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
+from softmax_bench.report.tables.summary import best_trials, latest_speed
+from softmax_bench.report.tables.tuning import tuning_table
 
 
 def method(results: Results) -> list[str]:
@@ -28,13 +29,19 @@ def _training(results: Results) -> list[str]:
         "Perplexity is exact and normalised over all classes for every layer, whatever it was "
         f"trained with, on all {first['test_tokens']:,} tokens of the test text.",
     ]
-    train, _, _ = one_study(results)
-    rates = train.groupby(["max_tokens", *KEY])["learning_rate"].nunique()
-    budgets = rates.groupby("max_tokens").max()
-    if budgets.max() > 1:
+    part = best["curve_tokens"].dropna().astype(int)
+    if not part.empty:
         told.append(
-            f"Each layer has a learning rate of its own: the best of {budgets.max()} by validation "
-            f"perplexity, after {budgets.idxmax():,} tokens with each, the same for all layers."
+            f"Learning curves, and what is read from them, are of {_several(part, 'token')} that "
+            "are spread over the validation text."
+        )
+    tuned = tuning_table(results)
+    if not tuned.empty:
+        told.append(
+            "Each layer has a learning rate of its own: the best of "
+            f"{_several(tuned['trials'], 'trial')} by validation perplexity, after "
+            f"{tuned['tokens'].max():,} tokens with each. Lower and higher rates did worse for "
+            f"{tuned['bracketed'].sum()} of {len(tuned)}."
         )
     if seeds.max() > 1:
         told.append("Intervals of perplexity are Student's, over the seeds, at 95 %.")
