@@ -1,0 +1,1 @@
+"""Everything that only a GPU can tell, in eight minutes: ``python -m benchmarks.gpu``."""

@@ -1,0 +1,70 @@
+"""Times, peaks, waits and graphs of a step on a GPU; on a CPU what of it there is."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from softmax_bench.measure.memory import peak_bytes
+from softmax_bench.measure.timing import elapsed, moment
+
+Run = Callable[[], object]
+
+
+def median_seconds(run: Run, device: torch.device, *, seconds: float = 1.0) -> float:
+    """Median of up to 30 runs, after two that are not counted."""
+    for _ in range(2):
+        run()
+    samples: list[float] = []
+    begun = time.perf_counter()
+    while len(samples) < 5 or (len(samples) < 30 and time.perf_counter() - begun < seconds):
+        begin = moment(device)
+        run()
+        samples.append(elapsed(begin, moment(device)))
+    return statistics.median(samples)
+
+
+def peak_gib(run: Run, device: torch.device) -> float:
+    """Most bytes held at once beyond those held before, in GiB."""
+    return peak_bytes(run, device) / 2**30
+
+
+def waits(run: Run, device: torch.device) -> int | None:
+    """How often a run waits for the GPU, as torch counts it."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in seen)
+
+
+def captured(run: Run, device: torch.device) -> Run | None:
+    """The same run as one CUDA graph, all of whose kernels are launched together.
+
+    None where it cannot be captured: it waits for the GPU, or its sizes change.
+    """
+    if device.type != "cuda":
+        return None
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
