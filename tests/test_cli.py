@@ -171,7 +171,7 @@ def test_advice(
     assert call(monkeypatch, "advise", "--vocab", "30", *small, "--measure") == 0
     assert "Measured just now." in capsys.readouterr().out
     assert call(monkeypatch, "advise", "--vocab", "30", *small, "--max-memory", "1kB") == 2
-    assert "no layer is left" in capsys.readouterr().err
+    assert "every layer is ruled out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Limits:
     memory_bytes: float | None = None
     needs: Sequence[str] = ()
     penalty: float = 0.05
-    """Most that perplexity may rise over full softmax's, as a share."""
+    """Largest acceptable increase of perplexity over full softmax, as a fraction."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _objection(work: Workload, memory: int, penalty: Penalty | None, limits: Lim
 def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
     """Why this layer, and what to know before using it: one sentence each."""
     layer, _ = parse_spec(choice.layer)
-    said = [f"It scores {layer.scores}: good for {layer.good_for}."]
+    said = [f"It scores {layer.scores}. Good for {layer.good_for}."]
     full = next((one for one in advice if one.layer == "full"), None)
     if full is not None and full is not choice:
         said.append(
@@ -96,7 +96,7 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
             f"and {choice.memory_bytes / full.memory_bytes:.0%} of its memory."
         )
     if choice.penalty is None:
-        said.append("No stored study has trained it: what it costs in perplexity is not known.")
+        said.append("No stored study has trained it, so its cost in perplexity is unknown.")
     elif full is None or choice is not full:
         said.append(
             f"Perplexity was {choice.penalty.change:+.1%} against full softmax's in "
@@ -115,7 +115,7 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
     ]
     if choice.penalty is not None and quicker:
         said.append(
-            f"{', '.join(quicker)}: quicker still, but no stored study knows their perplexity."
+            f"{', '.join(quicker)}: faster still, but no stored study has their perplexity."
         )
     return said
 

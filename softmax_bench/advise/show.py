@@ -42,11 +42,11 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
     far = [one.layer for one in advice if one.step.outside]
     if far:
         say(
-            f"Far beyond all that was timed, with wider intervals therefore: {', '.join(far)}; "
-            "--measure says for sure."
+            f"Extrapolated far beyond the timed sizes (hence the wide intervals): "
+            f"{', '.join(far)}. Use --measure for a real timing."
         )
     for objection, layers in _ruled_out(advice).items():
-        say(f"Ruled out as it {objection}: {', '.join(layers)}.")
+        say(f"Ruled out because it {objection}: {', '.join(layers)}.")
 
 
 def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:

@@ -19,22 +19,23 @@ def advise(
     counts: Annotated[
         Path | None,
         typer.Option(
-            help="How often each class occurs: an array (.npy), or a text of numbers. "
-            "Without, classes follow Zipf's law."
+            help="How often each class occurs: an array (.npy), or a text file of numbers. By "
+            "default, classes follow Zipf's law."
         ),
     ] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Most memory for the layer and its training, as 4GB.")
+        str | None, typer.Option(help="Memory limit for the layer and its training, such as 4GB.")
     ] = None,
     need: Annotated[
         list[str] | None,
         typer.Option(
             help="What the layer must have: normalised, self-normalised, exact, linear, any-order, "
-            "traced. May be given several times."
+            "traced. Repeatable."
         ),
     ] = None,
     max_penalty: Annotated[
-        float, typer.Option(help="Most that perplexity may rise over full softmax's, as a share.")
+        float,
+        typer.Option(help="Largest increase of perplexity over full softmax, as a fraction."),
     ] = 0.05,
     layers: Layers = "all",
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
@@ -50,9 +51,9 @@ def advise(
         Path | None, typer.Option(help="Folder of calibrations; in the user's cache by default.")
     ] = None,
 ) -> None:
-    """Rank the layers for a size of your own, by a cost model calibrated on this machine.
+    """Rank the layers for your sizes by a cost model calibrated on this machine.
 
-    The first time, every layer is timed at a few small sizes, which takes two minutes or so.
+    The first time, every layer is timed at a few small sizes, which takes about two minutes.
     """
     from rich.progress import Progress
 
@@ -99,4 +100,4 @@ def advise(
     if left_out:
         console.print(f"Too slow or too large to be timed: {', '.join(left_out)}.", markup=False)
     if advice.recommended(ranked) is None:
-        raise SoftmaxBenchError("no layer is left: each is ruled out, as told above")
+        raise SoftmaxBenchError("every layer is ruled out; the reasons are above")

@@ -18,22 +18,21 @@ def compare(
     a: Annotated[
         Path, typer.Argument(help="Folder of results, or a file of pytest --benchmark-json.")
     ],
-    b: Annotated[Path | None, typer.Argument(help="Another one, compared at equal layers.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="Another one to compare with.")] = None,
     layers: Annotated[
         str | None, typer.Option(help="Two layers, A and B, to compare within one folder.")
     ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with status 1 where the ratio A / B of time, memory or perplexity is beyond "
-            "a bound for sure, as 'time > 1.1' is where the whole 95 % interval lies above 1.1. "
-            "Times of a run that other processes disturbed are not judged. May be given several "
-            "times."
+            help="Exit with status 1 if the ratio A / B of time, memory or perplexity is certainly "
+            "beyond a bound: 'time > 1.1' holds if the whole 95 % interval lies above 1.1. Times "
+            "that other processes disturbed are not judged. Repeatable."
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option(help="Print Markdown, for a pull request.")] = False,
 ) -> None:
-    """Set two result sets, or two layers of one, side by side."""
+    """Compare two result sets, or two layers of one."""
     from softmax_bench.layers import split_specs
     from softmax_bench.report.comparison import show as show_comparison
     from softmax_bench.report.comparison.compare import compare_layers, compare_results

@@ -41,7 +41,7 @@ def fidelity(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Out = Path("runs/fidelity"),
 ) -> None:
-    """Set each layer against full softmax: its gradient, its samples, what it learns."""
+    """Compare each layer with full softmax: its gradient, its samples, what it learns."""
     from softmax_bench.layers import split_specs
     from softmax_bench.records.frames import load_results
     from softmax_bench.records.trial import FidelityTrial

@@ -12,7 +12,7 @@ from softmax_bench.cli.output import make_console
 def list_layers(
     markdown: Annotated[bool, typer.Option(help="Print the page docs/layers.md.")] = False,
 ) -> None:
-    """List the output layers and their options, those of installed packages included."""
+    """List the output layers and their options, including those of installed packages."""
     from rich.table import Table
     from rich.text import Text
 

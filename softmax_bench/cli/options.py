@@ -19,7 +19,7 @@ Layers = Annotated[
         "parentheses; or 'all'."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is kept.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; existing results are kept.")]
 Threads = Annotated[
     int,
     typer.Option(min=0, help="Threads; 0 for OMP_NUM_THREADS or else all cores of this machine."),

@@ -61,7 +61,7 @@ def run_plan(
             by default.
         show: Prints the results in place of the report.
         again: Run also what is done.
-        retry_failed: Run also what has failed before.
+        retry_failed: Re-run failed trials too.
         tensorboard: Write learning curves.
 
     Raises:

@@ -30,7 +30,7 @@ def plan(
     data_dir: DataDir = None,
     out: StudyOut = None,
 ) -> None:
-    """Print the trials of a study, what is done, and what time and memory the rest will take."""
+    """Print the trials of a study, which are finished, and the time and memory of the rest."""
     chosen = read_study(
         study,
         corpus=corpus,

@@ -16,7 +16,7 @@ def report(
         Path | None, typer.Option(help="Folder of the report; RESULTS/report by default.")
     ] = None,
     text: Annotated[
-        bool, typer.Option("--text", help="Print it here, with small plots, and write no files.")
+        bool, typer.Option("--text", help="Print it here with small plots, and write no files.")
     ] = False,
 ) -> None:
     """Draw plots, tables and one HTML page from stored results."""

@@ -36,28 +36,29 @@ def run(
     hidden: Annotated[
         Path | None,
         typer.Option(
-            help="Hidden states of a model of your own, an array (.npy) of shape (M, H), in place "
-            "of a text."
+            help="Hidden states of your own model, an array (.npy) of shape (M, H), instead of a "
+            "corpus."
         ),
     ] = None,
     targets: Annotated[
-        Path | None, typer.Option(help="Their classes, an array (.npy) of shape (M,).")
+        Path | None,
+        typer.Option(help="Their target classes, an array (.npy) of shape (M,)."),
     ] = None,
     data_dir: DataDir = None,
     out: StudyOut = None,
-    again: Annotated[bool, typer.Option("--again", help="Run also what is done already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Re-run finished trials too.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run also what has failed before.")
+        bool, typer.Option("--retry-failed", help="Re-run failed trials too.")
     ] = False,
     executor: Annotated[
         ExecutorName,
-        typer.Option(help="Where trials run: processes of this machine, or a cluster."),
+        typer.Option(help="Where trials run: as processes of this machine, or on a cluster."),
     ] = ExecutorName.LOCAL,
     address: Annotated[
         str | None,
         typer.Option(
-            help="Of a Ray cluster, or 'auto'; Ray on this machine alone by default. For slurm, "
-            "'local' rehearses on this machine."
+            help="Address of a Ray cluster, or 'auto'; by default Ray runs on this machine only. "
+            "For slurm, 'local' rehearses on this machine."
         ),
     ] = None,
     tensorboard: Annotated[
@@ -66,8 +67,8 @@ def run(
 ) -> None:
     """Train the shared language model with each layer, time the layers, write the report.
 
-    Every trial is a process of its own; one that fails is recorded, and the study goes on. What is
-    done is not run again: a study that was stopped goes on when the same command is given.
+    Every trial is a process of its own; if one fails, that is recorded and the study continues.
+    Finished trials are skipped, and an interrupted study resumes with the same command.
     """
     chosen = read_study(
         study,

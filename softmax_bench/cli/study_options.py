@@ -19,14 +19,12 @@ StudyName = Annotated[
     str,
     typer.Argument(
         metavar="[STUDY]",
-        help="A TOML file, or a study that comes along: quick, ptb, zaremba, "
-        "vocabulary-sweep, peers.",
+        help="A TOML file, or an included study: quick, ptb, zaremba, vocabulary-sweep, peers.",
     ),
 ]
 CorpusOption = Annotated[
     str | None,
-    typer.Option(help="Texts to learn from: 'synthetic', a file, or a folder with train, valid "
-                      "and test."),
+    typer.Option(help="Corpora: 'synthetic', a file, or a folder with train, valid and test."),
 ]  # fmt: skip
 VocabSizesOption = Annotated[
     str | None, typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type.")
@@ -40,7 +38,7 @@ LayersOption = Annotated[
 ]
 RatesOption = Annotated[
     str | None,
-    typer.Option(help="Learning rates; of several, each layer gets the one it does best with."),
+    typer.Option(help="Learning rates; with several, each layer uses the one that suits it best."),
 ]
 TokensOption = Annotated[
     str | None, typer.Option(help="Training budgets in tokens, separated by commas.")
@@ -57,7 +55,7 @@ DataDir = Annotated[
 ]
 StudyOut = Annotated[
     Path | None,
-    typer.Option(help="Folder of the results, runs/STUDY by default; what is there is kept."),
+    typer.Option(help="Folder of the results, runs/STUDY by default; existing results are kept."),
 ]
 
 

@@ -36,7 +36,7 @@ def tune(
     data_dir: DataDir = None,
     out: StudyOut = None,
 ) -> None:
-    """Find each layer's learning rate and knobs with Optuna, under an equal budget for all.
+    """Find each layer's learning rate and options with Optuna, with an equal budget for all.
 
     Of several learning rates the ends are those of the range; of one, a factor of ten around it.
     The trials are kept: 'run' with '--set tuning_trials=N' goes on with the best of them.

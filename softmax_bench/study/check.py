@@ -66,7 +66,7 @@ def common_mistakes(
     if device not in ("cpu", "cuda"):
         yield Mistake("device", f"unknown device {device!r}: choose cpu or cuda")
     elif device == "cuda" and not torch.cuda.is_available():
-        yield Mistake("device", "no CUDA device is to be seen here: choose cpu")
+        yield Mistake("device", "no CUDA device found: choose cpu")
 
 
 def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:

@@ -25,12 +25,12 @@ def test_winners_and_ties() -> None:
     assert fastest.note == "10 times less than full"
     assert won["lowest test perplexity"].layers == ["full"]
     sentence = headline(results)
-    assert "nce is the fastest (100 ms a training step, 10 times full softmax's speed)" in sentence
+    assert "nce is fastest (100 ms per training step, 10 times full softmax's speed)" in sentence
     assert "level with sampled" in sentence
     assert (
-        "after 1,000 tokens full predicts best (test perplexity 101, one seed); the fastest is "
-        "19.8% above that. Training has not converged: twice the tokens would lower perplexity by "
-        "up to 50%, and the order may change."
+        "after 1,000 tokens full has the lowest test perplexity (101, one seed); the fastest "
+        "layer's is 19.8% higher. Training has not converged: twice the tokens would lower "
+        "perplexity by up to 50%, and the order may change."
     ) in sentence
     assert won["lowest test perplexity"].note == "not converged"
 
@@ -44,7 +44,7 @@ def converged(record: TrainRecord) -> TrainRecord:
 def test_what_more_training_cannot_take_back_is_said_without_reserve() -> None:
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
     both = frames([converged(record) for record in trained])
-    assert headline(both) == "At V = 10, full predicts best (test perplexity 101, one seed)."
+    assert headline(both) == "At V = 10, full has the lowest test perplexity (101, one seed)."
     linear = [train_record(layer, 10, 100.0, schedule="linear") for layer in ("full", "nce")]
     sentence = headline(frames(linear))
     assert sentence.endswith(". Training has not converged, and the order may change.")
@@ -53,12 +53,12 @@ def test_what_more_training_cannot_take_back_is_said_without_reserve() -> None:
 def test_one_layer_wins_nothing() -> None:
     results = frames([speed_record("full", 10, 1.0)])
     assert winners(results) == []
-    assert headline(results) == "One layer alone: there is nothing to compare."
+    assert headline(results) == "There is only one layer, so there is nothing to compare."
 
 
 def test_timings_alone() -> None:
     results = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 2.0)])
-    assert headline(results) == "At V = 10, full is the fastest (1,000 ms a training step)."
+    assert headline(results) == "At V = 10, full is fastest (1,000 ms per training step)."
 
 
 def test_the_fastest_may_be_no_worse() -> None:
@@ -87,7 +87,7 @@ def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:
 
     timed = [speed_record("full", 10, 1.0), speed_record("nce", 10, 0.1)]
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
-    by_seconds = {"soonest at the target perplexity", "best perplexity in equal time"}
+    by_seconds = {"first to reach the target perplexity", "best perplexity in equal time"}
     quiet = notes(*timed, *trained)
     assert not any(quiet.values())
     busy_training = notes(*timed, trained[0], disturbed(trained[1]))
@@ -102,10 +102,10 @@ def test_the_first_sentence_carries_its_own_doubt() -> None:
     assert "not to be trusted" not in headline(frames([*timed, *trained]))
     sentence = headline(frames([disturbed(timed[0]), timed[1], *trained]))
     assert (
-        "nce is the fastest (100 ms a training step, 10 times full softmax's speed; not to be "
-        "trusted, as other processes took 42% of the processor meanwhile)"
+        "nce is fastest (100 ms per training step, 10 times full softmax's speed; not to be "
+        "trusted, because other processes took 42% of the processor meanwhile)"
     ) in sentence
-    assert "full predicts best (test perplexity 101, one seed)" in sentence
+    assert "full has the lowest test perplexity (101, one seed)" in sentence
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]
     more = [train_record("nce", 10, 120.0 + seed, seed=seed) for seed in range(3)]
-    assert "full predicts best (test perplexity 102);" in headline(frames([*timed, *seeds, *more]))
+    assert "full has the lowest test perplexity (102);" in headline(frames([*timed, *seeds, *more]))

@@ -77,7 +77,7 @@ def test_report_files(store: Path, page: Path) -> None:
     seen = Page(page.read_text())
     assert seen.tags.count("figure") == len(drawn)
     assert {chart["name"] for chart in seen.data["charts"]} == drawn
-    assert "At V = 100,000, hierarchical is the fastest (10.2 ms" in seen.words
+    assert "At V = 100,000, hierarchical is fastest (10.2 ms" in seen.words
     assert "98 times full softmax's speed" in seen.words
     assert "Test processor" in seen.words
 
@@ -131,7 +131,7 @@ def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full_disk(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("softmax_bench.report.show.files._write", full_disk)
+    monkeypatch.setattr("softmax_bench.report.show.files.write_file", full_disk)
     with pytest.raises(SoftmaxBenchError, match="no space is left to write the report"):
         write_report(store)
     (store.parent / "file").touch()

@@ -28,7 +28,7 @@ def printed(results: Results, *, colours: bool = False, width: int = 100) -> str
 
 def test_the_answer_the_table_and_plots(store: Path) -> None:
     text = printed(load_results(store))
-    assert "hierarchical is the fastest (10.2 ms a training step" in text
+    assert "hierarchical is fastest (10.2 ms per training step" in text
     assert "Warning: one seed" in text
     assert "100,000  sampled(num_samples=64)" in text
     for axes in ("training step of the layer [ms]", "validation perplexity", "memory"):

@@ -166,7 +166,7 @@ def price(results: Results) -> Chart | None:
     tokens = trained["train_tokens"].iloc[0]
     return Lines(
         name="price",
-        title=f"What {tokens:,.0f} training tokens cost and gave",
+        title=f"Quality and training time after {tokens:,.0f} tokens",
         caption="Lower is better, further left is cheaper; the dotted staircase is the front of "
         "those that no other layer beats in both. Bars, where there are several seeds, are 95 % "
         "intervals.",

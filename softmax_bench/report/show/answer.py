@@ -56,7 +56,7 @@ def winners(results: Results) -> list[Criterion]:
     for name, column, bounds, unit, disturbed in (
         ("fastest training step", "step_ms", ("step_low_ms", "step_high_ms"), " ms", timed),
         ("lowest test perplexity", "test_perplexity", ("test_low", "test_high"), "", {}),
-        ("soonest at the target perplexity", "seconds_to_target", None, " s", trained),
+        ("first to reach the target perplexity", "seconds_to_target", None, " s", trained),
         ("best perplexity in equal time", "perplexity_at_equal_seconds", None, "", trained),
         ("least memory", "memory_mb", None, " MB", {}),
     ):
@@ -134,18 +134,18 @@ def headline(results: Results) -> str:
             f"{_number(nearest['divergence'])} nats apart."
         )
     if size is None:
-        return "One layer alone: there is nothing to compare."
+        return "There is only one layer, so there is nothing to compare."
     at = table[table["vocab_size"] == size].set_index("layer")
     unsettled = _unsettled(results, size) if size in good else None
     after = "" if unsettled is None else f"after {at['train_tokens'].min():,.0f} tokens "
     parts = []
     if size in fast:
         name = fast[size].layers[0]
-        part = f"{name} is the fastest ({fast[size].value} a training step"
+        part = f"{name} is fastest ({fast[size].value} per training step"
         if name != "full" and pd.notna(at.loc[name, "speedup"]):
             part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
         if fast[size].doubt:
-            part += f"; not to be trusted, as {fast[size].doubt} meanwhile"
+            part += f"; not to be trusted, because {fast[size].doubt} meanwhile"
         part += ")"
         if len(fast[size].layers) > 1:
             part += f", level with {fast[size].level}"
@@ -156,7 +156,7 @@ def headline(results: Results) -> str:
         parts.append(part + (" (one seed)" if at["seeds"].min() == 1 else ""))
     elif size in good:
         name = good[size].layers[0]
-        part = f"{after}{name} predicts best (test perplexity {good[size].value}"
+        part = f"{after}{name} has the lowest test perplexity ({good[size].value}"
         part += ", one seed)" if at["seeds"].min() == 1 else ")"
         if len(good[size].layers) > 1:
             part += f", level with {good[size].level}"
@@ -164,7 +164,7 @@ def headline(results: Results) -> str:
             loss = at.loc[fast[size].layers[0], "test_perplexity"]
             if pd.notna(loss):
                 change = loss / at.loc[name, "test_perplexity"] - 1
-                part += f"; the fastest is {change:.1%} above that"
+                part += f"; the fastest layer's is {change:.1%} higher"
         parts.append(part)
     return f"At V = {size:,}, " + ", and ".join(parts) + "." + (unsettled or "")
 

@@ -26,21 +26,21 @@ def _training(results: Results) -> list[str]:
         f"with each layer on the same {first['train_tokens']:,} tokens in the same order, "
         + _several(seeds, "seed")
         + ".",
-        "Perplexity is exact and normalised over all classes for every layer, whatever it was "
-        f"trained with, on all {first['test_tokens']:,} tokens of the test text.",
+        "Perplexity is exact and normalised over all classes for every layer, however it was "
+        f"trained, on all {first['test_tokens']:,} tokens of the test text.",
     ]
     part = best["curve_tokens"].dropna().astype(int)
     if not part.empty:
         told.append(
-            f"Learning curves, and what is read from them, are of {_several(part, 'token')} that "
-            "are spread over the validation text."
+            f"Learning curves are evaluated on {_several(part, 'token')} spread over the "
+            "validation text."
         )
     tuned = tuning_table(results)
     if not tuned.empty:
         told.append(
-            "Each layer has a learning rate of its own: the best of "
-            f"{_several(tuned['trials'], 'trial')} by validation perplexity, after "
-            f"{tuned['tokens'].max():,} tokens with each. Lower and higher rates did worse for "
+            "Each layer has its own learning rate: the best of "
+            f"{_several(tuned['trials'], 'trial')} by validation perplexity after "
+            f"{tuned['tokens'].max():,} tokens each. Lower and higher rates did worse for "
             f"{tuned['bracketed'].sum()} of {len(tuned)}."
         )
     if seeds.max() > 1:
@@ -56,21 +56,21 @@ def _timing(results: Results) -> list[str]:
     first = steps.iloc[0]
     clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # was no phase once
     told = [
-        f"A step is drawing the noise, forward, backward{clipping} and the optimiser "
+        f"A step consists of sampling, forward, backward{clipping} and the optimiser "
         f"({first['optimizer']}) on {first['num_tokens']:,} random hidden states of size "
         f"{first['hidden_size']}, in {first['dtype']}, on {first['threads']} "
         f"thread{'s' if first['threads'] > 1 else ''}; targets follow Zipf's law.",
-        "The layers of one V took turns step by step, so that whatever else the machine did hit "
-        "all alike. A time is the median of "
+        "The layers of one V were timed in alternation, step by step, so that disturbances affect "
+        "all of them. A time is the median of "
         + _several(steps["repetitions"], "repetition")
         + ", its interval a bootstrap interval of the median at 95 %.",
-        "Memory is what the allocator counted: the most that tensors held at once.",
+        "Memory is the peak of what tensors held, counted by the allocator.",
     ]
     if "machine_flops" in steps and steps["machine_flops"].notna().any():
         flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
         told.append(
             f"Just before, a large matrix product ran at {flops / 1e9:,.0f} GFLOP/s and a large "
-            f"copy moved {width / 1e9:,.0f} GB/s: what is possible is judged by these."
+            f"copy moved {width / 1e9:,.0f} GB/s; these rates define what is possible."
         )
     return told
 

@@ -30,7 +30,7 @@ def warnings(results: Results) -> list[str]:
         if results.train["learning_rate"].nunique() == 1:
             found.append(
                 "all layers were trained with one learning rate, which suits some better than "
-                "others; with several (--learning-rates) each finds its own"
+                "others; with several (--learning-rates), each uses its own"
             )
         seeds = best_trials(results).groupby(KEY)["seed"].nunique().min()
         if seeds == 1:
@@ -41,8 +41,8 @@ def warnings(results: Results) -> list[str]:
         elif seeds == 2:
             found.append("two seeds: their intervals are wide, and may be wider than they look")
     found += [
-        f"the best learning rate of {row.layer} at V = {row.vocab_size:,} is at an end of those "
-        f"that were tried ({row.learning_rate:g}): a better one may lie beyond"
+        f"the best learning rate of {row.layer} at V = {row.vocab_size:,} is at an end of the "
+        f"rates that were tried ({row.learning_rate:g}): a better one may lie beyond"
         for row in tuning_table(results).itertuples()
         if not row.bracketed
     ]

@@ -79,7 +79,7 @@ def run(
         executor: Runs the jobs, for this store.
         watchers: Are told what happens.
         again: Run also what is stored.
-        retry_failed: Run also what has failed before.
+        retry_failed: Re-run failed trials too.
 
     Raises:
         DiskFullError: There is no room to go on. What is stored is kept.
