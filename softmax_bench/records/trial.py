@@ -46,7 +46,9 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     schedule: str = "constant"
     """Of the learning rate: see :class:`softmax_bench.lm.Schedule`."""
     decay: float = 0.5
+    """What ``"stall"`` and ``"epoch"`` multiply the rate by."""
     decay_after: int = 4
+    """Passes over the text at the whole rate, for ``"epoch"``."""
     evaluations: int = 6
     """On a part of the validation text, at equal distances."""
     patience: int = 0

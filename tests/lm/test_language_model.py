@@ -21,6 +21,7 @@ from softmax_bench.lm import (
     evaluate,
     make_optimizer,
     make_streams,
+    start_uniformly,
     train,
 )
 
@@ -209,3 +210,15 @@ def test_divergence_is_told() -> None:
     text = make_streams(np.arange(60) % 30, 2, 0)
     with pytest.raises(DivergedError, match="diverged after 0 tokens"):
         train(model, optimizer, text, text, window=5, valid_window=5, max_tokens=60, clip_norm=1.0)
+
+
+def test_all_matrices_can_start_uniformly() -> None:
+    layer = create_layer("nce", 8, 30, torch.arange(1, 31))
+    model = LanguageModel(layer, embedding_size=8, num_layers=2)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    start_uniformly(model, 0.01)
+    for name, value in model.named_parameters():
+        if value.dim() > 1:
+            assert 0.005 < float(value.detach().abs().max()) <= 0.01
+        else:
+            torch.testing.assert_close(value, before[name])

@@ -25,7 +25,7 @@ from softmax_bench.study.jobs.job import (
     job_id,
 )
 from softmax_bench.study.jobs.process import JobProcess
-from softmax_bench.study.plan.grid import plan_study, sources
+from softmax_bench.study.plan.grid import plan_study, sources, threads_of, workers_of
 from softmax_bench.study.plan.plan import Plan, State, Step, ids_of, plan_timing
 from softmax_bench.study.run.session import Outcome, run
 from softmax_bench.study.run.watcher import Watcher
@@ -118,6 +118,42 @@ def test_every_cell_of_the_grid_is_planned() -> None:
     trials = [identity for step in steps for identity in ids_of(step)]
     assert len(set(trials)) == len(trials)
     assert len(trials) == 4 + 4 * 2 * 2 * 2 * 2 + 2 * 2  # n-grams, models, timings of both sizes
+
+
+def test_conditions_of_a_study_are_those_of_its_trials() -> None:
+    conditions = {
+        "schedule": "stall", "decay": 0.25, "decay_after": 2, "evaluations": 9, "patience": 3,
+        "init_range": 0.1, "dropout": 0.3, "layer_rate": 2.0, "optimizer": "sgd", "clip_norm": 0.25,
+    }  # fmt: skip
+    study = study_of(learning_rates=[1.0, 2.0], time_budget=0, **conditions)
+    jobs = [step.job for step in plan_study(study, [TEXT])({}, ())]
+    trained = [job.trial for job in jobs if isinstance(job, TrainJob)]
+    assert len(trained) == 6
+    for trial in trained:
+        assert msgspec.structs.asdict(trial).items() >= conditions.items()
+
+
+@pytest.mark.parametrize(
+    ("cores", "changes", "workers", "threads"),
+    [
+        (2, {}, 2, 1),
+        (4, {"threads": 2}, 2, 2),
+        (2, {"threads": 3}, 1, 3),
+        (64, {}, 8, 8),
+        (64, {"workers": 3}, 3, 21),
+        (8, {"device": "cuda"}, 1, 8),
+    ],
+)
+def test_trainings_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    changes: dict[str, object],
+    workers: int,
+    threads: int,
+) -> None:
+    monkeypatch.setattr("softmax_bench.study.plan.grid.usable_threads", lambda: cores)
+    study = study_of(**{"threads": 0} | changes)
+    assert (workers_of(study), threads_of(study)) == (workers, threads)
 
 
 def test_the_n_gram_model_of_a_very_long_text_is_left_out() -> None:
