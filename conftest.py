@@ -6,9 +6,15 @@ which folders it will collect.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+from softmax_bench.study.jobs.calm import prepare_threads
+
+if "--benchmark-only" in sys.argv:  # before anything imports torch
+    prepare_threads()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
