@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,21 +26,27 @@ from softmax_bench.measure import (
 )
 from softmax_bench.records.result import Disturbance
 from softmax_bench.records.store import write_file
+from softmax_bench.study.jobs.calm import is_calm
 
 SIZES = (
-    (500, 64, 2000), (500, 512, 64), (1000, 192, 400), (2000, 64, 64), (2000, 512, 2000),
-    (4000, 192, 1000), (8000, 64, 400), (8000, 512, 200), (16_000, 128, 2000), (16_000, 256, 64),
-    (32_000, 64, 1000), (32_000, 384, 400), (64_000, 128, 100), (64_000, 192, 2000),
-    (128_000, 64, 400), (128_000, 128, 1000),
+    (1000, 192, 400), (128_000, 64, 400), (2000, 64, 64), (16_000, 256, 64), (500, 64, 2000),
+    (500, 512, 64), (16_000, 128, 1500), (32_000, 384, 300), (8000, 64, 400), (64_000, 128, 100),
+    (2000, 384, 800), (128_000, 128, 700), (32_000, 64, 1000), (4000, 192, 1000), (8000, 512, 200),
+    (64_000, 192, 1000),
 )  # fmt: skip
-"""V, H and N: each over its range whatever the others are."""
+"""V, H and N: each over its range whatever the others are. Each size is as far as can be from those
+before it: a slow or busy machine is measured at the first of them only."""
+MOST_SECONDS = 35.0
+"""After which no further size is begun: advice is to be had within a minute."""
+LEAST_SIZES = 5
+"""Fewer say too little, however long they take."""
 MAX_FLOPS = 4e10
 """A step with more is not timed: its time is that of large products, which smaller ones tell."""
 MAX_SECONDS = 1.0
 """Nor is one that took longer at its first try."""
 MAX_BYTES = 2**30
 """Of the layers that take turns, with gradients and the optimiser's state."""
-SECONDS_A_CELL = 0.25
+SECONDS_A_CELL = 0.1
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +61,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     dtype: str
     optimizer: str
+    encoder: str = "lstm"
+    """Whose step comes before each timed one."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +85,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Those that were tried; one that is slow everywhere has no cells."""
     cells: list[Cell]
     disturbed: str = ""
-    """What else the machine did when layers were last timed, in words; empty where it did not."""
+    """What others did on the machine meanwhile, in words; empty where they did nothing. It is made
+    again when the machine is calm."""
 
 
 def this_setting(*, threads: int, device: str, dtype: str, optimizer: str) -> Setting:
@@ -134,6 +144,8 @@ def calibrated(
 ) -> Calibration:
     """A calibration that knows these layers: read where it is kept, and completed where it is not.
 
+    One that was disturbed serves until the machine is calm.
+
     Args:
         specs: The layers.
         setting: What it is to hold for.
@@ -145,25 +157,32 @@ def calibrated(
         SoftmaxBenchError: The file is damaged, or a layer cannot be made.
     """
     known = load(folder, setting)
+    if known.disturbed and is_calm():
+        known = Calibration(setting=setting, layers=[], cells=[])
     missing = [spec for spec in specs if anew or spec not in known.layers]
     if not missing:
         return known
     done = itertools.count(1)
     total = len(missing) * len(SIZES)
+    begin = time.monotonic()
+
+    def tell() -> None:
+        on_share(max(next(done) / total, min(1.0, (time.monotonic() - begin) / MOST_SECONDS)))
+
+    cells: list[Cell] = []
     with watch_machine() as seen:
-        cells = measure(
-            missing,
-            setting,
-            sizes=SIZES,
-            seconds=SECONDS_A_CELL,
-            on_cell=lambda: on_share(next(done) / total),
-        )
+        for number, size in enumerate(SIZES):
+            if number >= LEAST_SIZES and time.monotonic() - begin > MOST_SECONDS:
+                break
+            cells += measure(missing, setting, sizes=[size], seconds=SECONDS_A_CELL, on_cell=tell)
     kept = [cell for cell in known.cells if cell.workload.layer not in missing]
+    before = known.disturbed if kept else ""
+    disturbance = Disturbance(**asdict(seen[0]))
     complete = Calibration(
         setting=setting,
         layers=sorted({*known.layers, *missing}),
         cells=kept + cells,
-        disturbed=", ".join(Disturbance(**asdict(seen[0])).reasons),
+        disturbed=", ".join(disturbance.reasons) if disturbance.by_others else before,
     )
     save(folder, complete)
     return complete

@@ -45,7 +45,7 @@ def predicted(
     if steps:
         trust += f"; at sizes held out the median error was {model.median_error:.0%}"
     if known.disturbed:
-        trust += f". They were timed while {known.disturbed}: --recalibrate on a quiet machine"
+        trust += f". They were timed while {known.disturbed}, and are timed again when it is calm"
     return steps, f"{trust}."
 
 

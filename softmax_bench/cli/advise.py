@@ -53,8 +53,11 @@ def advise(
 ) -> None:
     """Rank the layers for your sizes by a cost model calibrated on this machine.
 
-    The first time, every layer is timed at a few small sizes, which takes about two minutes.
+    The first time, every layer is timed at a few small sizes, which takes less than a minute.
     """
+    from softmax_bench.study.jobs.calm import prepare_threads
+
+    prepare_threads()  # before torch is imported
     from rich.progress import Progress
 
     from softmax_bench.advise import advice, calibration, steps

@@ -60,7 +60,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     with (
         _silent_stderr(),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
     ):
         run()
     held = peak = 0
