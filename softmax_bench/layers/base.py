@@ -187,9 +187,10 @@ class OutputLayer(KeptBuffers, ABC):
     def _leaves_out(self, kept: Tensor) -> bool:
         """Whether tokens are ignored before the loss, rather than by a weight of 0 in it.
 
-        On a CPU that is quicker. An accelerator would have to say how many they are.
+        On a CPU that is quicker. An accelerator would have to say how many they are, and does so
+        only where ``_losses`` must not see them; ``_loss`` tells them by their weight.
         """
-        looks = kept.device.type == "cpu" or self.sees_other_tokens
+        looks = kept.device.type == "cpu" or (self.sees_other_tokens and self.reduction == "none")
         return looks and not torch.compiler.is_compiling() and not bool(kept.all())
 
     def _num_targets(self, kept: Tensor) -> Tensor:

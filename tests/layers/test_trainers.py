@@ -93,14 +93,25 @@ def test_second_derivatives_are_right_or_refused(spec: str, size: int, reduction
     torch.testing.assert_close(float((second * direction).sum()), slope, rtol=1e-4, atol=1e-8)
 
 
+SEEING = ["in_batch", "partial_fc", "nce(log_z='estimated')"]
+"""Layers in which tokens of a batch see each other."""
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("spec", [*layer_names(), "nce(log_z='estimated')"])
-def test_an_ignored_target_is_as_if_it_were_not_there(spec: str, reduction: str) -> None:
+@pytest.mark.parametrize(
+    ("spec", "by_weight"),
+    [*((spec, False) for spec in layer_names()), *((spec, True) for spec in SEEING)],
+)
+def test_an_ignored_target_is_as_if_it_were_not_there(
+    spec: str, reduction: str, by_weight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_weight and reduction != "none":  # as where a device is not to be asked for a number
+        monkeypatch.setattr(OutputLayer, "_leaves_out", lambda self, kept: False)
     torch.manual_seed(0)
     made = create_layer(spec, 4, 40, COUNTS, dtype=torch.float64, reduction=reduction)
     kept = torch.tensor([[True, False, False, True], [False, False, True, False]])
     hidden, target = torch.randn(2, 4, 4, dtype=torch.float64), torch.randint(1, 40, (2, 4))
-    hidden[1, 3] = torch.nan  # of a token that nobody computed
+    hidden[1, 3] = 1e3 if by_weight else torch.nan  # of a token that nobody computed
 
     def step(hidden: Tensor, target: Tensor) -> list[Tensor]:
         layer = copy.deepcopy(made)

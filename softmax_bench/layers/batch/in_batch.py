@@ -9,6 +9,7 @@ from torch import Tensor
 
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
+from softmax_bench.layers.batch.ignored import count_of_kept, of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.ops import subset_cross_entropy, subset_scores, tally
 
@@ -53,19 +54,22 @@ class InBatchSoftmax(LinearOutputLayer):
         self.register_buffer("log_p", log_unigram(self._counts, num_classes), persistent=False)
         self.to(self.weight.device)
 
-    def _batch(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The targets, what to add to their scores, and to each token's own score."""
+    def _batch(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The targets that are kept, what to add to their scores, and to each token's own score."""
         rows, count = tally(target)
+        count = count_of_kept(rows, count, target, kept)
         offset, own_offset = count.double().log(), torch.zeros_like(self.log_p[target])
         if self.correction:
             others = torch.log1p(-self.log_p[target].exp().clamp(max=1 - 1e-12))
             offset = offset - self.log_p[rows]
             alike = count[torch.searchsorted(rows, target)]
-            own_offset = (target.shape[0] - alike).clamp(min=1).log() - others
+            own_offset = (kept.sum() - alike).clamp(min=1).log() - others
         return rows, offset, own_offset
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        rows, offset, own_offset = self._batch(target)
+        kept = coefficient != 0
+        target = of_kept_classes(target, kept)
+        rows, offset, own_offset = self._batch(target, kept)
         return subset_cross_entropy(
             hidden,
             *self._trained(self.weight, self.bias),
@@ -77,7 +81,8 @@ class InBatchSoftmax(LinearOutputLayer):
         )
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        rows, offset, own_offset = self._batch(target)
+        kept = torch.ones_like(target, dtype=torch.bool)
+        rows, offset, own_offset = self._batch(target, kept)
         own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
         own = own + own_offset.to(own.dtype)
         scores = scores + offset.to(own.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from softmax_bench.classes.draws import draws
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.batch.ignored import of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.ops import fill_up, subset_cross_entropy, subset_scores
 
@@ -58,6 +59,7 @@ class PartialFC(LinearOutputLayer):
         return rows, count.to(self.weight.dtype).log()
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        target = of_kept_classes(target, coefficient != 0)
         rows, offset = self.draw(target)
         return subset_cross_entropy(
             hidden,

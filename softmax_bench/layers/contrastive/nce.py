@@ -96,7 +96,7 @@ class NCE(LinearOutputLayer):
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         if not self.shared or self.positive_weight != 1:
             return super()._loss(hidden, target, coefficient)
-        sample = self._draw(hidden)
+        sample = self._draw(hidden, coefficient != 0)
         return subset_logistic(
             hidden,
             *self._trained(self.weight, self.bias),
@@ -112,7 +112,7 @@ class NCE(LinearOutputLayer):
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         if not self.shared:
             return self._per_token_losses(hidden, target)
-        sample = self._draw(hidden)
+        sample = self._draw(hidden, torch.ones_like(target, dtype=torch.bool))
         own, noise = subset_scores(
             hidden, *self._trained(self.weight, self.bias), target, sample.rows
         )
@@ -125,10 +125,10 @@ class NCE(LinearOutputLayer):
         """``log(k q)`` of classes, float64."""
         return self.sampler.log_expected_count(classes)
 
-    def _draw(self, hidden: Tensor) -> Sample:
+    def _draw(self, hidden: Tensor, kept: Tensor) -> Sample:
         sample = self.sampler.draw(hidden.device)
         if self._log_z == "estimated" and self.training:
-            self._update_log_z(hidden, sample.rows, sample.count.log() - sample.log_expected)
+            self._update_log_z(hidden, kept, sample.rows, sample.count.log() - sample.log_expected)
         return sample
 
     def _per_token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
@@ -141,10 +141,11 @@ class NCE(LinearOutputLayer):
         return self.positive_weight * F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
 
     @torch.no_grad()
-    def _update_log_z(self, hidden: Tensor, rows: Tensor, log_weight: Tensor) -> None:
+    def _update_log_z(self, hidden: Tensor, kept: Tensor, rows: Tensor, log_weight: Tensor) -> None:
         bias = None if self.bias is None else self.bias.index_select(0, rows)
         scores = F.linear(hidden, self.weight.index_select(0, rows), bias)
-        estimate = torch.logsumexp(scores + log_weight.to(scores.dtype), 1).mean()
+        estimates = torch.logsumexp(scores + log_weight.to(scores.dtype), 1)
+        estimate = torch.where(kept, estimates, 0.0).sum() / kept.sum()
         estimate = torch.where(estimate.isfinite(), estimate.to(self.log_z.dtype), self.log_z)
         self.log_z.lerp_(estimate, 0.01)
 

@@ -44,6 +44,7 @@ def test_a_step_asks_nothing_of_tensors_without_data(
 
     monkeypatch.setattr(InterpretedFunction, "run", lambda self, *args, **options: None)
     # What is looked at on a CPU only.
+    monkeypatch.setattr(OutputLayer, "_leaves_out", lambda self, kept: False)
     monkeypatch.setattr(OutputLayer, "_check_loss", lambda self, loss, hidden: None)
     monkeypatch.setattr(
         OutputLayer,
