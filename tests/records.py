@@ -144,7 +144,9 @@ def train_record(
             parameters=99 * size, layer_parameters=9 * size,
             curve=[
                 CurvePoint(tokens=n, seconds=n / 99, train_loss=5.0, valid_perplexity=value)
-                for n, value in ((500, 2 * perplexity), (1000, perplexity))
+                for n, value in (
+                    (trial.max_tokens // 2, 2 * perplexity), (trial.max_tokens, perplexity)
+                )
             ],
             valid=evaluation(perplexity), test=evaluation(perplexity + 1),
         ),

@@ -30,7 +30,7 @@ def test_rates_and_seeds_are_told() -> None:
         for seed in seeds
     ]
     told = " ".join(method(frames(records)))
-    assert "the best of 3 trials by validation perplexity, after 100 tokens with each" in told
+    assert "the best of 3 trials by validation perplexity after 100 tokens each" in told
     assert "Lower and higher rates did worse for 0 of 1." in told, "the least of them did best"
     assert "2 seeds" in told
     assert "two seeds" in " ".join(warnings(frames(records)))
@@ -40,7 +40,7 @@ def test_which_figures_are_of_a_part_of_a_text() -> None:
     record = train_record("full", 10, 9.0)
     result = msgspec.structs.replace(record.result, curve_tokens=1234)
     told = " ".join(method(frames([msgspec.structs.replace(record, result=result)])))
-    assert "of 1,234 tokens that are spread over the validation text" in told
+    assert "on 1,234 tokens spread over the validation text" in told
     assert "on all 500 tokens of the test text" in told
 
 

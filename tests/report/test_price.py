@@ -91,6 +91,25 @@ def test_convergence_is_what_twice_the_tokens_would_gain() -> None:
     assert table["perplexity_at_equal_tokens"].tolist() == pytest.approx([100, 100])
 
 
+def test_at_a_rate_that_falls_to_zero_trainings_are_compared_by_their_ends() -> None:
+    """Not by what they had reached half-way, when the rate was still high."""
+    records = [
+        train_record(layer, 10, perplexity, max_tokens=tokens, schedule="linear")
+        for layer, tokens, perplexity in (
+            ("full", 1000, 100.0), ("nce", 1000, 120.0), ("nce", 4000, 90.0)
+        )
+    ]  # fmt: skip
+    curves = frames(records).curves
+    assert curves["valid_perplexity"].max() == 240, "half-way"
+    table = price_table(frames(records)).set_index("layer")
+    assert table["equal_tokens"].tolist() == [1000, 1000]
+    assert table["perplexity_at_equal_tokens"].to_dict() == pytest.approx(
+        {"full": 100.0, "nce": 120.0}
+    )
+    assert table.loc["nce", "last_gain"] == pytest.approx(1 - math.sqrt(90 / 120))
+    assert math.isnan(table.loc["full", "last_gain"])
+
+
 @pytest.mark.parametrize(("trained", "reached"), [(1000, math.nan), (500, 100.0)])
 def test_at_a_falling_rate_only_training_that_ended_early_has_converged(
     trained: int, reached: float

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.records.frames import Results, derived
-from softmax_bench.report.tables.summary import best_trials
+from softmax_bench.report.tables.summary import KEY, TUNED, best_trials, one_study
 
 CONVERGED = 0.01
 """A model whose validation perplexity would fall by less with twice the tokens has converged."""
@@ -24,22 +24,22 @@ def price_table(results: Results) -> pd.DataFrame:
     ``equal_tokens``. Between two evaluations perplexity is interpolated, both axes logarithmic;
     missing where a curve begins later. ``last_gain`` is the share by which the perplexity still
     fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest where
-    training ended early, or of a curve at a constant learning rate that fell by less than
-    :data:`CONVERGED`; missing where training ended too soon.
+    training ended early, or of a curve that fell by less than :data:`CONVERGED`; missing where
+    training ended too soon.
+
+    Where the learning rate falls to zero over the budget, a model is good at its end only: the
+    points of the curve are then the ends of all trainings of the layer, each with another budget.
     """
     best = best_trials(results)
     if best.empty:
         return pd.DataFrame()
     rows = []
     for size, trials in best.groupby("vocab_size"):
-        curves = results.curves[results.curves["id"].isin(trials["id"])]
-        ends = curves.groupby("id").agg(
-            lowest=("valid_perplexity", "min"), seconds=("seconds", "max"), tokens=("tokens", "max")
-        )
-        target, equal = float(ends["lowest"].max()), float(ends["seconds"].min())
-        tokens = float(ends["tokens"].min())
-        for trial in trials.itertuples():
-            curve = curves[curves["id"] == trial.id].sort_values("seconds")
+        curves = [_curve(results, trial) for trial in trials.itertuples()]
+        target = max(float(curve["valid_perplexity"].min()) for curve in curves)
+        equal = min(float(curve["seconds"].max()) for curve in curves)
+        tokens = min(float(curve["tokens"].max()) for curve in curves)
+        for trial, curve in zip(trials.itertuples(), curves, strict=True):
             rows.append(
                 {"vocab_size": size, "layer": trial.layer, "target": target, "equal_seconds": equal}
                 | {"seconds_to_target": _seconds_to(target, curve)}
@@ -49,6 +49,17 @@ def price_table(results: Results) -> pd.DataFrame:
                 | _convergence(curve, trial)
             )
     return pd.DataFrame(rows).groupby(["vocab_size", "layer"], as_index=False).mean()
+
+
+def _curve(results: Results, trial: Any) -> pd.DataFrame:
+    if trial.schedule not in ("linear", "cosine"):
+        return results.curves[results.curves["id"] == trial.id].sort_values("seconds")
+    train, _, _ = one_study(results)
+    same = ~train["tuning"]
+    for name in (*KEY, *TUNED, "seed"):
+        same &= train[name] == getattr(trial, name)
+    points = results.curves[results.curves["id"].isin(train.loc[same, "id"])]
+    return points.loc[points.groupby("id")["tokens"].idxmax()].sort_values("seconds")
 
 
 def _seconds_to(target: float, curve: pd.DataFrame) -> float:
@@ -77,7 +88,7 @@ def _convergence(curve: pd.DataFrame, trial: Any) -> dict[str, float]:
     lowest = float(curve["valid_perplexity"].min())
     if trial.train_tokens < trial.max_tokens:
         return {"last_gain": np.nan, "perplexity_at_convergence": lowest}
-    if len(curve) < 2 or trial.schedule != "constant":
+    if len(curve) < 2 or trial.schedule in ("stall", "epoch"):
         return {"last_gain": np.nan, "perplexity_at_convergence": np.nan}
     (before, after), tokens = curve["valid_perplexity"].iloc[-2:], curve["tokens"].iloc[-2:]
     gain = 1 - (after / before) ** (1 / np.log2(tokens.iloc[1] / tokens.iloc[0]))
