@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.ops.cpu.scaling import scale_all_
 from softmax_bench.ops.cpu.updates import (
     adagrad,
     adagrad_on_all,
@@ -67,10 +68,8 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     norms = [*(torch._foreach_norm(dense) if dense else ()), *(row_norm(v, r) for r, v in sparse)]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    if factor.device.type == "cpu" and float(factor) == 1.0:
-        return norm  # saves a pass over the gradients; an accelerator would have to be waited for
     if dense:
-        torch._foreach_mul_(dense, factor)
+        scale_all_(factor, dense)
     for rows, values in sparse:
         scale_rows_(values, rows, factor)
     return norm

@@ -1,7 +1,8 @@
-"""A gradient times the gradient of its loss."""
+"""Gradients times one number: that of their loss, or what makes them short enough."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from softmax_bench.ops.dispatch import by_device
@@ -14,3 +15,10 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
     # it would stop the queue.
     if factor.device.type != "cpu" or float(factor) != 1.0:
         gradient.mul_(factor.to(gradient.dtype))
+
+
+@by_device
+def scale_all_(factor: Tensor, gradients: list[Tensor]) -> None:
+    """:func:`scale_` of several gradients."""
+    if factor.device.type != "cpu" or float(factor) != 1.0:
+        torch._foreach_mul_(gradients, factor)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from softmax_bench.ops.cpu.scaling import scale_
 from softmax_bench.ops.dispatch import by_device
 from softmax_bench.ops.rows import distinct, row_sparse
 
@@ -37,7 +38,7 @@ def row_norm(values: Tensor, rows: Tensor) -> Tensor:
 @by_device
 def scale_rows_(values: Tensor, rows: Tensor, factor: Tensor) -> None:
     """Multiply the values of these rows by one number."""
-    values.mul_(factor)
+    scale_(values, factor)
 
 
 @by_device
