@@ -1,0 +1,156 @@
+"""What timing makes of a busy machine: ``python -m benchmarks.busy``.
+
+``softmax-bench time`` is run on a quiet machine, beside one and two busy loops, and beside two that
+begin while it times. In the last column threads spin at barriers whatever the machine does, as
+OpenMP lets them by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from softmax_bench.measure import describe_environment
+from softmax_bench.records.record import SpeedRecord
+from softmax_bench.records.store import read_store
+
+MOST = 2.5
+"""Times a quiet machine's step that a busy one's may take."""
+SPINS = {"GOMP_SPINCOUNT": "300000"}
+"""What OpenMP does where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something to time layers under."""
+
+    name: str
+    loops: int = 0
+    after: float = 0.0
+    """Seconds of the command before the loops begin."""
+    spins: bool = False
+
+
+CONDITIONS = (
+    Condition("quiet"),
+    Condition("one busy loop", loops=1),
+    Condition("two", loops=2),
+    Condition("two that begin meanwhile", loops=2, after=8.0),
+    Condition("two, threads spin", loops=2, spins=True),
+)
+
+
+@contextmanager
+def busy_loops(number: int, after: float) -> Iterator[None]:
+    """Processes that do nothing as fast as they can."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> None:
+        running.extend(
+            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)
+        )
+
+    timer = threading.Timer(after, begin)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def time_under(condition: Condition, arguments: list[str]) -> list[SpeedRecord]:
+    """The records of ``softmax-bench time``."""
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    if condition.spins:
+        environment |= SPINS
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        busy_loops(condition.loops, condition.after),
+    ):
+        subprocess.run(
+            [sys.executable, "-m", "softmax_bench.cli", "time", *arguments, "--out", folder],
+            check=True, env=environment, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        records = read_store(Path(folder)).records.values()
+    return [record for record in records if isinstance(record, SpeedRecord)]
+
+
+def steps(records: list[SpeedRecord]) -> dict[str, float]:
+    """Seconds of a step by layer."""
+    return {record.trial.layer: record.result.phases["step"].median for record in records}
+
+
+def markdown(found: dict[str, list[SpeedRecord]]) -> str:
+    """A row a layer, and what the records say of the machine."""
+    quiet = steps(found["quiet"])
+    busy = [name for name in found if name != "quiet"]
+    lines = [f"| layer | quiet, ms | {' | '.join(busy)} |", "| --- " * (len(busy) + 2) + "|"]
+    times = {name: steps(found[name]) for name in busy}
+    for layer, seconds in quiet.items():
+        ratios = " | ".join(f"{times[name][layer] / seconds:.2f} x" for name in busy)
+        lines.append(f"| `{layer}` | {1e3 * seconds:.3g} | {ratios} |")
+    lines.append("")
+    for name, records in found.items():
+        seen = records[0].result.disturbance
+        waits = records[0].environment.variables.get("OMP_WAIT_POLICY", "spinning")
+        marked = "; ".join(seen.reasons) if seen is not None and seen.reasons else "not marked"
+        lines.append(f"* {name}: threads waited {waits}; {marked}")
+    worst = max(
+        times[condition.name][layer] / seconds
+        for condition in CONDITIONS
+        if condition.name in times and not condition.spins
+        for layer, seconds in quiet.items()
+    )
+    lines += ["", f"At most {worst:.2f} times a quiet machine's step; the bound is {MOST}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.busy", description=__doc__)
+    parser.add_argument("--layers", default="full,hierarchical,nce,adaptive,sampled")
+    parser.add_argument("--vocab-size", default="10000")
+    parser.add_argument("--time-budget", default="15", help="seconds of one timing")
+    parser.add_argument("--out", type=Path, help="folder for busy.json and table.md")
+    options = parser.parse_args()
+    arguments = [
+        "--layers", options.layers, "--vocab-sizes", options.vocab_size,
+        "--time-budget", options.time_budget,
+    ]  # fmt: skip
+    console = Console()
+    found = {}
+    for condition in CONDITIONS:
+        with console.status(condition.name):
+            found[condition.name] = time_under(condition, arguments)
+        console.print(condition.name, steps(found[condition.name]))
+    text = markdown(found)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        record = {
+            "environment": describe_environment(),
+            "records": {name: msgspec.to_builtins(records) for name, records in found.items()},
+        }
+        (options.out / "busy.json").write_text(json.dumps(record, indent=1) + "\n")
+        (options.out / "table.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

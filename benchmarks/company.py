@@ -1,0 +1,168 @@
+"""Whether a layer's time depends on who is timed beside it: ``python -m benchmarks.company``.
+
+Every layer is timed alone, beside 1, beside 6 and beside 15 other layers, as ``softmax-bench time``
+does it, and by ``pytest --benchmark-only``. The groups come in an order drawn anew for each pass;
+what is shown is the median over the passes of a layer's median, relative to its time alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from softmax_bench.layers import create_layer, layer_names, split_specs
+from softmax_bench.measure import (
+    LayerStep,
+    describe_environment,
+    interleave,
+    watch_machine,
+    zipf_counts,
+)
+from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
+
+OTHERS = (0, 1, 6, 15)
+HIDDEN_SIZE, NUM_TOKENS = 256, 700
+BETWEEN_COMPANIES, BETWEEN_TOOLS = 0.03, 0.05
+"""By how much medians may differ."""
+
+Group = tuple[str, ...]
+
+
+def groups(layers: Sequence[str], others: int) -> list[Group]:
+    """Groups of equal size with every layer in one of them, some in two."""
+    size = min(others + 1, len(layers))
+    starts = range(0, len(layers), size)
+    return [tuple(layers[min(at, len(layers) - size) :][:size]) for at in starts]
+
+
+def beside(group: Group, vocab_size: int, seconds: float) -> Iterator[tuple[str, float]]:
+    """Each layer of a group, and the median of its step in seconds."""
+    counts = zipf_counts(vocab_size)
+    steps = {}
+    for spec in group:
+        torch.manual_seed(0)
+        layer = create_layer(spec, HIDDEN_SIZE, vocab_size, counts, sparse=True)
+        steps[spec] = LayerStep(layer, NUM_TOKENS)
+    timed = interleave(steps, budget_seconds=seconds * len(group))
+    for spec, phases in timed.items():
+        yield spec, phases["step"].median
+
+
+def by_pytest(layers: Sequence[str], vocab_size: int) -> Iterator[tuple[str, float]]:
+    """The same by pytest-benchmark."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "times.json"
+        subprocess.run(
+            [
+                sys.executable, "-m", "pytest", "-q", "benchmarks", "--benchmark-only",
+                "--layers", ",".join(layers), "--vocab-sizes", str(vocab_size),
+                "-k", "not forward and not backward and not optimizer",
+                "--benchmark-json", str(file),
+            ],
+            check=True, stdout=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+        speed = read_pytest_benchmark(file).speed
+    yield from zip(speed["layer"], speed["seconds"], strict=True)
+
+
+def measure(
+    layers: Sequence[str], sizes: Sequence[int], passes: int, seconds: float, console: Console
+) -> pd.DataFrame:
+    """A row a layer, vocabulary size, company and pass."""
+    order = random.Random(0)
+    work: list[tuple[int, str, Group]] = []
+    for number in range(passes):
+        todo = [
+            (number, f"beside {others}", group)
+            for others in OTHERS
+            for group in groups(layers, others)
+        ]
+        todo.append((number, "pytest", tuple(layers)))
+        order.shuffle(todo)
+        work += todo
+    rows = []
+    for size in sizes:
+        for number, company, group in track(work, f"V = {size:,}", console=console, transient=True):
+            timed = by_pytest(group, size) if company == "pytest" else beside(group, size, seconds)
+            rows += [
+                {"vocab_size": size, "layer": layer, "company": company, "pass": number,
+                 "seconds": median}
+                for layer, median in timed
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def relative(rows: pd.DataFrame) -> pd.DataFrame:
+    """Medians over the passes: ``alone`` in seconds, and the other columns over it."""
+    table = rows.pivot_table(
+        index=["vocab_size", "layer"], columns="company", values="seconds", aggfunc="median"
+    )
+    alone = table.pop("beside 0")
+    companies = [f"beside {others}" for others in OTHERS[1:]]
+    table = table[[*companies, "pytest"]].div(alone, axis=0)
+    table.insert(0, "alone", alone)
+    return table
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table, and a sentence that says how far medians are apart at most."""
+    lines = [f"| V | layer | alone, ms | {' | '.join(table.columns[1:])} |", "| --- " * 7 + "|"]
+    for row in table.reset_index().itertuples(index=False):
+        size, layer, alone, *ratios = row
+        shown = " | ".join("" if np.isnan(ratio) else f"{ratio:.3f}" for ratio in ratios)
+        lines.append(f"| {size:,} | `{layer}` | {1e3 * alone:.3g} | {shown} |")
+    apart = (table.iloc[:, 1:-1] - 1).abs().to_numpy().ravel()
+    tools = (table["pytest"] - 1).abs().dropna().to_numpy()
+    lines += [
+        "",
+        f"Beside others {np.mean(apart <= BETWEEN_COMPANIES):.0%} of the medians are within "
+        f"{BETWEEN_COMPANIES:.0%} of those alone, and the furthest is {np.max(apart):.1%} away. By "
+        f"pytest-benchmark {np.mean(tools <= BETWEEN_TOOLS):.0%} are within {BETWEEN_TOOLS:.0%}, "
+        f"and the furthest is {np.max(tools):.1%} away.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.company", description=__doc__)
+    parser.add_argument("--layers", default="all", help="separated by commas")
+    parser.add_argument("--vocab-sizes", default="10000,100000")
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a layer in a group")
+    parser.add_argument("--out", type=Path, help="folder for company.json and table.md")
+    options = parser.parse_args()
+    layers = layer_names() if options.layers == "all" else split_specs(options.layers)
+    sizes = [int(size) for size in options.vocab_sizes.split(",")]
+    console = Console()
+    with watch_machine() as seen:
+        rows = measure(layers, sizes, options.passes, options.seconds, console)
+    text = markdown(relative(rows))
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        record = {
+            "environment": describe_environment(), "threads": torch.get_num_threads(),
+            "stolen": seen[0].stolen, "hidden_size": HIDDEN_SIZE, "num_tokens": NUM_TOKENS,
+            "times": rows.to_dict("records"),
+        }  # fmt: skip
+        (options.out / "company.json").write_text(json.dumps(record, indent=1) + "\n")
+        (options.out / "table.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
