@@ -26,10 +26,6 @@ Floats = npt.NDArray[np.float64]
 Terms = Mapping[str, Callable[[Workload], float]]
 
 
-_MASSES = 2**18
-"""Tokens times blocks of classes at which proposals begin to draw token by token."""
-
-
 def _scores(work: Workload) -> float:
     """Pairs of a hidden state and a row: three products of 2 H operations each."""
     return work.flops / (6.0 * work.hidden_size)
@@ -56,7 +52,7 @@ PEAK_TERMS: Terms = {
     "number of a hidden state": lambda work: work.num_tokens * work.hidden_size,
     "score held": _scores_held,
     "score held by torch": lambda work: _scores(work) * (_scores(work) <= PLAIN_SCORES),
-    "mass of a proposal": lambda work: min(work.num_tokens * math.sqrt(work.vocab_size), _MASSES),
+    "byte of the parameters": lambda work: work.parameter_bytes,
     "row": lambda work: work.rows_touched,
     "number of a row": lambda work: work.rows_touched * work.hidden_size,
     "byte of gradient": lambda work: work.gradient_bytes,
