@@ -2,7 +2,7 @@
 
 ``softmax-bench time`` is run on a quiet machine, beside one and two busy loops, and beside two that
 begin while it times. In the last column threads spin at barriers whatever the machine does, as
-OpenMP lets them by default.
+OpenMP lets them by default. Then ``softmax-bench advise`` gives its first advice, about all layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from softmax_bench.advise.calibration import SIZES, Calibration
 from softmax_bench.measure import describe_environment
 from softmax_bench.records.record import SpeedRecord
 from softmax_bench.records.store import read_store
@@ -74,22 +76,37 @@ def busy_loops(number: int, after: float) -> Iterator[None]:
             process.wait()
 
 
-def time_under(condition: Condition, arguments: list[str]) -> list[SpeedRecord]:
-    """The records of ``softmax-bench time``."""
+def run_under(condition: Condition, command: list[str]) -> float:
+    """Run a command of ``softmax-bench``; its seconds."""
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
     environment = {name: value for name, value in os.environ.items() if name not in chosen}
     if condition.spins:
         environment |= SPINS
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        busy_loops(condition.loops, condition.after),
-    ):
+    with busy_loops(condition.loops, condition.after):
+        begin = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "softmax_bench.cli", "time", *arguments, "--out", folder],
+            [sys.executable, "-m", "softmax_bench.cli", *command],
             check=True, env=environment, stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        return time.monotonic() - begin
+
+
+def time_under(condition: Condition, arguments: list[str]) -> list[SpeedRecord]:
+    """The records of ``softmax-bench time``."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_under(condition, ["time", *arguments, "--out", folder])
         records = read_store(Path(folder)).records.values()
     return [record for record in records if isinstance(record, SpeedRecord)]
+
+
+def first_advice(condition: Condition) -> tuple[float, int]:
+    """Seconds of ``softmax-bench advise`` where nothing is calibrated, and the sizes it timed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["advise", "--vocab", "50000", "--calibrations", folder]
+        seconds = run_under(condition, command)
+        (file,) = Path(folder).glob("*.json")
+        known = msgspec.json.decode(file.read_bytes(), type=Calibration)
+    return seconds, len({cell.workload.size for cell in known.cells})
 
 
 def steps(records: list[SpeedRecord]) -> dict[str, float]:
@@ -141,11 +158,17 @@ def main() -> None:
             found[condition.name] = time_under(condition, arguments)
         console.print(condition.name, steps(found[condition.name]))
     text = markdown(found)
+    advice = {one.name: first_advice(one) for one in CONDITIONS if not (one.after or one.spins)}
+    text += "\n" + "".join(
+        f"* first advice, {name}: {seconds:.0f} s, from {sizes} of {len(SIZES)} sizes\n"
+        for name, (seconds, sizes) in advice.items()
+    )
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         record = {
             "environment": describe_environment(),
+            "first_advice": advice,
             "records": {name: msgspec.to_builtins(records) for name, records in found.items()},
         }
         (options.out / "busy.json").write_text(json.dumps(record, indent=1) + "\n")
