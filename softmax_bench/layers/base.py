@@ -161,8 +161,10 @@ class OutputLayer(KeptBuffers, ABC):
         """The training objective in nats: mean, sum, or one a target, as ``reduction`` says.
 
         Raises:
-            SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite (the
-                last two are looked at on a CPU only: elsewhere the look would stop the queue).
+            SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite. On a
+                GPU a look at the last two would stop the queue: there a target that is no class
+                makes the loss NaN and the gradients zero. Under ``torch.autograd.detect_anomaly``
+                both are looked at everywhere.
         """
         flat = _lowered(self._flatten(hidden))
         ids, kept = self._check_target(hidden, target)
@@ -176,13 +178,13 @@ class OutputLayer(KeptBuffers, ABC):
             self._check_loss(losses.detach().sum(), flat)
             if counts is not kept:
                 losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
-            return losses.view(target.shape)
+            return self._marked(losses.view(target.shape), target)
         coefficient = counts.to(accumulator(flat.dtype))
         if self.reduction == "mean":
             coefficient = coefficient / self._num_targets(coefficient).clamp(min=1)
         loss = self._loss(flat, ids, coefficient)
         self._check_loss(loss, flat)
-        return loss
+        return self._marked(loss, target)
 
     def _leaves_out(self, kept: Tensor) -> bool:
         """Whether tokens are ignored before the loss, rather than by a weight of 0 in it.
@@ -246,7 +248,8 @@ class OutputLayer(KeptBuffers, ABC):
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
-        return (self._target_log_prob(flat, ids) * kept).view(target.shape)
+        log_prob = (self._target_log_prob(flat, ids) * kept).view(target.shape)
+        return self._marked(log_prob, target)
 
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
@@ -324,7 +327,9 @@ class OutputLayer(KeptBuffers, ABC):
         flat = target.reshape(-1).long()
         kept = flat != self.ignore_index
         ids = torch.where(kept, flat, 0)
-        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+        if not _may_look(ids):
+            ids = ids.clamp(0, self.num_classes - 1)
+        elif ids.numel():
             low, high = (int(x) for x in ids.aminmax())
             if low < 0 or high >= self.num_classes:
                 wrong = low if low < 0 else high
@@ -334,9 +339,17 @@ class OutputLayer(KeptBuffers, ABC):
                 )
         return ids, kept
 
+    def _marked(self, values: Tensor, target: Tensor) -> Tensor:
+        """NaN for targets that are no classes, where nobody looked at them."""
+        if _may_look(target) or torch.compiler.is_compiling():
+            return values
+        wrong = (target < 0) | (target >= self.num_classes)
+        wrong = wrong & (target != self.ignore_index)
+        return torch.where(wrong if values.dim() else wrong.any(), torch.nan, values)
+
     def _check_loss(self, loss: Tensor, hidden: Tensor) -> None:
         # Whatever is not finite in the input shows in the loss, and one number is cheap to see.
-        if loss.device.type != "cpu" or torch.compiler.is_compiling() or bool(loss.isfinite()):
+        if not _may_look(loss) or bool(loss.isfinite()):
             return
         bad = int((~hidden.isfinite().all(-1)).sum())
         if bad:
@@ -344,6 +357,13 @@ class OutputLayer(KeptBuffers, ABC):
                 f"{bad} of {hidden.shape[0]} hidden states hold NaN or infinity: the model before "
                 "the output layer has diverged; try a lower learning rate or clip gradients"
             )
+
+
+def _may_look(tensor: Tensor) -> bool:
+    """Whether a look at numbers stops nothing: on an accelerator it would stop the queue."""
+    if torch.compiler.is_compiling():
+        return False
+    return tensor.device.type == "cpu" or torch.is_anomaly_enabled()
 
 
 def _lowered(hidden: Tensor) -> Tensor:

@@ -25,6 +25,6 @@ def _as_on_cuda(device: str) -> Iterator[None]:
     """CPU tensors are taken for ones on CUDA, so that whole layers run on the kernels."""
     with pytest.MonkeyPatch.context() as patch:
         if device == "cpu":
-            for module in ("dispatch", "all_classes"):
-                patch.setattr(f"softmax_bench.ops.{module}.on_cuda", lambda tensor: True)
+            for module in ("ops.dispatch", "ops.all_classes", "lm.optimizers"):
+                patch.setattr(f"softmax_bench.{module}.on_cuda", lambda tensor: True)
         yield
