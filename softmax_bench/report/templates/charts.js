@@ -112,10 +112,11 @@ const DRAW = {
     const series = panel.series.filter((one) => one.layer === null || !hidden.has(one.layer));
     const named = series.filter((one) => one.curve === 0);
     const longest = Math.max(...named.map((one) => widthOf(one.name)), 20) + 34;
-    const below = longest > 0.36 * width ? seriesLegend(named, series, width) : null; // no room beside
-    const right = below ? 16 : longest;
+    const below = longest > 0.36 * width; // there is no room beside the lines
+    const right = below ? 40 : longest;
     const upper = Math.max(width < 500 ? 320 : 380, below ? 0 : named.length * 16 + 90);
-    const height = upper + (below ? below.height + 8 : 0);
+    const [legend, lines] = below ? seriesLegend(named, series, width, upper) : [null, 0];
+    const height = upper + (lines ? lines * 20 + 8 : 0);
     const box = { left: 54, right: width - right, top: 30, bottom: upper - 46 };
     const values = (key) => series.flatMap((one) => [...one[key], ...(key === "y" ? [...(one.low || []), ...(one.high || [])] : [])]);
     const x = scale(chart.x, state.logx, values("x"), box.left + 6, box.right);
@@ -148,10 +149,8 @@ const DRAW = {
       root.append(svg("circle", { class: "ring", cx: x.at(rx), cy: y.at(ry), r: 8 }));
       points.push({ x: x.at(rx), y: y.at(ry), group: -1, text: [text] });
     }
-    if (below) {
-      below.group.setAttribute("transform", `translate(0 ${upper})`);
-      root.append(below.group);
-    } else labelEnds(root, named, series, x, y, state, box, right);
+    if (below) root.append(legend);
+    else labelEnds(root, named, series, x, y, state, box, right);
     return { root, points };
   },
 
@@ -234,17 +233,17 @@ function rowLayout(rows, width, around) {
   return { left, step, name, above };
 }
 
-function seriesLegend(named, series, width) {
+function seriesLegend(named, series, width, top) {
   const group = svg("g", {});
   let px = 4, line = 0;
   for (const one of named) {
     const name = fit(one.name, width - 40), look = lookOf(one.layer);
     if (px + widthOf(name) + 30 > width && px > 4) { px = 4; line++; }
     group.append(svg("g", { class: `series own-${look.number}`, "data-group": series.indexOf(one) },
-      marker(look, px + 6, 10 + line * 20, 0.8), svg("text", { class: "name", x: px + 16, y: 14 + line * 20 }, name)));
+      marker(look, px + 6, top + 10 + line * 20, 0.8), svg("text", { class: "name", x: px + 16, y: top + 14 + line * 20 }, name)));
     px += widthOf(name) + 34;
   }
-  return { group, height: (line + 1) * 20 };
+  return [group, line + 1];
 }
 
 function partLegend(chart, width) {
