@@ -35,6 +35,8 @@ class Advice:
     """In perplexity, of the stored study nearest in V; None where no study had the layer."""
     objection: str
     """Why the layer is ruled out, in words; empty if it is not."""
+    doubt: str = ""
+    """Why it may not do, in words: a study speaks against it, but not for certain."""
 
     @property
     def layer(self) -> str:
@@ -48,7 +50,7 @@ def advise(
     limits: Limits,
     optimizer: str,
 ) -> list[Advice]:
-    """Rank layers by the time of a step: those that will do first, then those ruled out.
+    """Rank layers by the time of a step: those that will do, those in doubt, those ruled out.
 
     Args:
         loads: The step of each layer at the size in question.
@@ -63,8 +65,11 @@ def advise(
         memory = kept + step.peak_bytes
         penalty = expected_penalty(work.layer, work.vocab_size)
         objection = _objection(work, memory, penalty, limits)
-        all_of_them.append(Advice(work, step, memory, penalty, objection))
-    return sorted(all_of_them, key=lambda one: (one.objection != "", one.step.seconds))
+        doubt = "" if objection else _doubt(work, penalty, limits)
+        all_of_them.append(Advice(work, step, memory, penalty, objection, doubt))
+    return sorted(
+        all_of_them, key=lambda one: (one.objection != "", one.doubt != "", one.step.seconds)
+    )
 
 
 def recommended(advice: Sequence[Advice]) -> Advice | None:
@@ -74,15 +79,39 @@ def recommended(advice: Sequence[Advice]) -> Advice | None:
     return next(iter(known or possible), None)
 
 
+def not_told_apart(choice: Advice, advice: Sequence[Advice]) -> list[Advice]:
+    """The others that may be as fast, by the intervals, and of which as much is known."""
+    return [
+        one
+        for one in advice
+        if one is not choice
+        and not one.objection
+        and one.doubt == choice.doubt
+        and (one.penalty is None) == (choice.penalty is None)
+        and one.step.low <= choice.step.high
+    ]
+
+
 def _objection(work: Workload, memory: int, penalty: Penalty | None, limits: Limits) -> str:
     need = unmet_need(work.layer, limits.needs)
     if need is not None:
         return f"lacks {NEEDS[need].what}"
     if limits.memory_bytes is not None and memory > limits.memory_bytes:
         return f"takes more than {limits.memory_bytes / 1e9:.3g} GB of memory"
-    if penalty is not None and penalty.change > limits.penalty:
+    if (
+        penalty is not None
+        and penalty.is_near(work.vocab_size)
+        and penalty.change - penalty.chance > limits.penalty
+    ):
         return f"raised perplexity by more than {limits.penalty:.0%} on {penalty.corpus}"
     return ""
+
+
+def _doubt(work: Workload, penalty: Penalty | None, limits: Limits) -> str:
+    """Of a penalty that was measured at another size, or that may be chance."""
+    if penalty is None or penalty.change <= max(limits.penalty, penalty.chance):
+        return ""
+    return f"raised perplexity by {penalty.change:.0%} at V = {penalty.vocab_size:,}"
 
 
 def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
@@ -98,10 +127,15 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
     if choice.penalty is None:
         said.append("No stored study has trained it, so its cost in perplexity is unknown.")
     elif full is None or choice is not full:
+        penalty = choice.penalty
+        found = (
+            f"was no different for certain ({penalty.change:+.1%}, within chance)"
+            if abs(penalty.change) <= penalty.chance
+            else f"was {penalty.change:+.1%}"
+        )
         said.append(
-            f"Perplexity was {choice.penalty.change:+.1%} against full softmax's in "
-            f"{choice.penalty}. Yours will differ: with the data, the vocabulary and the length "
-            "of training."
+            f"Perplexity {found} against full softmax's in {penalty}. Yours will differ: with the "
+            "data, the vocabulary and the length of training."
         )
     if choice.work.row_sparse:
         said.append(

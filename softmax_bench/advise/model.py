@@ -60,8 +60,6 @@ PEAK_TERMS: Terms = {
 }
 FEWEST_SIZES = 4
 """A layer that was measured at fewer sizes is not predicted."""
-QUANTILE = 0.9
-"""Of the errors at sizes that were held out: half the width of an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +69,8 @@ class Prediction:
     seconds: float
     low: float
     high: float
-    """Bounds on the seconds: nine in ten held-out errors were smaller, farther out more is
-    allowed for; of what was measured, the seconds themselves."""
+    """Bounds on the seconds on a quiet machine: no error at a size held out was larger, farther
+    out more is allowed for; of what was measured, the interval of the median."""
     peak_bytes: int
     """Most held at once beyond the parameters, gradients included."""
     outside: str
@@ -116,7 +114,7 @@ class CostModel:
         fit = self._fits[work.layer]
         seconds = fit.seconds(work)
         errors = self.held_out.loc[self.held_out["layer"] == work.layer]
-        spread = np.abs(np.log(errors["predicted"] / errors["measured"])).quantile(QUANTILE)
+        spread = np.abs(np.log(errors["predicted"] / errors["measured"])).max()
         beyond, where = _distance(work, [cell.workload for cell in self._cells[work.layer]])
         factor = math.exp(spread * (1 + beyond / 2))
         return Prediction(

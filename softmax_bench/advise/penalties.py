@@ -16,6 +16,9 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.summary import best_trials, summary_table
 
+NEAR = 3.0
+"""Vocabularies whose sizes differ by a larger factor are another task."""
+
 
 class Penalty(msgspec.Struct, frozen=True, kw_only=True):
     """Test perplexity of a layer over that of full softmax, all else equal."""
@@ -35,6 +38,15 @@ class Penalty(msgspec.Struct, frozen=True, kw_only=True):
     def change(self) -> float:
         """The ratio as a change: 0.1 for ten per cent more."""
         return self.ratio - 1
+
+    @property
+    def chance(self) -> float:
+        """Changes up to this are no finding: other seeds differ by as much."""
+        return 0.05 if self.seeds == 1 else 0.02
+
+    def is_near(self, vocab_size: int) -> bool:
+        """Whether the study's vocabulary is like one of this size."""
+        return abs(math.log(self.vocab_size / vocab_size)) <= math.log(NEAR)
 
     def __str__(self) -> str:
         """Where the figure comes from, in words."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from softmax_bench.advise.advice import Advice, code, reasons, recommended
+from softmax_bench.advise.advice import Advice, code, not_told_apart, reasons, recommended
 from softmax_bench.advise.question import Question
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
     )
     choice = recommended(advice)
     if choice is not None:
-        say(f"Use {choice.layer}: {_time(choice)} a step, {_memory(choice)} of memory.")
+        for sentence in _answer(choice, not_told_apart(choice, advice)):
+            say(sentence)
         for sentence in reasons(choice, advice):
             say(f"* {sentence}")
         say("")
@@ -45,8 +46,30 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
             f"Extrapolated far beyond the timed sizes (hence the wide intervals): "
             f"{', '.join(far)}. Use --measure for a real timing."
         )
+    for one in advice:
+        if one.doubt:
+            say(f"{one.layer} {one.doubt}: try it at your size before you use it.")
     for objection, layers in _ruled_out(advice).items():
         say(f"Ruled out because it {objection}: {', '.join(layers)}.")
+
+
+_WIDE = 4.0
+"""Ends of an interval that differ by a larger factor are no time to choose by."""
+
+
+def _answer(choice: Advice, others: Sequence[Advice]) -> Iterator[str]:
+    costs = f"{_time(choice)} a step, {_memory(choice)} of memory"
+    if not others:
+        yield f"Use {choice.layer}: {costs}."
+    else:
+        names = ", ".join(one.layer for one in others[:-1])
+        listed = f"{names + ' or ' if names else ''}{others[-1].layer}"
+        yield (
+            f"Use {choice.layer}: {costs}. By the intervals {listed} may be as fast; "
+            "--measure tells them apart."
+        )
+    if choice.step.high > _WIDE * choice.step.low:
+        yield "This prediction is too wide to choose by: --measure times the layers at your size."
 
 
 def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:
@@ -70,7 +93,13 @@ def _print_table(advice: Sequence[Advice], choice: Advice | None, console: Conso
     for heading in ("step", "from", "to", "memory", "perplexity"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in advice:
-        penalty = "not known" if one.penalty is None else f"{one.penalty.change:+.1%}"
+        penalty = "not known"
+        if one.penalty is not None:
+            penalty = f"{one.penalty.change:+.1%}"
+            if 0 < abs(one.penalty.change) <= one.penalty.chance:
+                penalty += ", chance"
+            elif not one.penalty.is_near(one.work.vocab_size):
+                penalty += f" at {one.penalty.vocab_size:,}"
         cells = [
             one.layer,
             _seconds(one.step.seconds),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -12,10 +13,15 @@ from softmax_bench.advise.calibration import Setting, calibrated, measure
 from softmax_bench.advise.model import CostModel, Prediction
 from softmax_bench.advise.question import Question
 from softmax_bench.advise.workload import Workload
+from softmax_bench.measure import watch_machine
 from softmax_bench.measure.memory import OPTIMIZER_STATES
+from softmax_bench.records.result import Disturbance
 
 SLOWEST = 20.0
 """Seconds of a step; a layer that takes longer is not measured to the end."""
+
+_LOOK_SECONDS = 0.3
+_BUSY = 0.25
 
 Steps = dict[str, Prediction]
 
@@ -41,11 +47,14 @@ def predicted(
     )
     model = CostModel(known.cells)
     steps = {work.layer: model.predict(work) for work in loads if work.layer in model.layers}
-    trust = "Predicted from steps at small sizes"
+    trust = "Predicted, for a quiet machine, from steps at small sizes"
     if steps:
         trust += f"; at sizes held out the median error was {model.median_error:.0%}"
     if known.disturbed:
         trust += f". They were timed while {known.disturbed}, and are timed again when it is calm"
+    busy = psutil.cpu_percent(_LOOK_SECONDS) / 100
+    if busy > _BUSY:
+        trust += f". Now {busy:.0%} of the processor is taken: steps will take longer meanwhile"
     return steps, f"{trust}."
 
 
@@ -56,27 +65,33 @@ def measured(
     *,
     seconds: float,
     on_share: Callable[[float], None],
-) -> Steps:
+) -> tuple[Steps, str]:
     """By steps taken now, on random hidden states and targets drawn by the counts.
 
     Layers that do not fit into the memory that is free, or are slower than :data:`SLOWEST`, are
     left out.
+
+    Returns:
+        The steps, and whether they are to be trusted, in a sentence.
     """
     copies = 2 + OPTIMIZER_STATES[setting.optimizer]  # parameters, dense gradients, states
     free = psutil.virtual_memory().available
     fitting = [work.layer for work in loads if copies * work.parameter_bytes < free]
     done = itertools.count(1)
-    cells = measure(
-        fitting,
-        setting,
-        sizes=[loads[0].size],
-        counts=question.counts,
-        seconds=seconds,
-        max_flops=float("inf"),
-        max_seconds=SLOWEST,
-        on_cell=lambda: on_share(next(done) / len(fitting)),
-    )
-    return {
+    with watch_machine() as seen:
+        cells = measure(
+            fitting,
+            setting,
+            sizes=[loads[0].size],
+            counts=question.counts,
+            seconds=seconds,
+            max_flops=float("inf"),
+            max_seconds=SLOWEST,
+            on_cell=lambda: on_share(next(done) / len(fitting)),
+        )
+    disturbed = " and ".join(Disturbance(**asdict(seen[0])).reasons)
+    doubt = f", and not to be trusted, as {disturbed} meanwhile" if disturbed else ""
+    steps = {
         cell.workload.layer: Prediction(
             seconds=cell.seconds,
             low=cell.low,
@@ -86,3 +101,4 @@ def measured(
         )
         for cell in cells
     }
+    return steps, f"Measured just now{doubt}."

@@ -91,8 +91,7 @@ def advise(
             progress.update(task, completed=share, visible=True)
 
         if measure:
-            known = steps.measured(loads, question, here, seconds=1.0, on_share=show_share)
-            how = "Measured just now."
+            known, how = steps.measured(loads, question, here, seconds=1.0, on_share=show_share)
         else:
             folder = calibrations or cache_folder() / "calibration"
             known, how = steps.predicted(loads, here, folder, anew=recalibrate, on_share=show_share)

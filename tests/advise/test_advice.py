@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -63,9 +64,31 @@ def test_the_fastest_whose_perplexity_is_known_is_recommended() -> None:
     assert choice.layer == "nce"
     said = " ".join(reasons(choice, advice))
     assert "2.0% of full softmax's time" in said
-    assert "Perplexity was +1.0% against full softmax's in ptb, V = 1,000" in said
+    assert "no different for certain (+1.0%, within chance) against full softmax's in ptb" in said
     assert "row-sparse" in said
     assert "partial_fc: faster still" in said
+
+
+def test_a_study_of_another_size_or_within_chance_rules_nothing_out() -> None:
+    far = ranked(question=Question(5000, 8, 20))
+    assert [one.layer for one in far if one.objection] == []
+    doubted = far[-1]
+    assert (doubted.layer, doubted.doubt) == (
+        "hierarchical", "raised perplexity by 24% at V = 1,000"
+    )  # fmt: skip
+    choice = recommended(far)
+    assert choice is not None
+    assert choice.layer == "nce"
+    strict = ranked(Limits(penalty=0.0))  # +1 % with one seed is no finding
+    assert [one.layer for one in strict if one.objection] == ["hierarchical"]
+
+
+def test_a_prediction_that_says_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = [
+        replace(one, step=replace(one.step, low=one.step.low / 50)) for one in ranked()
+    ]  # fmt: skip
+    print_advice(QUESTION, wide, "Measured.", Console(width=100))
+    assert "too wide to choose by: --measure" in capsys.readouterr().out
 
 
 def test_limits() -> None:
@@ -131,7 +154,11 @@ def test_printed(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(width=100)
     print_advice(QUESTION, ranked(Limits(needs=["any-order"])), "Measured.", console)
     printed = capsys.readouterr().out
-    assert "Use nce: 20 ms (10 ms to 40 ms) a step, 1.1 MB of memory." in printed
+    told = " ".join(printed.split())
+    assert "Use nce: 20 ms (10 ms to 40 ms) a step, 1.1 MB of memory. By the intervals" in told
+    assert "By the intervals sampled may be as fast; --measure tells them apart." in told
+    assert "too wide to choose by" not in told
+    assert "+1.0%, chance" in told
     assert (
         "Ruled out because it raised perplexity by more than 5% on ptb: hierarchical (10 ms)."
         in printed
