@@ -92,4 +92,4 @@ class KernelSampledSoftmax(TreeProposal):
         return torch.triu_indices(width, width, device=self._projection.device)
 
     def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
-        return (products.square() if leaf else products.clamp(min=0.0)) + prior
+        return (products.square_() if leaf else products.clamp_(min=0.0)).add_(prior)

@@ -90,4 +90,4 @@ class RandomFourierSoftmax(TreeProposal):
         return leaves.sum(1)
 
     def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
-        return torch.maximum(products, math.exp(-self.nu) * prior)
+        return torch.maximum(products, math.exp(-self.nu) * prior, out=products)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
-from softmax_bench.ops import block_scores
 
 _TOP = 1024
 """Nodes of the first level, scored by one dense product for all tokens."""
@@ -80,7 +79,7 @@ class TreeProposal(ProposalSoftmax):
 
     @abstractmethod
     def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
-        """Masses of nodes or leaves from their products and priors."""
+        """Masses of nodes or leaves from their products, in whose place they may be, and priors."""
 
     def _level(self, level: int) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"_node_{level}"), self.get_buffer(f"_prior_{level}")
@@ -106,26 +105,43 @@ class TreeProposal(ProposalSoftmax):
         # A path is followed for each draw, and for the target as if it had been drawn.
         below = self.branch**self.depth
         chosen = torch.cat([(target // below)[:, None], draw_columns(masses, self.num_samples)], 1)
-        log_q = log_share(masses, chosen).flatten()
         width = chosen.shape[1]
-        path = chosen.flatten()
+        log_q = log_share(masses, chosen).to(masses.dtype).flatten()
+        path, place = chosen.flatten(), torch.arange(chosen.numel(), device=chosen.device)
         for level in range(1, self.depth + 1):
-            leaf = level == self.depth
-            query = (to_leaves if leaf else to_nodes).repeat_interleave(width, 0)
+            path, order = path.sort()
+            place, log_q = place[order], log_q[order]
+            leaf, token = level == self.depth, place // width
+            query = (to_leaves if leaf else to_nodes).index_select(0, token)
             nodes, prior = self._level(level)
-            products = block_scores(query, nodes, None, path)
+            products = _products_by_node(query, nodes, path)
             masses = self._masses(products, prior.index_select(0, path), leaf=leaf)
-            column = draw_columns(masses, 1)
+            # At most 128 children: float32 is as good for their sums as for their masses.
+            running = masses.cumsum(1)
+            total = running[:, -1:].contiguous()
+            column = torch.searchsorted(running, torch.rand_like(total) * total, right=True)
+            column = torch.minimum(column, torch.searchsorted(running, total))[:, 0]
             below //= self.branch
-            column.view(-1, width)[:, 0] = target // below % self.branch
-            log_q += log_share(masses, column)[:, 0]
-            path = path * self.branch + column[:, 0]
-        drawn = path.view(-1, width)[:, 1:].clamp(max=self.num_classes - 1)
-        log_q = log_q.view(-1, width)
-        return drawn, log_q[:, 1:], log_q[:, 0]
+            own = target[token] // below % self.branch
+            column = torch.where(place % width == 0, own, column).clamp_(max=self.branch - 1)
+            log_q = log_q + torch.log(masses.gather(1, column[:, None]) / total)[:, 0]
+            path = path * self.branch + column
+        drawn = torch.empty_like(path).index_copy_(0, place, path).view(-1, width)[:, 1:]
+        log_q = torch.empty_like(log_q).index_copy_(0, place, log_q).view(-1, width)
+        return drawn.clamp(max=self.num_classes - 1), log_q[:, 1:], log_q[:, 0]
 
     def _proposal_flops(self, num_tokens: int) -> float:
         draws = num_tokens * (self.num_samples + 1) * self.branch
         inner = len(self.get_buffer("_node_0")) * num_tokens + draws * (self.depth - 1)
         snapshot = self.num_classes * (self.in_features + self.node_width) * self.leaf_width
         return 2.0 * (inner * self.node_width + draws * self.leaf_width + snapshot / self.refresh)
+
+
+def _products_by_node(query: Tensor, nodes: Tensor, path: Tensor) -> Tensor:
+    """Products (R, B) of each row (R, D) with the children (P, B, D) of its node, nodes sorted."""
+    products = query.new_empty(query.shape[0], nodes.shape[1])
+    touched, counts = torch.unique_consecutive(path, return_counts=True)
+    parts = zip(query.split(counts.tolist()), products.split(counts.tolist()), strict=True)
+    for node, (some, out) in zip(touched.tolist(), parts, strict=True):
+        torch.mm(some, nodes[node].t(), out=out)
+    return products
