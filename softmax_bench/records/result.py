@@ -117,7 +117,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     test: Evaluation | None = None
     """Of the whole text; None after tuning."""
     train_perplexity: float | None = None
-    """Exact as the others, of the beginnings of the streams that were trained on."""
+    """Exact as the others, of the beginnings of the streams that were trained on, about as many
+    tokens as all evaluations of the curve have, and no more than the test text."""
     final_seconds: float | None = None
     """Spent on the last evaluations: ``valid``, ``test`` and ``train_perplexity``."""
     disturbance: Disturbance | None = None

@@ -24,7 +24,7 @@ from softmax_bench.records.trial import SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, NgramJob, SpeedJob, Text
 from softmax_bench.study.plan.plan import Done, Step, ids_of
 from softmax_bench.study.texts import KnownText
-from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
+from softmax_bench.study.trials.part import affordable_tokens
 
 USUAL_SLOWDOWN = 1.5
 """Of training against full rate, on Penn Treebank with the records of results/ptb."""
@@ -119,10 +119,11 @@ class Estimator:
 
     def _evaluated(self, trial: TrainTrial, text: KnownText, encoder: int) -> int:
         """Tokens, those that are evaluated several times as often."""
-        part = min(affordable_tokens(trial, encoder), trial.evaluations * text.valid_tokens)
+        part = affordable_tokens(trial, encoder)
+        curve = min(part, trial.evaluations * text.valid_tokens)
         if trial.tuning:
-            return part + min(part, text.valid_tokens)
-        return part + text.valid_tokens + text.test_tokens + min(SEEN_TOKENS, text.test_tokens)
+            return curve + min(part, text.valid_tokens)
+        return curve + text.valid_tokens + text.test_tokens + min(part, text.test_tokens)
 
     def _training_seconds(self, trial: TrainTrial) -> float:
         """At full rate."""

@@ -27,7 +27,7 @@ from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.result import Disturbance, Evaluation, FrequencyBand
 from softmax_bench.records.trial import TrainTrial, tuned_spec
-from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
+from softmax_bench.study.trials.part import affordable_tokens
 from softmax_bench.study.trials.train import (
     Final,
     evaluation_of_part,
@@ -163,7 +163,7 @@ def _part(places: Ids, examples: int) -> Ids:
 
 def _seen(trial: TrainTrial, states: States, trained: int) -> Ids:
     """Examples that were trained on, no more than there are to test."""
-    most = min(trained, len(states.split("test")), SEEN_TOKENS)
+    most = min(trained, len(states.split("test")), affordable_tokens(trial))
     return next(_batches(states.split("train"), most, trial.seed))
 
 

@@ -6,8 +6,6 @@ from softmax_bench.records.trial import TrainTrial
 
 SHARE = 0.25
 """Of the time of a training with a cheap output layer, for all evaluations of its curve."""
-SEEN_TOKENS = 20_000
-"""Of the text that was trained on, at most, that are evaluated beside the test text."""
 _CHEAP_ROWS = 1024
 """Rows of the output layer that a cheap one trains for each token."""
 _LEAST_PRODUCTS = 5e9

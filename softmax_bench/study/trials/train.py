@@ -61,7 +61,7 @@ from softmax_bench.records.result import (
     TrainResult,
 )
 from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id, tuned_spec
-from softmax_bench.study.trials.part import SEEN_TOKENS, affordable_tokens
+from softmax_bench.study.trials.part import affordable_tokens
 
 EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""
@@ -129,13 +129,13 @@ def _final(trial: TrainTrial, corpus: Corpus, model: LanguageModel, trained: int
     def quality(text: Streams, counts: Tensor | None = None) -> Quality:
         return evaluate(model, text.to(device), EVALUATION_WINDOW, counts)
 
+    affordable = affordable_tokens(trial, size_of(model.encoder))
     valid = make_streams(corpus.valid, EVALUATION_BATCH, corpus.eos_id)
     if trial.tuning:
-        part = valid.part(affordable_tokens(trial, size_of(model.encoder)))
-        return Final(valid=evaluation_of_part(quality(part)))
+        return Final(valid=evaluation_of_part(quality(valid.part(affordable))))
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id)
     seen = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
-    seen = seen.part(min(trained, len(corpus.test), SEEN_TOKENS))
+    seen = seen.part(min(trained, len(corpus.test), affordable))
     counts = torch.from_numpy(corpus.class_counts).to(device)
     return Final(
         valid=_evaluation(quality(valid), corpus, "valid"),
