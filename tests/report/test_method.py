@@ -13,11 +13,17 @@ def test_only_what_was_done_is_told() -> None:
     assert "median of 7 repetitions" in timing
     assert "10 GFLOP/s" in timing
     assert "erplexity" not in timing
+    assert "encoder" not in timing
+    after = speed_record("full", 10, 1.0, clip_norm=5.0, encoder="lstm", bptt=10)
+    assert "that of an encoder (lstm)" in " ".join(method(frames([after])))
+    both = " ".join(method(frames([after, train_record("full", 10, 9.0)])))
+    assert "Training time is the number of tokens times the time of a step" in both
     training = " ".join(method(frames([train_record("full", 10, 9.0)])))
     assert "on the same 1,000 tokens" in training
     assert "1 seed." in training
     assert "learning rate" not in training
     assert "repetition" not in training
+    assert "Training time" not in training
     (fidelity,) = method(frames([fidelity_record("full", 10, 0.1)]))
     assert "16 draws of a layer's gradient at 20 of its hidden states" in fidelity
 

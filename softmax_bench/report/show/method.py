@@ -43,6 +43,11 @@ def _training(results: Results) -> list[str]:
             f"{tuned['tokens'].max():,} tokens each. Lower and higher rates did worse for "
             f"{tuned['bracketed'].sum()} of {len(tuned)}."
         )
+    if (best["train_seconds"] != best["clock_seconds"]).any():
+        told.append(
+            "Training time is the number of tokens times the time of a step, encoder and layer, "
+            "as both were timed alone; evaluation is not counted."
+        )
     if seeds.max() > 1:
         told.append("Intervals of perplexity are Student's, over the seeds, at 95 %.")
     return told
@@ -66,6 +71,11 @@ def _timing(results: Results) -> list[str]:
         + ", its interval a bootstrap interval of the median at 95 %.",
         "Memory is the peak of what tensors held, counted by the allocator.",
     ]
+    if pd.notna(first["encoder"]):
+        told.append(
+            f"As in training, each step follows that of an encoder ({first['encoder']}), whose "
+            "time is not part of it."
+        )
     if "machine_flops" in steps and steps["machine_flops"].notna().any():
         flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
         told.append(
