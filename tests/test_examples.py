@@ -32,6 +32,21 @@ def test_swapping_a_layer(
     assert after < 50
 
 
+@pytest.mark.filterwarnings("ignore")  # hints of a trainer, such as on its data loader
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("hugging_face.py", "transformers"), ("lightning_module.py", "lightning")],
+)
+def test_heads_in_other_peoples_models(
+    name: str, library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(library)
+    printed = run(name, ["--classes", "99", "--steps", "60"], monkeypatch, capsys)
+    before, after = (float(found) for found in re.findall(r"perplexity \w+: ([\d.]+)", printed))
+    assert before > 50
+    assert after < 10
+
+
 def test_reading_results(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,6 +56,6 @@ def test_reading_results(
 
 
 def test_every_example_is_tested() -> None:
-    here = {"swap_layer.py", "read_results.py"}
+    here = {"swap_layer.py", "read_results.py", "hugging_face.py", "lightning_module.py"}
     on_a_page = {"train_parallel.py"}  # docs/parallel.md, whose commands are run
     assert {path.name for path in EXAMPLES.glob("*.py")} == here | on_a_page

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.layers.base import OutputLayer
+from softmax_bench.ops import release_workspace
 
 COUNTS = torch.arange(40)
 
@@ -52,6 +53,22 @@ def test_a_copy_trains_with_any_optimizer(spec: str) -> None:
         nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
         optimizer.step()
     assert layer.target_log_prob(hidden, target).mean() > before
+
+
+@pytest.mark.parametrize("spec", layer_names())
+def test_training_goes_on_after_an_evaluation_in_inference_mode(spec: str) -> None:
+    release_workspace()
+    layer = create_layer(spec, 4, 40, COUNTS)
+    hidden, target = torch.randn(6, 4), torch.randint(40, (6,))
+    with torch.inference_mode():
+        layer.eval()
+        layer(hidden, target)
+        layer.target_log_prob(hidden, target)
+        layer.topk(hidden, 3)
+        layer.sample(hidden)
+    layer.train()
+    for _ in range(2):
+        layer(hidden, target).backward()
 
 
 MANY = 2**18  # classes, whose scores are not held at once

@@ -73,6 +73,7 @@ def run_in_turn(folder: Path, rank: int) -> None:
     import torch
 
     import tests.parallel.checks
+    import tests.parallel.others
     import tests.parallel.training
 
     outcomes: dict[str, str] = {}

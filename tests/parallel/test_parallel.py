@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tests.parallel.checks
-import tests.parallel.training  # noqa: F401 - both give their checks a name
+import tests.parallel.others
+import tests.parallel.training  # noqa: F401 - all give their checks a name
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.parallel import joined_processes
 from softmax_bench.parallel.exchange import total

@@ -27,7 +27,8 @@ def workspace(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if held is None or held.numel() < numel:
         buffers.pop(dtype, None)
         held = None  # given back before the larger one is made
-        held = buffers[dtype] = torch.empty(numel, dtype=dtype, device=device)
+        with torch.inference_mode(False):  # or no later training step might write to it
+            held = buffers[dtype] = torch.empty(numel, dtype=dtype, device=device)
     return held[:numel]
 
 
