@@ -36,8 +36,9 @@ def check_output_layer(
     In float64, on counts with zeros and ties in no order: it describes itself; ``log_prob`` sums to
     1, and ``target_log_prob``, ``topk`` and ``sample`` agree with it; the loss is finite, ignored
     targets give neither loss nor gradient, and the three reductions agree; an ``exact`` layer has
-    the loss and the gradients of ``-log_prob`` under autograd; gradients are row-sparse where
-    ``row_sparse_parameters`` says so, and coalesced; ``flops`` and ``rows_touched`` are numbers;
+    the loss and the gradients of ``-log_prob`` under autograd; after ``eval()`` every layer has
+    that loss; gradients are row-sparse where ``row_sparse_parameters`` says so, and coalesced;
+    ``flops`` and ``rows_touched`` are numbers;
     a copy, a loaded state dict and ``float()`` give the same distribution; bad input raises a
     ``ValueError`` (``SoftmaxBenchError`` is one) before anything changes; an empty batch is no
     special case.
@@ -59,6 +60,7 @@ def check_output_layer(
         _check_search(layer)
         _check_loss(layer, every_gradient=every_gradient)
         _check_likelihood(layer)
+        _check_evaluation(layer)
         _check_reductions(layer)
         _check_state(factory, layer, counts)
         _check_memory(factory, layer, counts)
@@ -164,7 +166,7 @@ def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
 
 
 def _check_likelihood(layer: OutputLayer) -> None:
-    if not layer.exact or getattr(layer, "label_smoothing", None):
+    if not layer.exact or not getattr(layer, "plain", True):
         return
     hidden = _hidden(layer, 2, 4).requires_grad_()
     target = torch.randint(layer.num_classes, (2, 4))
@@ -184,6 +186,16 @@ def _check_likelihood(layer: OutputLayer) -> None:
         assert torch.allclose(ours, wanted), (
             "gradients of an exact layer must be those of -log_prob"
         )
+
+
+def _check_evaluation(layer: OutputLayer) -> None:
+    layer = copy.deepcopy(layer).eval()
+    hidden, target = _hidden(layer, 2, 4), torch.randint(layer.num_classes, (2, 4))
+    nll = -layer.target_log_prob(hidden, target).mean()
+    assert torch.allclose(layer(hidden, target), nll), (
+        "after eval() forward must give the mean of -target_log_prob: validation loops take its "
+        "exponential for a perplexity"
+    )
 
 
 def _check_reductions(layer: OutputLayer) -> None:

@@ -59,6 +59,12 @@ class CommonOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
+_OF_ALL_SCORES = (
+    "label_smoothing", "class_weight", "log_z_penalty", "soft_cap", "temperature"
+)  # fmt: skip
+"""Options of :class:`~softmax_bench.layers.all_classes.AllClassesLayer` that others cannot have."""
+
+
 @dataclass(frozen=True)
 class Knob:
     """The range in which to tune an option that changes how well a layer learns, not its cost."""
@@ -71,6 +77,7 @@ class Knob:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+L = TypeVar("L")
 
 
 def _traced_if_traceable(
@@ -82,6 +89,22 @@ def _traced_if_traceable(
     @functools.wraps(method)
     def run(self: OutputLayer, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return (method if self.traceable else opaque)(self, *args, **kwargs)
+
+    return run
+
+
+def exactly(
+    method: Callable[Concatenate[L, Tensor, P], R],
+) -> Callable[Concatenate[L, Tensor, P], R]:
+    """``method`` in the parameters' type, also inside of ``torch.autocast``."""
+
+    @functools.wraps(method)
+    def run(self: L, hidden: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        device = hidden.device.type
+        if not torch.is_autocast_enabled(device):
+            return method(self, hidden, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return method(self, hidden, *args, **kwargs)
 
     return run
 
@@ -122,6 +145,8 @@ class OutputLayer(KeptBuffers, ABC):
     """What makes the probability of a class known without a sum over all classes."""
     knobs: ClassVar[Mapping[str, Knob]] = MappingProxyType({})
     """Options of the layer that ``softmax-bench tune`` looks for, beside the learning rate."""
+    options_type: ClassVar[type[CommonOptions]] = CommonOptions
+    """What the constructor takes as keywords besides those in its signature."""
     needs_sorted_ids: ClassVar[bool] = False
     """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
     sees_other_tokens: bool = False
@@ -136,8 +161,14 @@ class OutputLayer(KeptBuffers, ABC):
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise SoftmaxBenchError(f"{what} must be a positive whole number, not {size!r}")
-        for option in common.keys() - CommonOptions.__annotations__.keys():
+        for option in common.keys() - self.options_type.__annotations__.keys():
             known = layer_options(type(self))
+            if option in _OF_ALL_SCORES:
+                raise TypeError(
+                    f"{type(self).__name__} has no option {option!r}: it is made of the scores of "
+                    "all classes, which a training step of this layer does not make; full, "
+                    "self_normalized and differentiated have it"
+                )
             raise TypeError(
                 f"{type(self).__name__} has no option {option!r}{nearest(option, known)}"
             )
@@ -156,9 +187,21 @@ class OutputLayer(KeptBuffers, ABC):
 
     @_traced_if_traceable
     def forward(
-        self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
+        self,
+        hidden: Float[Tensor, "*batch H"],
+        target: Int[Tensor, "*batch"],
+        weight: Float[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, ""] | Float[Tensor, "*batch"]:
-        """The training objective in nats: mean, sum, or one a target, as ``reduction`` says.
+        """The loss in nats: mean, sum, or one a target, as ``reduction`` says.
+
+        In training mode it is the training objective. After ``eval()`` it is the exact negative
+        log-likelihood, whatever the layer is trained with: ``exp`` of its mean is the perplexity.
+
+        Args:
+            hidden: Hidden states.
+            target: Class of each token.
+            weight: Of each token's loss, of any sign (default 1). A mean is over the number of
+                targets that are not ignored, not over the sum of these.
 
         Raises:
             SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite. On a
@@ -166,25 +209,41 @@ class OutputLayer(KeptBuffers, ABC):
                 makes the loss NaN and the gradients zero. Under ``torch.autograd.detect_anomaly``
                 both are looked at everywhere.
         """
-        flat = _lowered(self._flatten(hidden))
+        flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
+        if weight is not None:
+            if weight.shape != target.shape:
+                raise SoftmaxBenchError(
+                    f"weight must have the shape {tuple(target.shape)} of the targets, "
+                    f"not {tuple(weight.shape)}"
+                )
+            weight = weight.reshape(-1)
         counts = kept
         if self._leaves_out(kept):
             places = kept.nonzero().squeeze(1)
             flat, ids = flat.index_select(0, places), ids.index_select(0, places)
+            weight = None if weight is None else weight.index_select(0, places)
             counts = torch.ones_like(ids, dtype=torch.bool)
-        if self.reduction == "none":
-            losses = torch.where(counts, self._losses(flat, ids), 0.0)
-            self._check_loss(losses.detach().sum(), flat)
-            if counts is not kept:
-                losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
-            return self._marked(losses.view(target.shape), target)
-        coefficient = counts.to(accumulator(flat.dtype))
+        counted = coefficient = counts.to(accumulator(flat.dtype))
+        if self.training:
+            flat, counted = lowered(flat), self._counted(coefficient, ids)
+        if weight is not None:
+            coefficient = coefficient * weight
         if self.reduction == "mean":
-            coefficient = coefficient / self._num_targets(coefficient).clamp(min=1)
-        loss = self._loss(flat, ids, coefficient)
-        self._check_loss(loss, flat)
-        return self._marked(loss, target)
+            total = self._num_targets(counted)
+            coefficient = coefficient / torch.where(total > 0, total, 1)
+        if self.training and self.reduction != "none":
+            loss = self._loss(flat, ids, coefficient)
+            self._check_loss(loss, flat)
+            return self._marked(loss, target)
+        losses = self._losses(flat, ids) if self.training else self._nll(flat, ids)
+        losses = torch.where(counts, losses, 0.0) * coefficient
+        self._check_loss(losses.detach().sum(), flat)
+        if self.reduction != "none":
+            return self._marked(self._sum(losses), target)
+        if counts is not kept:
+            losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
+        return self._marked(losses.view(target.shape), target)
 
     def _leaves_out(self, kept: Tensor) -> bool:
         """Whether tokens are ignored before the loss, rather than by a weight of 0 in it.
@@ -194,6 +253,18 @@ class OutputLayer(KeptBuffers, ABC):
         """
         looks = kept.device.type == "cpu" or (self.sees_other_tokens and self.reduction == "none")
         return looks and not torch.compiler.is_compiling() and not bool(kept.all())
+
+    @exactly
+    def _nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return -self._target_log_prob(hidden, target)
+
+    def _counted(self, kept: Tensor, target: Tensor) -> Tensor:
+        """What each target counts in the number that a mean of the objective is divided by."""
+        return kept
+
+    def _sum(self, losses: Tensor) -> Tensor:
+        """Of the losses of all tokens."""
+        return losses.sum()
 
     def _num_targets(self, kept: Tensor) -> Tensor:
         """How many targets a mean is over, when ``kept`` (N,) is 1 for each that is not ignored."""
@@ -234,11 +305,13 @@ class OutputLayer(KeptBuffers, ABC):
         )
 
     @_traced_if_traceable
+    @exactly
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:
         """Normalised log-probabilities of all classes: exact for the model the layer defines."""
         return self._log_prob(self._flatten(hidden)).view(*hidden.shape[:-1], self.num_classes)
 
     @_traced_if_traceable
+    @exactly
     def target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"]:
@@ -259,6 +332,7 @@ class OutputLayer(KeptBuffers, ABC):
 
     @untraced
     @torch.no_grad()
+    @exactly
     def topk(
         self, hidden: Float[Tensor, "*batch H"], k: int
     ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
@@ -275,6 +349,7 @@ class OutputLayer(KeptBuffers, ABC):
 
     @untraced
     @torch.no_grad()
+    @exactly
     def sample(self, hidden: Float[Tensor, "*batch H"]) -> Int[Tensor, "*batch"]:
         """One class drawn from the distribution at each hidden state."""
         return self._sample(self._flatten(hidden)).view(hidden.shape[:-1])
@@ -366,7 +441,7 @@ def _may_look(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" or torch.is_anomaly_enabled()
 
 
-def _lowered(hidden: Tensor) -> Tensor:
+def lowered(hidden: Tensor) -> Tensor:
     """Hidden states in the type of mixed precision, where it is on: products follow their type."""
     device = hidden.device.type
     if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
@@ -381,7 +456,7 @@ def layer_options(layer: type[OutputLayer]) -> list[str]:
         for name, parameter in inspect.signature(layer).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
-    return [*own, *(name for name in CommonOptions.__annotations__ if name not in own)]
+    return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]
 
 
 def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.layers.base import CommonOptions, OutputLayer, log_unigram
+from softmax_bench.layers.base import CommonOptions, OutputLayer, exactly, log_unigram
 from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
 
 _SCORES_AT_ONCE = 2**22
@@ -63,11 +63,18 @@ class LinearOutputLayer(OutputLayer):
             yield from (p for p in (self.weight, self.bias) if p is not None)
 
     @torch.no_grad()
+    @exactly
     def log_normalizer(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch"]:
         """``log Z``: log of the sum of exponentiated scores over all classes."""
-        flat = self._flatten(hidden)
-        return log_sum_exp(flat, self.weight, self.offsets()).view(hidden.shape[:-1])
+        return self._normalizer(self._flatten(hidden)).view(hidden.shape[:-1])
 
+    def _normalizer(self, hidden: Tensor) -> Tensor:
+        return log_sum_exp(hidden, self.weight, self.offsets())
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight, self.offsets())
+
+    @exactly
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
@@ -91,24 +98,22 @@ class LinearOutputLayer(OutputLayer):
         return scores
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight, self.offsets()).log_softmax(-1)
+        return self._scores(hidden).log_softmax(-1)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         return -linear_nll(hidden, self.weight, self.offsets(), target)[0]
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        offsets = self.offsets()
-        best = [F.linear(h, self.weight, offsets).topk(k) for h in self._token_chunks(hidden)]
+        best = [self._scores(h).topk(k) for h in self._token_chunks(hidden)]
         values = torch.cat([scores for scores, _ in best])
         classes = torch.cat([ids for _, ids in best])
-        return values - self.log_normalizer(hidden).unsqueeze(1), classes
+        return values - self._normalizer(hidden).unsqueeze(1), classes
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        chunks, offsets = self._token_chunks(hidden), self.offsets()
+        chunks = self._token_chunks(hidden)
         # Gumbel-max: argmax of score - log(exponential noise) is a draw from the softmax.
         draws = [
-            F.linear(h, self.weight, offsets).float().sub_(_log_exponential(h, self.num_classes))
-            for h in chunks
+            self._scores(h).float().sub_(_log_exponential(h, self.num_classes)) for h in chunks
         ]
         return torch.cat([draw.argmax(-1) for draw in draws])
 

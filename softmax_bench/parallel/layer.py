@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import CommonOptions, OutputLayer
-from softmax_bench.layers.base import log_unigram
+from softmax_bench.layers.base import exactly, log_unigram
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
 from softmax_bench.ops.cpu.exponentials import LOG2_E
@@ -185,6 +185,14 @@ class ParallelOutputLayer(OutputLayer):
             dist.all_reduce(number, group=self.mesh.get_group())
         return number
 
+    def _sum(self, losses: Tensor) -> Tensor:
+        own = losses.sum()
+        if self.tokens == "shared":
+            return own
+        of_all = own.detach().clone()
+        dist.all_reduce(of_all, group=self.mesh.get_group())
+        return own + (of_all - own.detach())
+
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return self._weighted_loss(*self._spread(hidden, target, coefficient))
 
@@ -202,6 +210,7 @@ class ParallelOutputLayer(OutputLayer):
     # Inference
 
     @torch.no_grad()
+    @exactly
     def log_normalizer(self, hidden: Tensor) -> Tensor:
         """``log Z`` (...): log of the sum of exponentiated scores over all classes."""
         flat = self._flatten(hidden)

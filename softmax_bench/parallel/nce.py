@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from softmax_bench.classes.noise import make_noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
-from softmax_bench.layers.base import log_unigram
+from softmax_bench.layers.base import exactly, log_unigram
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
@@ -91,6 +91,7 @@ class ParallelNCE(ParallelOutputLayer):
         drawn = Drawn(rows, -sample.log_expected, -of_target)
         return LogisticPass(self.vocabulary, target, drawn, sample.count)
 
+    @exactly
     def unnormalized_target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         """The target's score less ``log_z``."""
         flat = self._flatten(hidden)

@@ -55,7 +55,7 @@ class Sleeper(FullSoftmax):
     def choose_more(self) -> None:
         self.clock.sleep(0.75)
 
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         self.choose_negatives()
         self.clock.sleep(4)
         loss: Tensor = _SleepsInBackward.apply(super().forward(hidden, target), self.clock, 8.0)
@@ -109,7 +109,7 @@ class Hoarder(FullSoftmax):
 
     held = 0
 
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         buffer = torch.empty(self.held, dtype=torch.uint8)
         loss = super().forward(hidden, target)
         del buffer

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.all_classes import AllClassesLayer, AllClassesOptions
+from softmax_bench.layers.base import Normalised
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.ops import linear_cross_entropy, linear_nll
+from softmax_bench.ops import Terms, TokenSums, linear_cross_entropy, token_sums
 
 
-class FullSoftmax(LinearOutputLayer):
+class FullSoftmax(AllClassesLayer, LinearOutputLayer):
     """``p(w|h) = exp(h . w_w + b_w) / sum_j exp(h . w_j + b_j)``, trained by exact likelihood.
 
     A drop-in replacement for ``nn.Linear`` followed by ``cross_entropy`` that never holds the
     N x V scores. A step costs 6NVH flop.
 
     Args:
-        label_smoothing: Share of the target's probability that is spread evenly over all classes
-            in the training objective (Szegedy et al. 2016). Costs two more passes over the weight.
-        **common: As for every output layer.
+        **options: As for every output layer, and
+            :class:`~softmax_bench.layers.all_classes.AllClassesOptions`.
     """
 
     name = "full"
@@ -32,43 +30,49 @@ class FullSoftmax(LinearOutputLayer):
     good_for = "the baseline; up to some 10,000 classes, or where time matters least"
     step_flops = "6 N V H"
     exact = True
-    normalised = "no"
+    normalised: ClassVar[Normalised] = "no"
     touches_all_rows = True
     traceable = True
 
     def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        label_smoothing: float = 0.0,
-        **common: Unpack[CommonOptions],
+        self, in_features: int, num_classes: int, **options: Unpack[AllClassesOptions]
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise SoftmaxBenchError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
-        super().__init__(in_features, num_classes, **common)
-        self.label_smoothing = label_smoothing
+        super().__init__(in_features, num_classes, **options)
+
+    def offsets(self) -> Tensor | None:
+        """The bias, divided by the temperature as the scores are."""
+        return (
+            self.bias
+            if self.bias is None or self.temperature == 1
+            else self.bias / self.temperature
+        )
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        loss = linear_cross_entropy(hidden, self.weight, self.bias, target, coefficient)
-        if self.label_smoothing:
-            loss = loss + torch.dot(self._smoothing(hidden, target), coefficient.to(loss.dtype))
-        return loss
+        return linear_cross_entropy(
+            hidden,
+            self.weight,
+            self.offsets(),
+            target,
+            coefficient,
+            penalty=self.log_z_penalty,
+            label_smoothing=self.label_smoothing,
+            soft_cap=self._cap,
+            class_weight=self.class_weight,
+            save_memory=self.save_memory,
+        )
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        nll, _ = linear_nll(hidden, self.weight, self.bias, target)
-        return nll + self._smoothing(hidden, target) if self.label_smoothing else nll
+    def _token_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
+        terms = terms._replace(soft_cap=self._cap)
+        return token_sums(hidden, self.weight, self.offsets(), target, terms)
 
-    def _smoothing(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """What smoothing adds to ``log Z - s_target``: its share of ``s_target - mean score``.
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self._capped(F.linear(hidden, self.weight, self.offsets()))
 
-        The mean of all scores is the score of the mean row, so no N x V scores are needed.
-        """
-        away = self.weight.mean(0) - F.embedding(target, self.weight)
-        score = torch.linalg.vecdot(hidden, away)
-        if self.bias is not None:
-            score = score + self.bias.mean() - F.embedding(target, self.bias.unsqueeze(1))[:, 0]
-        return -self.label_smoothing * score
+    def _normalizer(self, hidden: Tensor) -> Tensor:
+        if not self._cap:
+            return super()._normalizer(hidden)
+        nothing = hidden.new_zeros(hidden.shape[0]).long()
+        return self._token_sums(hidden, nothing, Terms()).log_z
 
     def flops(self, num_tokens: int) -> float:
         """Three products over all classes."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.all_classes import AllClassesOptions
 from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.ops.autograd import differentiable_once
 
@@ -19,7 +19,8 @@ class TorchLinearCrossEntropy(FullSoftmax):
     Args:
         chunk_tokens: Tokens whose scores are made at once. None leaves it to torch, whose choice
             on a CPU is one token at a time from about 10^5 classes on.
-        **common: As for every output layer.
+        **options: As for full softmax, but for ``soft_cap``, ``log_z_penalty`` and
+            ``label_smoothing``, which torch's does not do in chunks.
     """
 
     name = "torch_linear_cross_entropy"
@@ -33,18 +34,24 @@ class TorchLinearCrossEntropy(FullSoftmax):
         num_classes: int,
         *,
         chunk_tokens: int | None = 256,
-        **common: Unpack[CommonOptions],
+        **options: Unpack[AllClassesOptions],
     ) -> None:
         if not hasattr(F, "linear_cross_entropy"):
             raise SoftmaxBenchError(
                 "torch_linear_cross_entropy needs torch 2.13 or newer; 'full' does the same work"
             )
-        super().__init__(in_features, num_classes, **common)
+        super().__init__(in_features, num_classes, **options)
+        if self.soft_cap or self.log_z_penalty or self.label_smoothing:
+            raise SoftmaxBenchError(
+                "torch_linear_cross_entropy has no soft_cap and no log_z_penalty, and holds all "
+                "scores for label_smoothing; 'full' has all three"
+            )
         self.chunk_tokens = chunk_tokens
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        if not hidden.shape[0]:
-            return super()._loss(hidden, target, coefficient)
+        counted = coefficient[coefficient != 0]
+        if not counted.numel() or bool((counted != counted[0]).any()):
+            return super()._loss(hidden, target, coefficient)  # torch's takes no weights of tokens
         chunk = None if self.chunk_tokens is None else min(self.chunk_tokens, hidden.shape[0])
         ignored = target.masked_fill(coefficient == 0, -100)
         hidden, weight = differentiable_once(hidden, self.weight)
@@ -52,9 +59,10 @@ class TorchLinearCrossEntropy(FullSoftmax):
             hidden,
             weight,
             ignored,
-            linear_bias=self.bias,
+            linear_bias=self.offsets(),
+            weight=self.class_weight,
             reduction="sum",
             ignore_index=-100,
             options=nn.LinearCrossEntropyOptions(batch_chunk_size=chunk),
         )
-        return total * coefficient.max()  # the tokens that count all count alike
+        return total * counted[0]

@@ -8,15 +8,16 @@ from typing import Unpack
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer
+from softmax_bench.layers.all_classes import AllClassesLayer, AllClassesOptions
 from softmax_bench.layers.gumbel import draw
-from softmax_bench.ops import linear_nll
+from softmax_bench.ops import Terms, TokenSums, token_sums
 
 
-class DifferentiatedSoftmax(OutputLayer):
+class DifferentiatedSoftmax(AllClassesLayer):
     """One softmax over all classes, whose rows are narrower for rarer classes.
 
     Classes are cut into bands by rank of frequency; band i scores with ``widths[i]`` dimensions of
@@ -30,7 +31,8 @@ class DifferentiatedSoftmax(OutputLayer):
         widths: Dimensions of each band. They must add up to H, or, nested, be at most H. If None,
             each band has half the width of the one before.
         nested: Whether bands share the first dimensions.
-        **common: As for every output layer.
+        **options: As for every output layer, and
+            :class:`~softmax_bench.layers.all_classes.AllClassesOptions`.
     """
 
     name = "differentiated"
@@ -50,9 +52,9 @@ class DifferentiatedSoftmax(OutputLayer):
         cutoffs: Sequence[int] | None = None,
         widths: Sequence[int] | None = None,
         nested: bool = False,
-        **common: Unpack[CommonOptions],
+        **options: Unpack[AllClassesOptions],
     ) -> None:
-        super().__init__(in_features, num_classes, **common)
+        super().__init__(in_features, num_classes, **options)
         if cutoffs is None:
             cutoffs = sorted({c for c in (num_classes // 10, num_classes // 2) if c > 0})
             cutoffs = cutoffs[: max(0, in_features - 1)]
@@ -77,9 +79,9 @@ class DifferentiatedSoftmax(OutputLayer):
             nn.Linear(
                 width,
                 high - low,
-                bias=common.get("bias", True),
-                device=common.get("device"),
-                dtype=common.get("dtype"),
+                bias=options.get("bias", True),
+                device=options.get("device"),
+                dtype=options.get("dtype"),
             )
             for width, low, high in zip(widths, self.bounds, self.bounds[1:], strict=False)
         )
@@ -97,27 +99,65 @@ class DifferentiatedSoftmax(OutputLayer):
             if band.bias is not None:
                 band.bias.copy_(log_share[low : low + band.out_features])
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
         rank = self.order.ranks(target)
-        log_z, own = [], []
+        by_rank = None
+        if terms.class_weight is not None:
+            ranks = torch.arange(self.num_classes, device=rank.device)
+            by_rank = terms.class_weight[self.order.classes(ranks)]
+        bands = []
         for band, columns, low in zip(self._linears(), self.columns, self.bounds, strict=False):
+            high = low + band.out_features
+            of_band = terms._replace(
+                soft_cap=self._cap, class_weight=None if by_rank is None else by_rank[low:high]
+            )
             place = (rank - low).clamp(0, band.out_features - 1)
-            nll, of_band = linear_nll(hidden[:, columns], band.weight, band.bias, place)
-            log_z.append(of_band)
-            own.append(of_band - nll)
-        index = torch.bucketize(
-            rank, torch.tensor(self.bounds[1:-1], device=rank.device), right=True
-        )
-        score = torch.stack(own, 1).gather(1, index.unsqueeze(1)).squeeze(1)
-        return torch.stack(log_z, 1).logsumexp(1) - score
+            offsets = self._offsets(band)
+            bands.append(token_sums(hidden[:, columns], band.weight, offsets, place, of_band))
+        return self._joined(hidden, rank, bands)
 
-    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -self._losses(hidden, target)
+    def _joined(self, hidden: Tensor, rank: Tensor, bands: Sequence[TokenSums]) -> TokenSums:
+        """Sums over all classes from those over each band."""
+        inner = torch.tensor(self.bounds[1:-1], device=rank.device)
+        own = torch.bucketize(rank, inner, right=True).unsqueeze(1)
+        log_z = torch.stack([band.log_z for band in bands], 1)
+        of_all = log_z.logsumexp(1)
+        target_score = torch.stack([band.target_score for band in bands], 1).gather(1, own)
+        mean = expected = best = None
+        if means := [band.mean_score for band in bands if band.mean_score is not None]:
+            sizes = [band.out_features / self.num_classes for band in self._linears()]
+            mean = torch.stack(means, 1) @ of_all.new_tensor(sizes)
+        if scores := [band.expected_score for band in bands if band.expected_score is not None]:
+            expected = ((log_z - of_all.unsqueeze(1)).exp() * torch.stack(scores, 1)).sum(1)
+        if places := [band.best for band in bands if band.best is not None]:
+            best = self._best(hidden, torch.stack(places, 1))
+        return TokenSums(target_score.squeeze(1), of_all, mean, expected, best)
+
+    @torch.no_grad()
+    def _best(self, hidden: Tensor, of_bands: Tensor) -> Tensor:
+        """The best class from the place of the best one in each band."""
+        scores = []
+        for index, (band, columns) in enumerate(zip(self._linears(), self.columns, strict=True)):
+            place = of_bands[:, index]
+            rows = band.weight.index_select(0, place).to(hidden.dtype)
+            score = torch.linalg.vecdot(hidden[:, columns], rows)
+            offsets = self._offsets(band)
+            scores.append(score if offsets is None else score + offsets[place])
+        chosen = torch.stack(scores, 1).argmax(1, keepdim=True)
+        first = of_bands.new_tensor(self.bounds[:-1])
+        return self.order.classes(of_bands.gather(1, chosen).squeeze(1) + first[chosen.squeeze(1)])
+
+    def _offsets(self, band: nn.Linear) -> Tensor | None:
+        bias: Tensor | None = band.bias
+        return bias if bias is None or self.temperature == 1 else bias / self.temperature
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """By rank."""
-        parts = zip(self._linears(), self.columns, strict=True)
-        return torch.cat([band(hidden[:, columns]) for band, columns in parts], 1)
+        scores = [
+            F.linear(hidden[:, columns], band.weight, self._offsets(band))
+            for band, columns in zip(self._linears(), self.columns, strict=True)
+        ]
+        return self._capped(torch.cat(scores, 1))
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         return self.order.by_class(self._scores(hidden).log_softmax(1))
