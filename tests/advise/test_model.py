@@ -104,7 +104,8 @@ def test_calibration_is_kept_and_completed(tmp_path: Path, monkeypatch: pytest.M
     shares: list[float] = []
     first = calibrated(["full"], SETTING, tmp_path, on_share=shares.append)
     assert [cell.workload.size for cell in first.cells] == sizes
-    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert shares == sorted(shares)
+    assert (len(shares), shares[-1]) == (len(sizes), 1.0)
     assert all(cell.low <= cell.seconds <= cell.high for cell in first.cells)
     assert all(cell.seconds > 0 for cell in first.cells)
     assert load(tmp_path, SETTING) == first
