@@ -27,6 +27,7 @@ VARIANTS = [
     "differentiated(nested=True)",
     "negative_sampling(shared=False)",
     "negative_sampling(calibration=0.75)",
+    "in_batch(num_samples=7)",
     "blackout(num_samples=3)",
     "ranking_nce(num_samples=4, noise='uniform')",
     "self_normalized(penalty=0.0)",

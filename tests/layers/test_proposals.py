@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
+from softmax_bench.layers.batch.in_batch import InBatchSoftmax
 from softmax_bench.layers.batch.partial_fc import PartialFC
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
@@ -239,6 +241,26 @@ def test_in_batch_negatives_need_the_correction() -> None:
         ours = layer.weight.grad.to_dense()
         distance[correction] = float((ours - wanted).norm())
     assert distance[True] < 0.2 * distance[False]
+
+
+@pytest.mark.parametrize("noise", ["uniform", "unigram"])
+def test_mixed_negatives_estimate_the_normaliser_without_bias(noise: str) -> None:
+    """Over every other target and every draw, the weighted sum is that of all other classes."""
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    layer = create_layer(f"in_batch(num_samples=1, noise={noise!r})", H, 3, p * 100)
+    assert isinstance(layer, InBatchSoftmax)
+    q = torch.full_like(p, 1 / 3) if noise == "uniform" else p
+    scores, mean = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64), 0.0
+    for other, draw in itertools.product(range(3), repeat=2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layer.noise, "sample", lambda n, device, draw=draw: torch.tensor([draw]))
+            rows, offset, own_offset = layer._batch(
+                torch.tensor([1, other]), torch.ones(2, dtype=torch.bool)
+            )
+        assert not own_offset.any()
+        terms = torch.exp(scores[rows] + offset).masked_fill(rows == 1, 0.0)
+        mean += float(p[other] * q[draw] * terms.sum())
+    assert mean == pytest.approx(float(scores.exp()[[0, 2]].sum()))
 
 
 def test_partial_fc_with_all_classes_is_full_softmax() -> None:

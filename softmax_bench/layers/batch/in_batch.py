@@ -7,7 +7,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.classes.noise import expected_distinct
+from softmax_bench.classes.noise import expected_distinct, make_noise
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.batch.ignored import count_of_kept, of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
@@ -24,14 +25,21 @@ class InBatchSoftmax(LinearOutputLayer):
     Without the correction frequent classes are negatives so often that they are predicted too
     rarely.
 
+    Classes that are rare in the data are hardly ever negatives. ``num_samples`` more classes for
+    the whole batch, drawn from ``noise``, make them so (mixed negative sampling, Yang et al. 2020);
+    the sum is then over ``exp(s_j) count_j / ((N - 1) p_j + S q_j)``, with the count that the
+    mixture leads to expect.
+
     Args:
         correction: Whether to weight by p; without, ``log(exp(s_t) + sum exp(s_j)) - s_t``.
+        num_samples: Classes S to draw beside the batch's.
+        noise: Their distribution q: ``"uniform"``, ``"log_uniform"`` or ``"unigram"``.
         **common: As for every output layer.
     """
 
     name = "in_batch"
     scores = "N x the distinct targets of the batch"
-    source = "Hidasi et al. 2016; Yi et al. 2019"
+    source = "Hidasi et al. 2016; Yi et al. 2019; Yang et al. 2020"
     good_for = "recommenders whose rows come from a network and are made for the batch anyway"
     step_flops = "6 N (N' + 1) H, N' the distinct targets"
     exact = False
@@ -47,19 +55,32 @@ class InBatchSoftmax(LinearOutputLayer):
         num_classes: int,
         *,
         correction: bool = True,
+        num_samples: int = 0,
+        noise: str = "uniform",
         **common: Unpack[CommonOptions],
     ) -> None:
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
+            raise SoftmaxBenchError(f"num_samples must be a whole number, not {num_samples!r}")
         super().__init__(in_features, num_classes, **common)
         self.correction = correction
+        self.num_samples = num_samples
+        self.noise = make_noise(noise, num_classes, self._counts)
         self.register_buffer("log_p", log_unigram(self._counts, num_classes), persistent=False)
         self.to(self.weight.device)
 
     def _batch(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The targets that are kept, what to add to their scores, and to each token's own score."""
-        rows, count = tally(target)
+        """The rows to score, what to add to their scores, and to each token's own score."""
+        classes = target
+        if self.num_samples:
+            classes = torch.cat([target, self.noise.sample(self.num_samples, target.device)])
+        rows, count = tally(classes)
         count = count_of_kept(rows, count, target, kept)
         offset, own_offset = count.double().log(), torch.zeros_like(self.log_p[target])
-        if self.correction:
+        if self.correction and self.num_samples:
+            of_batch = (kept.sum() - 1) * self.log_p[rows].exp()
+            of_noise = self.num_samples * self.noise.log_prob(rows).exp()
+            offset = offset - (of_batch + of_noise).log()
+        elif self.correction:
             others = torch.log1p(-self.log_p[target].exp().clamp(max=1 - 1e-12))
             offset = offset - self.log_p[rows]
             alike = count[torch.searchsorted(rows, target)]
@@ -90,9 +111,10 @@ class InBatchSoftmax(LinearOutputLayer):
         return torch.logaddexp(own, scores.logsumexp(1)) - own
 
     def flops(self, num_tokens: int) -> float:
-        """Three products over the distinct targets that p leads to expect."""
+        """Three products over the distinct classes that p and q lead to expect."""
         return 6.0 * num_tokens * (self.rows_touched(num_tokens) + 1) * self.in_features
 
     def rows_touched(self, num_tokens: int) -> float:
-        """The distinct targets."""
-        return expected_distinct((unigram(self._counts, self.num_classes), num_tokens))
+        """The distinct targets and samples."""
+        targets = unigram(self._counts, self.num_classes), num_tokens
+        return expected_distinct(targets, (self.noise.probabilities(), self.num_samples))
