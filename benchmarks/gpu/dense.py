@@ -1,4 +1,4 @@
-"""Exact softmax over all classes, forward and backward, raced against what is installed."""
+"""Exact softmax over all classes, raced against what is installed: whole steps, and evaluation."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
         yield Case(f"three bare products {name}", partial(_floor, *size, device))
         for racer, loss in _racers(small=small):
             yield Case(f"{racer} {name}", partial(_race, racer, loss, *size, device))
+        for racer, evaluate in _EVALUATIONS.items():
+            yield Case(f"{racer} {name}", partial(_evaluate, racer, evaluate, *size, device))
 
 
 def _racers(*, small: bool) -> Iterator[tuple[str, Loss]]:
     yield "softmax-bench", _ours
+    yield "softmax-bench, save_memory", partial(_ours, save_memory=True)
     yield "torch eager", _eager
     if not small:
         yield "torch.compile", torch.compile(_eager)
@@ -53,11 +56,32 @@ def _racers(*, small: bool) -> Iterator[tuple[str, Loss]]:
         from cut_cross_entropy import linear_cross_entropy
 
         yield "cut-cross-entropy", linear_cross_entropy
+    if importlib.util.find_spec("quack"):
+        from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+        yield "Quack", lambda h, w, t: chunked_linear_cross_entropy(h, w, t, reduction="mean")
 
 
-def _ours(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+def _ours(hidden: Tensor, weight: Tensor, target: Tensor, *, save_memory: bool = False) -> Tensor:
     share = torch.full(target.shape, 1 / target.shape[0], device=target.device)
-    return ops.linear_cross_entropy(hidden, weight, None, target, share)
+    return ops.linear_cross_entropy(hidden, weight, None, target, share, save_memory=save_memory)
+
+
+def _one_product(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    scores = torch.empty(2048, weight.shape[0], device=weight.device, dtype=weight.dtype)
+    for h in hidden.split(2048):
+        torch.mm(h, weight.t(), out=scores[: len(h)])
+    return scores
+
+
+def _our_likelihood(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return ops.linear_nll(hidden, weight, None, target)[0]
+
+
+_EVALUATIONS: dict[str, Loss] = {
+    "evaluation: one bare product": _one_product,
+    "evaluation: softmax-bench": _our_likelihood,
+}
 
 
 def _eager(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -87,6 +111,18 @@ def _race(
         seconds = median_seconds(run, device, seconds=0.5)
         hidden.grad = weight.grad = None
         peak = peak_gib(run, device)
+    return _row(racer, tokens, width, classes, dtype, seconds, peak)
+
+
+@torch.no_grad()
+def _evaluate(
+    racer: str, evaluate: Loss, tokens: int, width: int, classes: int, dtype: torch.dtype,
+    device: torch.device,
+) -> Figures:  # fmt: skip
+    operands = _operands(tokens, width, classes, dtype, device)
+    with _as_trained(dtype):
+        seconds = median_seconds(lambda: evaluate(*operands), device, seconds=0.3)
+        peak = peak_gib(lambda: evaluate(*operands), device)
     return _row(racer, tokens, width, classes, dtype, seconds, peak)
 
 

@@ -139,7 +139,10 @@ class _Gradients:
     ) -> None:
         self._operands = hidden, weight
         self._hidden = torch.empty_like(hidden) if wanted[0] else None
-        self._weight = torch.zeros_like(weight) if wanted[1] else None
+        self._weight = None
+        if wanted[1]:  # the first chunk writes all of it
+            make = torch.empty_like if hidden.shape[0] else torch.zeros_like
+            self._weight = make(weight)
         self._bias = None
         if bias is not None and wanted[2]:
             self._bias = torch.zeros_like(bias, dtype=accumulator(bias.dtype))

@@ -17,7 +17,9 @@ def losses(sums: TokenSums, target: Tensor, objective: Objective) -> Tensor:
     of_target: Tensor | float = 1.0
     mean: Tensor | float = 1.0
     if class_weight is not None:
-        of_target, mean = class_weight[target], class_weight.mean()
+        # A target that is no class, which on CUDA nobody has looked at, has the score NaN.
+        known = target.clamp(0, class_weight.shape[0] - 1)
+        of_target, mean = class_weight[known], class_weight.mean()
     result = (1 - smoothing) * of_target * (sums.log_z - sums.target_score)
     if smoothing:
         assert sums.mean_score is not None

@@ -188,3 +188,19 @@ def test_chunks_hold_every_token_once_within_the_budget(
         length = chunk.stop - chunk.start
         assert length * classes * size <= token_chunks.FOR_TIME or length <= 128
         assert length <= chunks[0].stop
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("numel", [0, 1, 4097])
+@pytest.mark.parametrize("factor", [1.0, -2.5])
+def test_gradients_are_scaled(dtype: torch.dtype, numel: int, factor: float) -> None:
+    from softmax_bench.ops.cuda.scaling import scale_
+
+    gradient = torch.randn(numel, device=DEVICE).to(dtype)
+    wanted = (gradient.double() * factor).to(dtype)
+    scale_(gradient, torch.tensor(factor, device=DEVICE))
+    torch.testing.assert_close(gradient, wanted)
+    apart = torch.randn(6, 4, device=DEVICE).to(dtype).t()
+    wanted = (apart.double() * factor).to(dtype)
+    scale_(apart, torch.tensor(factor, device=DEVICE))
+    torch.testing.assert_close(apart, wanted)
