@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from softmax_bench.classes.tree import Tree
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -55,7 +57,21 @@ def test_reading_results(
     assert "optimizer" in printed
 
 
+def test_clustering_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "tree.npy")
+    run("cluster_words.py", ["synthetic", "150", file], monkeypatch, capsys)
+    assert Tree.load(file).num_classes == 150
+
+
 def test_every_example_is_tested() -> None:
-    here = {"swap_layer.py", "read_results.py", "hugging_face.py", "lightning_module.py"}
+    here = {
+        "cluster_words.py",
+        "hugging_face.py",
+        "lightning_module.py",
+        "read_results.py",
+        "swap_layer.py",
+    }
     on_a_page = {"train_parallel.py"}  # docs/parallel.md, whose commands are run
     assert {path.name for path in EXAMPLES.glob("*.py")} == here | on_a_page

@@ -15,16 +15,21 @@ class FrequencyOrder(KeptBuffers):
     """Class ids to ranks of frequency and back, so that ids may come in any order.
 
     Without counts ids are ranks. The state dict carries the order: the parameters mean nothing
-    without it.
+    without it. An ``order`` (V,) of class ids by another rule may be given instead.
     """
 
     class_of_rank: Tensor
     rank_of_class: Tensor
 
-    def __init__(self, counts: npt.NDArray[np.float64] | None, num_classes: int) -> None:
+    def __init__(
+        self,
+        counts: npt.NDArray[np.float64] | None,
+        num_classes: int,
+        order: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         super().__init__()
-        positive = positive_counts(counts, num_classes)
-        order = np.argsort(-positive, kind="stable")
+        if order is None:
+            order = np.argsort(-positive_counts(counts, num_classes), kind="stable")
         self.register_buffer("class_of_rank", torch.from_numpy(order))
         self.register_buffer("rank_of_class", torch.from_numpy(np.argsort(order)))
 

@@ -116,6 +116,17 @@ class Tree:
             depths[-below[self._leaf[level]] - 1] = depth
         return depths
 
+    def leaves(self) -> Ints:
+        """(V,) classes from left to right: those that share a long way from the root together."""
+        found, waiting = [], [0 if len(self.children) else -1]
+        while waiting:
+            node = waiting.pop()
+            if node >= 0:
+                waiting += [child for child in self.children[node, ::-1] if child != ABSENT]
+            else:
+                found.append(-node - 1)
+        return np.array(found)
+
     def paths(self) -> Paths:
         """The path of every class, by one walk from all leaves to the root at once."""
         starts = np.concatenate([[0], np.cumsum(self.depths)])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from softmax_bench.classes.neighbours import neighbour_vectors
 from softmax_bench.classes.tree_shapes import balanced_tree, clustered_tree, random_tree
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
@@ -86,3 +87,18 @@ def test_files_without_a_tree(tmp_path: Path) -> None:
     ):
         with pytest.raises(SoftmaxBenchError, match=message):
             create_layer(f"hierarchical(tree={str(tmp_path / name)!r})", 4, 4)
+
+
+def test_leaves_from_left_to_right() -> None:
+    assert balanced_tree(8).leaves().tolist() == list(range(8))
+    assert sorted(random_tree(37).leaves()) == list(range(37))
+    assert balanced_tree(1).leaves().tolist() == [0]
+
+
+def test_words_with_the_same_neighbours_are_near_in_the_tree() -> None:
+    """In a text of two kinds of words that follow each other in turn."""
+    rng = np.random.default_rng(0)
+    even = 2 * rng.integers(0, 100, 40_000)
+    text = np.stack([even, 2 * rng.integers(0, 100, 40_000) + 1], 1).ravel()
+    side = clustered_tree(neighbour_vectors(text, 200, dimensions=8)).leaves() % 2
+    assert np.abs(np.diff(side)).sum() == 1

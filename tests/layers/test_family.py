@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.tree_shapes import random_tree
+from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.layers.base import Reduction
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.sampled.drawing import SharedSampler
+from softmax_bench.layers.trees.two_level import TwoLevelSoftmax
 
 V, H = 23, 5
 
@@ -51,6 +55,26 @@ def gradients(layer: OutputLayer, loss: Tensor) -> list[Tensor]:
 def test_loss_and_gradient_are_those_of_the_likelihood(spec: str) -> None:
     hidden, target, counts = problem()
     layer = create_layer(spec, H, V, counts, dtype=torch.float64)
+    check_likelihood(layer, hidden, target)
+
+
+def test_two_level_softmax_over_the_leaves_of_a_tree_is_a_likelihood_too(tmp_path: Path) -> None:
+    hidden, target, counts = problem()
+    random_tree(V).save(tmp_path / "tree.npy")
+    spec = f"two_level(num_clusters=5, tree={str(tmp_path / 'tree.npy')!r})"
+    layer = create_layer(spec, H, V, counts, dtype=torch.float64)
+    assert isinstance(layer, TwoLevelSoftmax)
+    assert layer.order.class_of_rank.tolist() == random_tree(V).leaves().tolist()
+    check_likelihood(layer, hidden, target)
+    with torch.no_grad():  # it starts at the unigram distribution whatever the clusters
+        start = layer.log_prob(torch.zeros(1, H, dtype=torch.float64))[0]
+    positive = counts.clamp(min=1)
+    torch.testing.assert_close(start.exp(), positive / positive.sum())
+    with pytest.raises(SoftmaxBenchError, match="the tree has 23 classes, the layer 24"):
+        create_layer(spec, H, 24)
+
+
+def check_likelihood(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
     loss = layer(hidden, target)
     plain = -layer.log_prob(hidden).gather(1, target.unsqueeze(1)).mean()
     torch.testing.assert_close(loss, plain)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
+from softmax_bench.classes.frequency_order import FrequencyOrder
 from softmax_bench.classes.noise import expected_distinct
+from softmax_bench.classes.tree import Tree
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer
+from softmax_bench.layers.base import CommonOptions, OutputLayer, unigram
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.ops import (
     block_cross_entropy,
@@ -26,16 +27,19 @@ from softmax_bench.ops import (
 
 
 class TwoLevelSoftmax(OutputLayer):
-    """``p(w|h) = p(c(w)|h) p(w|c(w), h)``: C clusters of about V/C classes of similar frequency.
+    """``p(w|h) = p(c(w)|h) p(w|c(w), h)``: C clusters of about V/C classes.
 
     A token scores all C clusters and the classes of one of them: about ``4 sqrt(V)`` scores
     instead of V. Clusters are runs of ``ceil(V/C)`` consecutive ranks of frequency (the last may
-    be shorter), so that the tokens of a step share few of them.
+    be shorter), so that the tokens of a step share few of them; or runs of the leaves of a tree in
+    which like classes are near, which predicts better.
 
     Args:
         num_clusters: C; about ``4 sqrt(V)`` if None. Scores would be fewest at ``sqrt(V)``, but
             tokens of rare classes share no clusters: the fewer classes each holds, the fewer rows
             are read, get gradients and are updated, and it is these that a step waits for.
+        tree: One that :func:`~softmax_bench.classes.tree_shapes.clustered_tree` made, or the file
+            it was saved to; clusters by frequency if None.
         **common: As for every output layer.
     """
 
@@ -55,6 +59,7 @@ class TwoLevelSoftmax(OutputLayer):
         num_classes: int,
         *,
         num_clusters: int | None = None,
+        tree: Tree | str | None = None,
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(in_features, num_classes, **common)
@@ -76,7 +81,15 @@ class TwoLevelSoftmax(OutputLayer):
             self.member_bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
         else:
             self.register_parameter("member_bias", None)
-        self.order = FrequencyOrder(self._counts, num_classes).to(self.member.device)
+        if isinstance(tree, str):
+            tree = Tree.load(tree)
+        if tree is not None and tree.num_classes != num_classes:
+            raise SoftmaxBenchError(
+                f"the tree has {tree.num_classes} classes, the layer {num_classes}"
+            )
+        order = FrequencyOrder(self._counts, num_classes, None if tree is None else tree.leaves())
+        self._shares = unigram(self._counts, num_classes)[order.class_of_rank.numpy()]
+        self.order = order.to(self.member.device)
         bound = 1 / math.sqrt(in_features)
         nn.init.uniform_(self.member, -bound, bound)
         self._start_at_unigram()
@@ -87,7 +100,7 @@ class TwoLevelSoftmax(OutputLayer):
     def _start_at_unigram(self) -> None:
         if self.member_bias is None:
             return
-        shares = torch.from_numpy(probabilities_by_rank(self._counts, self.num_classes).copy())
+        shares = torch.from_numpy(self._shares)
         log_share = F.pad(shares, (0, self._padding)).log().view(self.member.shape[:2])
         self.cluster.bias.copy_(log_share.logsumexp(1))
         self.member_bias.copy_(log_share.clamp(min=log_share[log_share.isfinite()].min()))
@@ -181,6 +194,5 @@ class TwoLevelSoftmax(OutputLayer):
 
     def rows_touched(self, num_tokens: int) -> float:
         """Those of the distinct clusters among the targets'."""
-        shares = probabilities_by_rank(self._counts, self.num_classes)
-        of_cluster = np.pad(shares, (0, self._padding)).reshape(-1, self.block).sum(1)
+        of_cluster = np.pad(self._shares, (0, self._padding)).reshape(-1, self.block).sum(1)
         return expected_distinct((of_cluster, num_tokens)) * self.block
