@@ -1,6 +1,9 @@
 """Sphinx builds the pages: ``make docs``."""
 
-import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for generated
 
 project = "softmax-bench"
 copyright = "the authors of softmax-bench"  # noqa: A001 (Sphinx's name)
@@ -11,7 +14,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinxcontrib.programoutput",
+    "generated",
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -26,5 +29,5 @@ suppress_warnings = ["ref.python"]  # "bytes" is a type, and a field of two clas
 html_theme = "furo"
 html_title = "softmax-bench"
 html_show_sphinx = False
-os.environ["COLUMNS"] = "100"  # of the help that the reference shows
-os.environ["NO_COLOR"] = "1"
+html_static_path = ["static"]
+html_css_files = ["site.css"]

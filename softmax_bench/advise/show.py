@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_advice(question: Question, advice: Sequence[Advice], how: str, console: Console) -> None:
+def print_advice(
+    question: Question,
+    advice: Sequence[Advice],
+    how: str,
+    console: Console,
+    disturbed: str = "",
+) -> None:
     """Print ranked layers.
 
     Args:
@@ -20,6 +26,7 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
         advice: The layers, ranked.
         how: Where the times come from, in a sentence.
         console: Where to.
+        disturbed: What else the machine did while layers were timed, and too much of it.
     """
 
     def say(text: str) -> None:
@@ -32,7 +39,7 @@ def print_advice(question: Question, advice: Sequence[Advice], how: str, console
     )
     choice = recommended(advice)
     if choice is not None:
-        for sentence in _answer(choice, not_told_apart(choice, advice)):
+        for sentence in _answer(choice, not_told_apart(choice, advice), disturbed):
             say(sentence)
         for sentence in reasons(choice, advice):
             say(f"* {sentence}")
@@ -57,8 +64,10 @@ _WIDE = 4.0
 """Ends of an interval that differ by a larger factor are no time to choose by."""
 
 
-def _answer(choice: Advice, others: Sequence[Advice]) -> Iterator[str]:
+def _answer(choice: Advice, others: Sequence[Advice], disturbed: str) -> Iterator[str]:
     costs = f"{_time(choice)} a step, {_memory(choice)} of memory"
+    if disturbed:
+        costs += f" (not to be trusted: layers were timed while {disturbed})"
     if not others:
         yield f"Use {choice.layer}: {costs}."
     else:

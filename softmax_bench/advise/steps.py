@@ -33,11 +33,11 @@ def predicted(
     *,
     anew: bool,
     on_share: Callable[[float], None],
-) -> tuple[Steps, str]:
+) -> tuple[Steps, str, str]:
     """By the cost model of this machine, which is calibrated where that has not been done.
 
     Returns:
-        The steps, and a few sentences on how far to trust them.
+        The steps, a few sentences on how far to trust them, and what disturbed them, if anything.
 
     Raises:
         SoftmaxBenchError: The stored calibration is damaged.
@@ -55,7 +55,7 @@ def predicted(
     busy = psutil.cpu_percent(_LOOK_SECONDS) / 100
     if busy > _BUSY:
         trust += f". Now {busy:.0%} of the processor is taken: steps will take longer meanwhile"
-    return steps, f"{trust}."
+    return steps, f"{trust}.", known.disturbed
 
 
 def measured(
@@ -65,14 +65,14 @@ def measured(
     *,
     seconds: float,
     on_share: Callable[[float], None],
-) -> tuple[Steps, str]:
+) -> tuple[Steps, str, str]:
     """By steps taken now, on random hidden states and targets drawn by the counts.
 
     Layers that do not fit into the memory that is free, or are slower than :data:`SLOWEST`, are
     left out.
 
     Returns:
-        The steps, and whether they are to be trusted, in a sentence.
+        The steps, how they were made, in a sentence, and what disturbed them, if anything.
     """
     copies = 2 + OPTIMIZER_STATES[setting.optimizer]  # parameters, dense gradients, states
     free = psutil.virtual_memory().available
@@ -90,7 +90,6 @@ def measured(
             on_cell=lambda: on_share(next(done) / len(fitting)),
         )
     disturbed = " and ".join(Disturbance(**asdict(seen[0])).reasons)
-    doubt = f", and not to be trusted, as {disturbed} meanwhile" if disturbed else ""
     steps = {
         cell.workload.layer: Prediction(
             seconds=cell.seconds,
@@ -101,4 +100,4 @@ def measured(
         )
         for cell in cells
     }
-    return steps, f"Measured just now{doubt}."
+    return steps, "Measured just now.", disturbed

@@ -91,13 +91,17 @@ def advise(
             progress.update(task, completed=share, visible=True)
 
         if measure:
-            known, how = steps.measured(loads, question, here, seconds=1.0, on_share=show_share)
+            known, how, disturbed = steps.measured(
+                loads, question, here, seconds=1.0, on_share=show_share
+            )
         else:
             folder = calibrations or cache_folder() / "calibration"
-            known, how = steps.predicted(loads, here, folder, anew=recalibrate, on_share=show_share)
+            known, how, disturbed = steps.predicted(
+                loads, here, folder, anew=recalibrate, on_share=show_share
+            )
     timed = [work for work in loads if work.layer in known]
     ranked = advice.advise(timed, known, limits, optimizer)
-    print_advice(question, ranked, how, console)
+    print_advice(question, ranked, how, console, disturbed)
     left_out = [work.layer for work in loads if work.layer not in known]
     if left_out:
         console.print(f"Too slow or too large to be timed: {', '.join(left_out)}.", markup=False)

@@ -22,8 +22,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     vocab_sizes: tuple[Count | Literal["all"], ...] = (1000, 4000, 16000)
     """``"all"`` keeps every type of the training text."""
     encoders: tuple[str, ...] = ("lstm",)
+    """``"rnn"``, ``"gru"``, ``"lstm"``, ``"nplm"``, ``"lbl"``, ``"transformer"``."""
     layers: tuple[str, ...] = ("full", "hierarchical", "nce", "sampled")
+    """Output layers, with options in parentheses: ``"nce(num_samples=25)"``."""
     seeds: tuple[From0, ...] = (0,)
+    """One model is trained with each; several show how much is chance."""
     max_tokens: tuple[Count, ...] = (100_000,)
     """Training budgets, in predicted tokens."""
 
@@ -32,20 +35,24 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     corpus, vocabulary size and encoder, with the first seed. Where the best is at an end, up to
     four more are tried beyond it."""
     tune_tokens: Count = 100_000
+    """Budget of each trial that looks for a learning rate."""
     tuning_trials: From0 = 0
     """Above 0, ``learning_rates`` are the ends of a range (one rate: of a factor of ten around it)
     in which Optuna looks first, with so many trials of ``tune_tokens`` for each layer, for the rate
     and for the layer's own knobs."""
 
     hidden_size: Count = 128
+    """Of a hidden state."""
     embedding_size: Count | None = None
     """The hidden size by default."""
     num_layers: Count = 1
     """Of the encoder."""
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Share of the encoder's inputs and outputs that is dropped in training."""
     tied: bool = False
     """Whether the embedding is the weight of the output layer."""
     optimizer: str = "adagrad"
+    """``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``."""
     initial_accumulator_value: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """Where Adagrad's sums of squares start, 1e-6 by default. From 0, a number's first gradient
     moves it by the whole rate, however small it is: that hides which layer learns best."""
@@ -56,7 +63,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     multiplies the rate by ``decay`` at every evaluation that is no better than the best before it,
     ``"epoch"`` at every pass over the text after the first ``decay_after``."""
     decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """Factor of the schedules ``"stall"`` and ``"epoch"``."""
     decay_after: Count = 4
+    """Passes over the text before ``"epoch"`` begins."""
     evaluations: Count = 6
     """During each training, on a part of the validation text."""
     patience: From0 = 0
@@ -68,6 +77,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     clip_norm: Above0 = 5.0
     """Greatest norm of all gradients together."""
     batch_size: Count = 20
+    """Streams of text that are read side by side."""
     bptt: Count = 20
     """Time steps that gradients flow back."""
     corpus_seed: From0 = 0

@@ -89,6 +89,10 @@ def test_a_prediction_that_says_nothing_says_so(capsys: pytest.CaptureFixture[st
     ]  # fmt: skip
     print_advice(QUESTION, wide, "Measured.", Console(width=100))
     assert "too wide to choose by: --measure" in capsys.readouterr().out
+    print_advice(QUESTION, ranked(), "Measured.", Console(width=200), "others took 42% of it")
+    assert "memory (not to be trusted: layers were timed while others took 42% of it)." in (
+        capsys.readouterr().out
+    )
 
 
 def test_limits() -> None:
