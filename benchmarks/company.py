@@ -1,7 +1,8 @@
 """Whether a layer's time depends on who is timed beside it: ``python -m benchmarks.company``.
 
 Every layer is timed alone, beside 1, beside 6 and beside 15 other layers, as ``softmax-bench time``
-does it, and by ``pytest --benchmark-only``. The groups come in an order drawn anew for each pass;
+does it, by ``pytest --benchmark-only``, and as the part that it has in the training of a language
+model, the step that all of these stand for. The groups come in an order drawn anew for each pass;
 what is shown is the median over the passes of a layer's median, relative to its time alone.
 """
 
@@ -14,7 +15,8 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +26,17 @@ from rich.console import Console
 from rich.progress import track
 
 from softmax_bench.layers import create_layer, layer_names, split_specs
+from softmax_bench.lm import LanguageModel, clip_grad_norm, make_optimizer
 from softmax_bench.measure import (
     LayerStep,
     describe_environment,
     interleave,
     watch_machine,
     zipf_counts,
+    zipf_targets,
 )
 from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
+from softmax_bench.records.trial import BPTT
 
 OTHERS = (0, 1, 6, 15)
 HIDDEN_SIZE, NUM_TOKENS = 256, 700
@@ -59,6 +64,38 @@ def beside(group: Group, vocab_size: int, seconds: float) -> Iterator[tuple[str,
     timed = interleave(steps, budget_seconds=seconds * len(group))
     for spec, phases in timed.items():
         yield spec, phases["step"].median
+
+
+def in_training(spec: str, vocab_size: int, seconds: float) -> float:
+    """Median of the layer's part in the steps of a language model."""
+    torch.manual_seed(0)
+    counts = zipf_counts(vocab_size)
+    layer = create_layer(spec, HIDDEN_SIZE, vocab_size, counts, sparse=True)
+    model = LanguageModel(layer, embedding_size=HIDDEN_SIZE).train()
+    others = [*model.embedding.parameters(), *model.encoder.parameters()]
+    own = make_optimizer("adagrad", layer.parameters(), layer.row_sparse_parameters(), 1e-3)
+    rest = make_optimizer("adagrad", others, model.embedding.parameters(), 1e-3)
+    target = zipf_targets(NUM_TOKENS, vocab_size, seed=0)
+    words = target.view(BPTT, -1)
+
+    def step() -> dict[str, float]:
+        own.zero_grad()
+        rest.zero_grad()
+        hidden, _ = model.hidden(words)
+        begin = time.perf_counter()
+        given = hidden.detach().flatten(0, 1).requires_grad_()
+        layer(given, target).backward()
+        taken = time.perf_counter() - begin
+        assert given.grad is not None
+        hidden.backward(given.grad.view_as(hidden))
+        clip_grad_norm(others, 5.0)
+        rest.step()
+        begin = time.perf_counter()
+        clip_grad_norm(layer.parameters(), 5.0)
+        own.step()
+        return {"step": taken + time.perf_counter() - begin}
+
+    return interleave({spec: step}, budget_seconds=seconds)[spec]["step"].median
 
 
 def by_pytest(layers: Sequence[str], vocab_size: int) -> Iterator[tuple[str, float]]:
@@ -92,12 +129,19 @@ def measure(
             for group in groups(layers, others)
         ]
         todo.append((number, "pytest", tuple(layers)))
+        todo += [(number, "in training", (layer,)) for layer in layers]
         order.shuffle(todo)
         work += todo
     rows = []
     for size in sizes:
         for number, company, group in track(work, f"V = {size:,}", console=console, transient=True):
-            timed = by_pytest(group, size) if company == "pytest" else beside(group, size, seconds)
+            timed: Iterable[tuple[str, float]]
+            if company == "pytest":
+                timed = by_pytest(group, size)
+            elif company == "in training":
+                timed = [(group[0], in_training(group[0], size, seconds))]
+            else:
+                timed = beside(group, size, seconds)
             rows += [
                 {"vocab_size": size, "layer": layer, "company": company, "pass": number,
                  "seconds": median}
@@ -113,26 +157,27 @@ def relative(rows: pd.DataFrame) -> pd.DataFrame:
     )
     alone = table.pop("beside 0")
     companies = [f"beside {others}" for others in OTHERS[1:]]
-    table = table[[*companies, "pytest"]].div(alone, axis=0)
+    table = table[[*companies, "pytest", "in training"]].div(alone, axis=0)
     table.insert(0, "alone", alone)
     return table
 
 
 def markdown(table: pd.DataFrame) -> str:
     """The table, and a sentence that says how far medians are apart at most."""
-    lines = [f"| V | layer | alone, ms | {' | '.join(table.columns[1:])} |", "| --- " * 7 + "|"]
+    lines = [f"| V | layer | alone, ms | {' | '.join(table.columns[1:])} |", "| --- " * 8 + "|"]
     for row in table.reset_index().itertuples(index=False):
         size, layer, alone, *ratios = row
         shown = " | ".join("" if np.isnan(ratio) else f"{ratio:.3f}" for ratio in ratios)
         lines.append(f"| {size:,} | `{layer}` | {1e3 * alone:.3g} | {shown} |")
-    apart = (table.iloc[:, 1:-1] - 1).abs().to_numpy().ravel()
+    apart = (table.filter(like="beside") - 1).abs().to_numpy().ravel()
     tools = (table["pytest"] - 1).abs().dropna().to_numpy()
     lines += [
         "",
         f"Beside others {np.mean(apart <= BETWEEN_COMPANIES):.0%} of the medians are within "
         f"{BETWEEN_COMPANIES:.0%} of those alone, and the furthest is {np.max(apart):.1%} away. By "
         f"pytest-benchmark {np.mean(tools <= BETWEEN_TOOLS):.0%} are within {BETWEEN_TOOLS:.0%}, "
-        f"and the furthest is {np.max(tools):.1%} away.",
+        f"and the furthest is {np.max(tools):.1%} away. The part in training is "
+        f"{table['in training'].median():.3f} times the time alone in the median over the layers.",
     ]
     return "\n".join(lines) + "\n"
 

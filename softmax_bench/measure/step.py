@@ -125,11 +125,10 @@ class LayerStep:
         self.clip_norm = clip_norm
         self._drawing = _Stopwatch(self.device)
 
-    def prepare(self) -> Phases:
-        """Leave the machine as a training step finds it; seconds of the encoder."""
-        before = {} if self._encoder is None else {"encoder": self._encoder()}
+    def prepare(self) -> None:
+        """Leave the machine as a training step finds it."""
+        self._before = {} if self._encoder is None else {"encoder": self._encoder()}
         self.zero_grad()
-        return before
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -148,7 +147,8 @@ class LayerStep:
 
     def __call__(self) -> Phases:
         """Prepare and take one step; seconds of its phases and of the encoder, if there is one."""
-        return {**self.prepare(), **self.take()}
+        self.prepare()
+        return {**self._before, **self.take()}
 
     def take(self) -> Phases:
         """One step of the layer alone, prepared or not; seconds of its phases."""
