@@ -327,7 +327,7 @@ class OutputLayer(KeptBuffers, ABC):
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
-        """What the scores alone claim, for layers trained to be normalised by themselves."""
+        """Log-probability if scores are taken as normalised, for layers trained to be so."""
         return None
 
     @untraced

@@ -87,14 +87,14 @@ class LinearOutputLayer(OutputLayer):
         offsets = self.offsets()
         if offsets is not None:
             scores = scores + offsets.index_select(0, ids)
-        return (self._claim(scores) * kept).view(target.shape)
+        return (self._self_normalized(scores) * kept).view(target.shape)
 
     def offsets(self) -> Tensor | None:
         """What the distribution adds to each class's product with a hidden state."""
         return self.bias
 
-    def _claim(self, scores: Tensor) -> Tensor:
-        """The log-probabilities that scores claim."""
+    def _self_normalized(self, scores: Tensor) -> Tensor:
+        """Log-probabilities if scores are taken as normalised."""
         return scores
 
     def _log_prob(self, hidden: Tensor) -> Tensor:

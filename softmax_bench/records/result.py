@@ -31,7 +31,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Mean negative log-probability of a token."""
     perplexity: float
     unnormalized_perplexity: float | None = None
-    """What the scores alone claim, for layers trained to be self-normalised (NCE)."""
+    """Perplexity if scores are taken as normalised, for layers trained to be so (NCE)."""
     log_z_mean: float | None = None
     log_z_sd: float | None = None
     true_perplexity: float | None = None

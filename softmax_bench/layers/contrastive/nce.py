@@ -27,7 +27,7 @@ class NCE(LinearOutputLayer):
 
     As k grows the gradient tends to that of maximum likelihood; at any k the optimum is the data
     distribution, scores normalised by themselves. ``log_prob`` nevertheless normalises exactly;
-    ``unnormalized_target_log_prob`` gives what the scores alone claim.
+    ``unnormalized_target_log_prob`` takes the scores as normalised.
 
     The bias starts at log-unigram + log Z: the model starts self-normalised at the unigram
     distribution. With Z = 1 and zero bias instead, training first spends its time on learning V.
@@ -149,7 +149,7 @@ class NCE(LinearOutputLayer):
         estimate = torch.where(estimate.isfinite(), estimate.to(self.log_z.dtype), self.log_z)
         self.log_z.lerp_(estimate, 0.01)
 
-    def _claim(self, scores: Tensor) -> Tensor:
+    def _self_normalized(self, scores: Tensor) -> Tensor:
         return scores - self.log_z
 
     def flops(self, num_tokens: int) -> float:

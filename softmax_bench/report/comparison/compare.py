@@ -173,7 +173,7 @@ def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:
 
 
 def _without_interval(table: pd.DataFrame) -> list[str]:
-    """A warning where there are ratios that nothing says how sure they are of."""
+    """A warning about ratios whose uncertainty is unknown."""
     found = []
     for metric, needed in (("time", "single times"), ("perplexity", "stretches of one test text")):
         if (table[f"{metric}_ratio"].notna() & table[f"{metric}_low"].isna()).any():

@@ -10,7 +10,7 @@ from softmax_bench.study.jobs.job import Ended, Job, Report
 
 
 class Executor(Protocol):
-    """Runs jobs, each in a process of its own, and tells what becomes of them.
+    """Runs jobs, each in a process of its own, and reports how they end.
 
     An executor knows the store it works for. It promises that
 

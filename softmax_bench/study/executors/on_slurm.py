@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.2
 _NO_LIMIT_MINUTES = 24 * 60
 """What Slurm is asked for where the study sets no limit of time."""
 _SPARE_MINUTES = 5
-"""To start, and to say how it ended, beyond the limit of time that the study sets."""
+"""Minutes added to the study's time limit for start-up and reporting."""
 _SILENT_SECONDS = 10.0
 """A file that was written on a node may be seen here so much later."""
 _CAUSES: dict[str, Cause] = {"TIMEOUT": "time", "OUT_OF_MEMORY": "memory", "CANCELLED": "killed"}
