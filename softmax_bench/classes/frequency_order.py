@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,6 +46,17 @@ class FrequencyOrder(KeptBuffers):
     def by_class(self, by_rank: Tensor) -> Tensor:
         """Columns in order of rank put in order of class id."""
         return by_rank.index_select(1, self.rank_of_class)
+
+
+def band_of(ranks: Tensor, bounds: Sequence[int]) -> Tensor:
+    """The band in which each rank lies, where bands after the first begin at rising ``bounds``.
+
+    By comparisons, since a GPU would have to be waited for to take the bounds as a tensor.
+    """
+    band = torch.zeros_like(ranks)
+    for bound in bounds:
+        band += ranks >= bound
+    return band
 
 
 def probabilities_by_rank(

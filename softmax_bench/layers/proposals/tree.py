@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
+from softmax_bench.ops.cpu.blocks import scores_in_order
 
 _TOP = 1024
 """Nodes of the first level, scored by one dense product for all tokens."""
@@ -114,7 +115,7 @@ class TreeProposal(ProposalSoftmax):
             leaf, token = level == self.depth, place // width
             query = (to_leaves if leaf else to_nodes).index_select(0, token)
             nodes, prior = self._level(level)
-            products = _products_by_node(query, nodes, path)
+            products = scores_in_order(query, nodes, path)
             masses = self._masses(products, prior.index_select(0, path), leaf=leaf)
             # At most 128 children: float32 is as good for their sums as for their masses.
             running = masses.cumsum(1)
@@ -135,13 +136,3 @@ class TreeProposal(ProposalSoftmax):
         inner = len(self.get_buffer("_node_0")) * num_tokens + draws * (self.depth - 1)
         snapshot = self.num_classes * (self.in_features + self.node_width) * self.leaf_width
         return 2.0 * (inner * self.node_width + draws * self.leaf_width + snapshot / self.refresh)
-
-
-def _products_by_node(query: Tensor, nodes: Tensor, path: Tensor) -> Tensor:
-    """Products (R, B) of each row (R, D) with the children (P, B, D) of its node, nodes sorted."""
-    products = query.new_empty(query.shape[0], nodes.shape[1])
-    touched, counts = torch.unique_consecutive(path, return_counts=True)
-    parts = zip(query.split(counts.tolist()), products.split(counts.tolist()), strict=True)
-    for node, (some, out) in zip(touched.tolist(), parts, strict=True):
-        torch.mm(some, nodes[node].t(), out=out)
-    return products

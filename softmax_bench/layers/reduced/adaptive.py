@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
+from softmax_bench.classes.frequency_order import FrequencyOrder, band_of, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import CommonOptions, OutputLayer
 from softmax_bench.layers.gumbel import draw
@@ -119,8 +119,7 @@ class AdaptiveSoftmax(OutputLayer):
     def _split(self, target: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Entry of the head for each token, its rank, and the tokens of each tail."""
         rank = self.order.ranks(target)
-        bounds = torch.tensor(self.cutoffs[:-1], device=rank.device)
-        cluster = torch.bucketize(rank, bounds, right=True)
+        cluster = band_of(rank, self.cutoffs[:-1])
         entry = torch.where(cluster == 0, rank, self.shortlist_size - 1 + cluster)
         order = cluster.argsort(stable=True)
         sizes = cluster.bincount(minlength=len(self.cutoffs)).tolist()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.classes.frequency_order import FrequencyOrder, probabilities_by_rank
+from softmax_bench.classes.frequency_order import FrequencyOrder, band_of, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.all_classes import AllClassesLayer, AllClassesOptions
 from softmax_bench.layers.gumbel import draw
@@ -118,8 +118,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
 
     def _joined(self, hidden: Tensor, rank: Tensor, bands: Sequence[TokenSums]) -> TokenSums:
         """Sums over all classes from those over each band."""
-        inner = torch.tensor(self.bounds[1:-1], device=rank.device)
-        own = torch.bucketize(rank, inner, right=True).unsqueeze(1)
+        own = band_of(rank, self.bounds[1:-1]).unsqueeze(1)
         log_z = torch.stack([band.log_z for band in bands], 1)
         of_all = log_z.logsumexp(1)
         target_score = torch.stack([band.target_score for band in bands], 1).gather(1, own)

@@ -105,6 +105,17 @@ def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
 
 
 @by_device
+def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
+    """:func:`block_scores` of tokens that lie in order of their blocks."""
+    scores = hidden.new_empty(hidden.shape[0], weight.shape[1])
+    touched, counts = torch.unique_consecutive(block, return_counts=True)
+    parts = zip(hidden.split(counts.tolist()), scores.split(counts.tolist()), strict=True)
+    for index, (some, out) in zip(touched.tolist(), parts, strict=True):
+        torch.mm(some, weight[index].t(), out=out)
+    return scores
+
+
+@by_device
 def block_score_gradients(
     grad: Tensor, hidden: Tensor, weight: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor]:

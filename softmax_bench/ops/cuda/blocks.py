@@ -73,6 +73,11 @@ def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
     return scores
 
 
+def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
+    """:func:`block_scores` of tokens that lie in order of their blocks."""
+    return block_scores(hidden, weight, block)
+
+
 def block_score_gradients(
     grad: Tensor, hidden: Tensor, weight: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor]:
