@@ -60,6 +60,18 @@ class TokenStatistics(NamedTuple):
     """Whether the target is the most probable class; false where it is ignored."""
 
 
+def check_objective(label_smoothing: float, log_z_penalty: float) -> None:
+    """Refuse what is no share, or a negative weight.
+
+    Raises:
+        SoftmaxBenchError: One of them is.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise SoftmaxBenchError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
+    if not log_z_penalty >= 0:
+        raise SoftmaxBenchError(f"log_z_penalty must be at least 0, not {log_z_penalty}")
+
+
 class AllClassesLayer(OutputLayer):
     """An output layer whose training step scores every class."""
 
@@ -78,13 +90,9 @@ class AllClassesLayer(OutputLayer):
         self.save_memory = options.get("save_memory", False)
         if not self.temperature > 0:
             raise SoftmaxBenchError(f"temperature must be positive, not {self.temperature}")
-        for name in ("soft_cap", "log_z_penalty"):
-            if not getattr(self, name) >= 0:
-                raise SoftmaxBenchError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise SoftmaxBenchError(
-                f"label_smoothing must be in [0, 1), not {self.label_smoothing}"
-            )
+        if not self.soft_cap >= 0:
+            raise SoftmaxBenchError(f"soft_cap must be at least 0, not {self.soft_cap}")
+        check_objective(self.label_smoothing, self.log_z_penalty)
         class_weight = options.get("class_weight")
         if class_weight is not None:
             class_weight = torch.as_tensor(class_weight).to(options.get("device")).float()

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from softmax_bench.ops import accumulator, log_sum_exp
@@ -49,6 +50,10 @@ class SoftmaxPass:
     """About how many rows a process scores: it decides the blocks, so all must say the same."""
     drawn: Drawn | None = None
     """None: all classes."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes, which must be scored then."""
+    penalty: float = 0.0
+    """Weight of the squared log-normaliser."""
 
     def __call__(
         self, coefficient: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None
@@ -71,13 +76,14 @@ class SoftmaxPass:
         if coefficient is None:
             log2_sum = log_sum_exp(hidden, scored, scored_bias, excluded=excluded) * LOG2_E
             log_z = join(slice(0, hidden.shape[0]), log2_sum) / LOG2_E
-            return log_z - join.own, ()
+            return self._losses(log_z, join.own, self._mean_scores(hidden, weight, bias)), ()
 
         log_z, gradients = softmax_loss(
             hidden,
             scored,
             scored_bias,
             coefficient,
+            square=self.penalty * coefficient if self.penalty else None,
             excluded=excluded,
             join=join,
             rows_alike=self.rows_alike,
@@ -86,7 +92,11 @@ class SoftmaxPass:
         assert gradients.weight is not None
         share = coefficient[positions].to(own.dtype)
         # The target's score is among those of all classes, but not among those of a sample.
-        pull = -share if self.drawn is None else share * torch.expm1(own - log_z[positions])
+        pull = (
+            (self.label_smoothing - 1) * share
+            if self.drawn is None
+            else share * torch.expm1(own - log_z[positions])
+        )
         pull = pull.to(hidden.dtype)
         gradients.hidden.index_add_(0, positions, own_rows * pull.unsqueeze(1))
         of_target = of_owned * pull.unsqueeze(1)
@@ -99,11 +109,35 @@ class SoftmaxPass:
             weight_gradient.index_add_(0, target, of_target)
             if bias_gradient is not None:
                 bias_gradient.index_add_(0, target, pull)
-        return log_z - join.own, (
+        if self.label_smoothing:  # the mean score has 1 / V of each row
+            of_rows = (-self.label_smoothing / self.vocabulary.num_classes) * coefficient
+            of_rows = of_rows.to(hidden.dtype)
+            gradients.hidden.addr_(of_rows, weight.sum(0))
+            weight_gradient += of_rows @ hidden
+            if bias_gradient is not None:
+                bias_gradient += of_rows.sum()
+        losses = self._losses(log_z, join.own, self._mean_scores(hidden, weight, bias))
+        return losses, (
             gradients.hidden,
             weight_gradient,
             None if bias is None else bias_gradient,
         )
+
+    def _mean_scores(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Of each token, over the classes of all processes."""
+        if not self.label_smoothing:
+            return None
+        here = hidden @ weight.sum(0)
+        if bias is not None:
+            here = here + bias.sum()
+        here = here.to(accumulator(hidden.dtype))
+        dist.all_reduce(here, group=self.vocabulary.mesh.get_group())
+        return here / self.vocabulary.num_classes
+
+    def _losses(self, log_z: Tensor, own: Tensor, mean: Tensor | None) -> Tensor:
+        target = own if mean is None else torch.lerp(own, mean.to(own.dtype), self.label_smoothing)
+        losses = log_z - target
+        return losses + self.penalty * log_z.square() if self.penalty else losses
 
 
 class _Join:

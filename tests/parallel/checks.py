@@ -38,6 +38,7 @@ H = 8
 PAIRS: list[tuple[type[OutputLayer], type[ParallelOutputLayer], dict[str, Any]]] = [
     (FullSoftmax, ParallelFullSoftmax, {}),
     (FullSoftmax, ParallelFullSoftmax, {"bias": False}),
+    (FullSoftmax, ParallelFullSoftmax, {"label_smoothing": 0.2, "log_z_penalty": 0.1}),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9}),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "replacement": True}),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "noise": "unigram", "bias": False}),
