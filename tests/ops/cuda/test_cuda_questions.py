@@ -12,8 +12,8 @@ from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 CLASSES, WIDTH, TOKENS = 200, 8, 16
 COUNTS = (2000 / torch.arange(1, CLASSES + 1)).long()
-ASKING = {"adaptive", "torch_adaptive"}
-"""Ask how many tokens each tail has: once a step, and once a tail."""
+ASKING = {"adaptive", "torch_adaptive", "torch_linear_cross_entropy"}
+"""Ask how many tokens each tail has, once a step and once a tail; and which tokens count."""
 
 SPECS = [
     *sorted(set(layer_names()) - ASKING),
