@@ -64,6 +64,24 @@ def test_draws_follow_the_claimed_probabilities(spec: str, classes: int) -> None
         assert float(((frequency - q) / error).abs().max()) < 5
 
 
+@pytest.mark.parametrize("spec", ADAPTIVE)
+@pytest.mark.parametrize("classes", [1, 2, 37, 3000])
+def test_what_is_claimed_of_all_classes_adds_up_to_one(spec: str, classes: int) -> None:
+    layer, hidden = layer_of(spec, classes), torch.randn(1, H, dtype=torch.float64)
+    _, _, log_q = layer.propose(hidden.expand(classes, -1), torch.arange(classes))
+    assert float(log_q.exp().sum()) == pytest.approx(1)
+
+
+def test_random_features_make_no_class_almost_impossible() -> None:
+    """Else its rare draws have enormous weights: an estimate without bias that never settles."""
+    layer = layer_of("rff(nu=3.0, features=4)", 3000)
+    assert isinstance(layer, RandomFourierSoftmax)
+    hidden = torch.randn(1, H, dtype=torch.float64)
+    _, _, log_q = layer.propose(hidden.expand(3000, -1), torch.arange(3000))
+    least = prior_of(layer).log() - layer.nu * (layer.depth + 1)
+    assert bool((log_q > least - 1e-9).all())
+
+
 MILLION = 10**6
 
 
