@@ -146,7 +146,7 @@ def _check_loss(layer: OutputLayer, *, every_gradient: bool) -> None:
 
 
 def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
-    """Randomness that evaluation mode does not switch off is the drawing of classes."""
+    """Whatever is random in a training step, dropout modules aside, is the drawing of classes."""
     seen = []
 
     @contextmanager
@@ -155,8 +155,9 @@ def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
         yield
 
     before = torch.get_rng_state()
+    layer.eval().training = True
     with watching_draws(watch):
-        layer.eval()(hidden, target)
+        layer(hidden, target)
     layer.train()
     drawn = not torch.equal(before, torch.get_rng_state())
     assert seen or not drawn, (

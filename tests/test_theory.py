@@ -117,7 +117,7 @@ def test_rare_classes_cannot_tell_many_dimensions() -> None:
     assert share[rare].sum() == pytest.approx(0.28, abs=0.005)
     wide = sum(p.numel() for p in create_layer("full", 256, 100_000).parameters())
     narrow = create_layer("adaptive", 256, 100_000, zipf_counts(100_000))
-    assert sum(p.numel() for p in narrow.parameters()) < 0.2 * wide
+    assert sum(p.numel() for p in narrow.parameters()) < 0.3 * wide
 
 
 def test_huffman_codes_are_within_one_bit_of_the_entropy() -> None:
