@@ -11,8 +11,9 @@ from softmax_bench.ops.cpu.scaling import scale_
 from softmax_bench.ops.dispatch import by_device
 from softmax_bench.ops.rows import distinct, row_sparse
 
-_CHUNK = 2**17
-"""Numbers updated at once: they stay in a core's cache from gathering to putting back."""
+_CHUNK = 2**20
+"""Bytes of a table that are updated at once: few enough for the cores' caches, and more than 2^15
+numbers of 16 bytes, up to which torch moves rows on one thread only."""
 
 
 @by_device
@@ -100,7 +101,7 @@ def _gathered(
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
     """These rows of the tables beside their gradient, some at a time; put back when changed."""
     wide = [_in_wide_numbers(table) for table in tables]
-    size = max(1, _CHUNK // max(1, values[:1].numel()))
+    size = max(1, _CHUNK // max(1, values[:1].nbytes))
     for some, gradient in zip(rows.split(size), values.contiguous().split(size), strict=True):
         taken = [table.index_select(0, some) for table in wide]
         yield [x.view(table.dtype) for x, table in zip(taken, tables, strict=True)], gradient
