@@ -19,3 +19,13 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, known, n=1)
     hint = f": did you mean {near[0]!r}?" if near else "."
     return f"{hint} Known: {', '.join(known)}"
+
+
+def check_positive(what: str, value: object) -> None:
+    """Refuse all but whole numbers from 1.
+
+    Raises:
+        SoftmaxBenchError: ``value``, which is called ``what``, is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SoftmaxBenchError(f"{what} must be a positive whole number, not {value!r}")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from softmax_bench.classes.huffman import check_counts
 from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.classes.noise import positive_counts
-from softmax_bench.errors import SoftmaxBenchError, nearest
+from softmax_bench.errors import SoftmaxBenchError, check_positive, nearest
 from softmax_bench.layers.cost import Cost, step_cost
 from softmax_bench.ops import accumulator, dense_gradient, untraced
 
@@ -159,8 +159,7 @@ class OutputLayer(KeptBuffers, ABC):
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise SoftmaxBenchError(f"{what} must be a positive whole number, not {size!r}")
+            check_positive(what, size)
         for option in common.keys() - self.options_type.__annotations__.keys():
             known = layer_options(type(self))
             if option in _OF_ALL_SCORES:

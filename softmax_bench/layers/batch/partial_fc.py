@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.classes.draws import draws
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import check_positive
 from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.batch.ignored import of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
@@ -45,10 +45,7 @@ class PartialFC(LinearOutputLayer):
         num_samples: int = 1024,
         **common: Unpack[CommonOptions],
     ) -> None:
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise SoftmaxBenchError(
-                f"num_samples must be a positive whole number, not {num_samples!r}"
-            )
+        check_positive("num_samples", num_samples)
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from softmax_bench.classes.draws import draws
 from softmax_bench.classes.noise import expected_distinct
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import check_positive
 from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.ops import pair_scores
@@ -56,8 +56,7 @@ class ProposalSoftmax(LinearOutputLayer):
         **common: Unpack[CommonOptions],
     ) -> None:
         for what, value in (("num_samples", num_samples), ("refresh", refresh)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SoftmaxBenchError(f"{what} must be a positive whole number, not {value!r}")
+            check_positive(what, value)
         super().__init__(in_features, num_classes, **common)
         self.num_samples = num_samples
         self.refresh = refresh

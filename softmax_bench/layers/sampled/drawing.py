@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from softmax_bench.classes.draws import draws
 from softmax_bench.classes.noise import Noise, expected_distinct
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import check_positive
 from softmax_bench.ops import tally
 
 
@@ -42,10 +42,7 @@ class SharedSampler(nn.Module):
 
     def __init__(self, noise: Noise, num_samples: int, *, replacement: bool) -> None:
         super().__init__()
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise SoftmaxBenchError(
-                f"num_samples must be a positive whole number, not {num_samples!r}"
-            )
+        check_positive("num_samples", num_samples)
         self.noise = noise
         self.num_samples = num_samples
         self.replacement = replacement
