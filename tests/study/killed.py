@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
     from pathlib import Path
-    from softmax_bench.study.{module} import {executor}
+    from softmax_bench.study.executors.{module} import {executor}
     from tests.study.jobs import WORKER, train_job
 
     with {executor}(Path({store!r}), {options}) as executor:
