@@ -53,7 +53,7 @@ def advise(
 ) -> None:
     """Rank the layers for your sizes by a cost model calibrated on this machine.
 
-    The first time, every layer is timed at a few small sizes, which takes less than a minute.
+    The first time, every layer is timed at a few small sizes, which takes about a minute.
     """
     from softmax_bench.study.jobs.calm import prepare_threads
 
