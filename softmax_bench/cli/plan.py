@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 from softmax_bench.cli.output import make_console
-from softmax_bench.cli.study_options import (
-    CorpusOption,
-    DataDir,
-    LayersOption,
-    RatesOption,
-    SetOption,
-    StudyName,
-    StudyOut,
-    TokensOption,
-    VocabSizesOption,
-    read_study,
-    read_texts,
-    store_of,
-)
+from softmax_bench.cli.study_options import StudyRequest, read_texts, study_command
 
 
-def plan(
-    study: StudyName = "quick",
-    corpus: CorpusOption = None,
-    vocab_sizes: VocabSizesOption = None,
-    layers: LayersOption = None,
-    learning_rates: RatesOption = None,
-    max_tokens: TokensOption = None,
-    settings: SetOption = None,
-    data_dir: DataDir = None,
-    out: StudyOut = None,
-) -> None:
+@study_command
+def plan(asked: StudyRequest) -> None:
     """Print the trials of a study, which are finished, and the time and memory of the rest."""
-    chosen = read_study(
-        study,
-        corpus=corpus,
-        vocab_sizes=vocab_sizes,
-        layers=layers,
-        learning_rates=learning_rates,
-        max_tokens=max_tokens,
-        settings=settings,
-    )
+    chosen = asked.read()
     import torch
 
     from softmax_bench.measure import measure_machine
@@ -49,8 +19,8 @@ def plan(
     from softmax_bench.study.plan.plan_table import print_plan
 
     console = make_console()
-    texts = read_texts(chosen, data_dir, console)
-    contents = read_store(store_of(study, out))
+    texts = read_texts(chosen, asked.data_dir, console)
+    contents = read_store(asked.store)
     contents.refuse_later()
     steps = plan_study(chosen, texts)(contents.records, contents.failures)
     torch.set_num_threads(threads_of(chosen))

@@ -9,30 +9,12 @@ import typer
 
 from softmax_bench.cli.executors import ExecutorName, make_executor
 from softmax_bench.cli.output import make_console, run_plan
-from softmax_bench.cli.study_options import (
-    CorpusOption,
-    DataDir,
-    LayersOption,
-    RatesOption,
-    SetOption,
-    StudyName,
-    StudyOut,
-    TokensOption,
-    VocabSizesOption,
-    read_study,
-    read_texts,
-    store_of,
-)
+from softmax_bench.cli.study_options import StudyRequest, read_texts, study_command
 
 
+@study_command
 def run(
-    study: StudyName = "quick",
-    corpus: CorpusOption = None,
-    vocab_sizes: VocabSizesOption = None,
-    layers: LayersOption = None,
-    learning_rates: RatesOption = None,
-    max_tokens: TokensOption = None,
-    settings: SetOption = None,
+    asked: StudyRequest,
     hidden: Annotated[
         Path | None,
         typer.Option(
@@ -44,8 +26,6 @@ def run(
         Path | None,
         typer.Option(help="Their target classes, an array (.npy) of shape (M,)."),
     ] = None,
-    data_dir: DataDir = None,
-    out: StudyOut = None,
     again: Annotated[bool, typer.Option("--again", help="Re-run finished trials too.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Re-run failed trials too.")
@@ -70,21 +50,13 @@ def run(
     Every trial is a process of its own; if one fails, that is recorded and the study continues.
     Finished trials are skipped, and an interrupted study resumes with the same command.
     """
-    chosen = read_study(
-        study,
-        corpus=corpus,
-        vocab_sizes=vocab_sizes,
-        layers=layers,
-        learning_rates=learning_rates,
-        max_tokens=max_tokens,
-        settings=settings,
-    )
+    chosen = asked.read()
     from softmax_bench.study.plan.grid import plan_given, plan_study, workers_of
     from softmax_bench.study.texts import know_given
 
     console = make_console()
     if hidden is not None or targets is not None:
-        sizes = None if vocab_sizes is None else chosen.vocab_sizes
+        sizes = None if asked.vocab_sizes is None else chosen.vocab_sizes
         chosen, given = know_given(chosen, hidden, targets, sizes)
         console.print(
             f"{given.name}: V={given.vocab_size:,}, H={chosen.hidden_size}; examples: train "
@@ -93,10 +65,10 @@ def run(
             markup=False,
             soft_wrap=True,
         )
-        plan, store = plan_given(chosen, given), Path("runs/given") if out is None else out
+        plan, store = plan_given(chosen, given), asked.out or Path("runs/given")
     else:
-        plan = plan_study(chosen, read_texts(chosen, data_dir, console))
-        store = store_of(study, out)
+        plan = plan_study(chosen, read_texts(chosen, asked.data_dir, console))
+        store = asked.store
     run_plan(
         plan,
         store,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,78 +19,100 @@ if TYPE_CHECKING:
     from softmax_bench.study.study import Study
     from softmax_bench.study.texts import KnownText
 
-StudyName = Annotated[
-    str,
-    typer.Argument(
-        metavar="[STUDY]",
-        help="A TOML file, or an included study: quick, ptb, zaremba, vocabulary-sweep, peers.",
-    ),
-]
-CorpusOption = Annotated[
-    str | None,
-    typer.Option(help="Corpora: 'synthetic', a file, or a folder with train, valid and test."),
-]  # fmt: skip
-VocabSizesOption = Annotated[
-    str | None, typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type.")
-]
-LayersOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Output layers, separated by commas: names or package.module:Class, options in "
-        "parentheses; or 'all'."
-    ),
-]
-RatesOption = Annotated[
-    str | None,
-    typer.Option(help="Learning rates; with several, each layer uses the one that suits it best."),
-]
-TokensOption = Annotated[
-    str | None, typer.Option(help="Training budgets in tokens, separated by commas.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other value of the study; repeatable."),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of corpora, for a machine without internet; $SOFTMAX_BENCH_DATA by default."
-    ),
-]
-StudyOut = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the results, runs/STUDY by default; existing results are kept."),
-]
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """A study, what a command line changes in it, and where its texts and results are."""
+
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="A TOML file, or an included study: quick, ptb, zaremba, vocabulary-sweep, peers.",
+        ),
+    ] = "quick"
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Corpora: 'synthetic', a file, or a folder with train, valid and test."),
+    ] = None
+    vocab_sizes: Annotated[
+        str | None,
+        typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type."),
+    ] = None
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Output layers, separated by commas: names or package.module:Class, options in "
+            "parentheses; or 'all'."
+        ),
+    ] = None
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates; with several, each layer uses the one that suits it best."
+        ),
+    ] = None
+    max_tokens: Annotated[
+        str | None, typer.Option(help="Training budgets in tokens, separated by commas.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any other value of the study; repeatable."
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of corpora, for a machine without internet; $SOFTMAX_BENCH_DATA by "
+            "default."
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results, runs/STUDY by default; existing results are kept."
+        ),
+    ] = None
+
+    def read(self, settings: Sequence[str] = ()) -> Study:
+        """The study as changed, by further ``settings`` last.
+
+        Raises:
+            SoftmaxBenchError: There is no such study, or something in it is wrong.
+        """
+        from softmax_bench.study.study_file import Change, load_study, parse_change
+
+        typed = {
+            ("--corpus", "corpora"): self.corpus,
+            ("--vocab-sizes", "vocab_sizes"): self.vocab_sizes,
+            ("--layers", "layers"): self.layers,
+            ("--learning-rates", "learning_rates"): self.learning_rates,
+            ("--max-tokens", "max_tokens"): self.max_tokens,
+        }
+        changes = [
+            Change(option, key, text) for (option, key), text in typed.items() if text is not None
+        ]
+        changes += map(parse_change, [*(self.settings or []), *settings])
+        return load_study(self.study, changes)
+
+    @property
+    def store(self) -> Path:
+        """Where the results go."""
+        return self.out or Path("runs") / Path(self.study).stem
 
 
-def read_study(
-    name: str,
-    *,
-    corpus: str | None,
-    vocab_sizes: str | None,
-    layers: str | None,
-    learning_rates: str | None,
-    max_tokens: str | None,
-    settings: list[str] | None,
-) -> Study:
-    """The study that a command line asks for.
+def study_command(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, whose first argument is a request, with the options of one in its place."""
+    shared = inspect.signature(StudyRequest, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-    Raises:
-        SoftmaxBenchError: There is no such study, or something in it is wrong.
-    """
-    from softmax_bench.study.study_file import Change, load_study, parse_change
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(StudyRequest(**{name: given.pop(name) for name in shared}), **given)
 
-    typed = {
-        ("--corpus", "corpora"): corpus,
-        ("--vocab-sizes", "vocab_sizes"): vocab_sizes,
-        ("--layers", "layers"): layers,
-        ("--learning-rates", "learning_rates"): learning_rates,
-        ("--max-tokens", "max_tokens"): max_tokens,
-    }
-    changes = [
-        Change(option, key, text) for (option, key), text in typed.items() if text is not None
-    ]
-    return load_study(name, [*changes, *map(parse_change, settings or [])])
+    run.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
+    return run
 
 
 def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[KnownText]:
@@ -127,8 +153,3 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
                 f"than {NGRAM_MOST_TOKENS:,} training tokens"
             )
     return texts
-
-
-def store_of(name: str, out: Path | None) -> Path:
-    """Where the results of a study go."""
-    return Path("runs") / Path(name).stem if out is None else out

@@ -7,34 +7,16 @@ from typing import Annotated
 import typer
 
 from softmax_bench.cli.output import make_console, run_plan
-from softmax_bench.cli.study_options import (
-    CorpusOption,
-    DataDir,
-    LayersOption,
-    RatesOption,
-    SetOption,
-    StudyName,
-    StudyOut,
-    VocabSizesOption,
-    read_study,
-    read_texts,
-    store_of,
-)
+from softmax_bench.cli.study_options import StudyRequest, read_texts, study_command
 
 
+@study_command
 def tune(
-    study: StudyName = "quick",
+    asked: StudyRequest,
     trials: Annotated[int, typer.Option(min=1, help="For each layer.")] = 12,
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Budget of each trial; the study's by default.")
     ] = None,
-    corpus: CorpusOption = None,
-    vocab_sizes: VocabSizesOption = None,
-    layers: LayersOption = None,
-    learning_rates: RatesOption = None,
-    settings: SetOption = None,
-    data_dir: DataDir = None,
-    out: StudyOut = None,
 ) -> None:
     """Find each layer's learning rate and options with Optuna, with an equal budget for all.
 
@@ -44,22 +26,14 @@ def tune(
     changes = [f"tuning_trials={trials}"]
     if tokens is not None:
         changes.append(f"tune_tokens={tokens}")
-    chosen = read_study(
-        study,
-        corpus=corpus,
-        vocab_sizes=vocab_sizes,
-        layers=layers,
-        learning_rates=learning_rates,
-        max_tokens=None,
-        settings=[*(settings or []), *changes],
-    )
+    chosen = asked.read(changes)
     from softmax_bench.records.frames import load_results
     from softmax_bench.report.tables.tuning import print_tuning, tuning_table
     from softmax_bench.study.plan.grid import plan_tuning, workers_of
 
-    console, store = make_console(), store_of(study, out)
+    console, store = make_console(), asked.store
     run_plan(
-        plan_tuning(chosen, read_texts(chosen, data_dir, console)),
+        plan_tuning(chosen, read_texts(chosen, asked.data_dir, console)),
         store,
         console,
         workers=workers_of(chosen),
