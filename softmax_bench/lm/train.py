@@ -19,6 +19,8 @@ from softmax_bench.lm.streams import Streams
 from softmax_bench.lm.training_state import Progress, TrainingState
 
 CONSTANT = Schedule()
+HOPELESS = 30.0
+"""Validation loss in nats at which training ends: guessing among a billion classes has 21."""
 
 
 class DivergedError(SoftmaxBenchError):
@@ -63,7 +65,8 @@ def train(
         checkpoint: Where to go on from, and to save to; the time that saving takes is not counted.
 
     Raises:
-        DivergedError: The loss, the hidden states or a perplexity are not finite any more.
+        DivergedError: The loss or the hidden states are not finite any more, or the validation loss
+            exceeds ``HOPELESS``.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     model.train()
@@ -129,8 +132,9 @@ def run_steps(
         checkpoint: Where to save to.
 
     Raises:
-        DivergedError: The loss, the hidden states or a perplexity are not finite any more. On a GPU
-            the losses are looked at before each evaluation and checkpoint only.
+        DivergedError: The loss or the hidden states are not finite any more, or the validation loss
+            exceeds ``HOPELESS``. On a GPU the losses are looked at before each evaluation and
+            checkpoint only.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     if state.tokens:
@@ -152,10 +156,10 @@ def run_steps(
             state.seconds += trained - started
             found = quality()
             took = time.perf_counter() - trained
-            if not math.isfinite(found.perplexity):
+            if not found.nats < HOPELESS:
                 raise DivergedError(
                     f"training diverged after {state.tokens} {unit}: the validation perplexity is "
-                    "infinite; try a lower learning rate"
+                    f"{found.perplexity:.3g}; try a lower learning rate"
                 )
             best = min((point.valid.nats for point in state.history), default=math.inf)
             if schedule.patience and found.nats < best:

@@ -212,6 +212,16 @@ def test_divergence_is_told() -> None:
         train(model, optimizer, text, text, window=5, valid_window=5, max_tokens=60, clip_norm=1.0)
 
 
+def test_a_model_far_worse_than_guessing_has_diverged() -> None:
+    model = small_model("full")
+    optimizer = make_optimizer("sgd", model.parameters(), model.row_sparse_parameters(), 1e-6)
+    with torch.no_grad():
+        model.layer.get_parameter("bias")[29] = 1000.0  # of a class that is not in the text
+    text = make_streams(np.arange(60) % 29, 2, 0)
+    with pytest.raises(DivergedError, match="the validation perplexity is"):
+        train(model, optimizer, text, text, window=5, valid_window=5, max_tokens=60, clip_norm=1.0)
+
+
 def test_all_matrices_can_start_uniformly() -> None:
     layer = create_layer("nce", 8, 30, torch.arange(1, 31))
     model = LanguageModel(layer, embedding_size=8, num_layers=2)

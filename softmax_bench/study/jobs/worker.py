@@ -94,6 +94,11 @@ def _failed(error: Exception) -> Failed:
 
 
 def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
+    import torch
+
+    # Processors calculate with subnormal numbers up to a hundred times more slowly, and a training
+    # that diverges is full of them.
+    torch.set_flush_denormal(True)
     if isinstance(job, TrainJob):
         _train(job, store, tell)
     elif isinstance(job, NgramJob):
