@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from softmax_bench import FullSoftmax
 from softmax_bench.classes.tree import Tree
+from softmax_bench.corpora.states import load_states
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -47,6 +52,26 @@ def test_heads_in_other_peoples_models(
     before, after = (float(found) for found in re.findall(r"perplexity \w+: ([\d.]+)", printed))
     assert before > 50
     assert after < 10
+
+
+def test_users_and_items_are_an_example_of_hidden_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The truth that it prints is that of a model made of the items' own vectors."""
+    arguments = ["--items", "50", "--examples", "3000", "--size", "4", "--out", str(tmp_path)]
+    printed = run("make_interactions.py", arguments, monkeypatch, capsys)
+    states = load_states(tmp_path / "users.npy", tmp_path / "items.npy")
+    layer = FullSoftmax(4, states.vocab_size, class_counts=states.class_counts)
+    users, items = torch.tensor(np.array(states.hidden)), torch.tensor(np.array(states.targets))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = layer(users, items)
+        loss.backward()
+        optimizer.step()
+    (truth,) = (float(found) for found in re.findall(r"perplexity ([\d.]+)", printed))
+    assert truth == pytest.approx(math.exp(float(loss)), rel=0.15)  # and the noise costs a little
+    assert truth < 0.7 * math.exp(float(FullSoftmax(4, 50)(users, items)))
 
 
 def test_reading_results(
