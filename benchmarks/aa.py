@@ -49,7 +49,7 @@ class Outcome:
 
     layer: str
     rounds: int
-    stopped: str
+    stopped: str | None
     ratio: float
     low: float
     high: float

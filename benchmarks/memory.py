@@ -18,7 +18,8 @@ from softmax_bench.advise.calibration import MAX_FLOPS, SIZES
 from softmax_bench.advise.model import predict_peak
 from softmax_bench.advise.workload import Workload, workload
 from softmax_bench.layers import create_layer, split_specs
-from softmax_bench.measure import LayerStep, Memory, zipf_counts, zipf_targets
+from softmax_bench.measure import LayerStep, zipf_counts, zipf_targets
+from softmax_bench.records.result import Memory
 
 Size = tuple[int, int, int]
 """V, H and N."""

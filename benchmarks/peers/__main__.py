@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks.peers import ours, with_others, with_tensorflow, with_torch  # noqa: F401
 from benchmarks.peers.picture import draw
 from benchmarks.peers.race import RACES, Competitor, Inputs, Race, Step, make_inputs
-from softmax_bench.measure import Interval, describe_environment, interleave
+from softmax_bench.measure import describe_environment, interleave
 
 HIDDEN_SIZE = 256
 
@@ -82,7 +82,7 @@ def _meet(
     best = timed["softmax-bench"]["step"].median
     rows = []
     for name, phases in timed.items():
-        step: Interval = phases["step"]
+        step = phases["step"]
         rows.append(
             {"race": race.name, "N": tokens, "V": vocabulary, "S": samples, "competitor": name,
              "ms": step.median * 1e3, "low": step.low * 1e3, "high": step.high * 1e3,

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -24,7 +23,6 @@ from softmax_bench.measure import (
     watch_machine,
     zipf_counts,
 )
-from softmax_bench.records.result import Disturbance
 from softmax_bench.records.store import write_file
 from softmax_bench.study.jobs.calm import is_calm
 
@@ -177,12 +175,11 @@ def calibrated(
             cells += measure(missing, setting, sizes=[size], seconds=SECONDS_A_CELL, on_cell=tell)
     kept = [cell for cell in known.cells if cell.workload.layer not in missing]
     before = known.disturbed if kept else ""
-    disturbance = Disturbance(**asdict(seen[0]))
     complete = Calibration(
         setting=setting,
         layers=sorted({*known.layers, *missing}),
         cells=kept + cells,
-        disturbed=", ".join(disturbance.reasons) if disturbance.by_others else before,
+        disturbed=", ".join(seen[0].reasons) if seen[0].by_others else before,
     )
     save(folder, complete)
     return complete

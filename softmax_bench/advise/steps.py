@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,6 @@ from softmax_bench.advise.question import Question
 from softmax_bench.advise.workload import Workload
 from softmax_bench.measure import watch_machine
 from softmax_bench.measure.memory import OPTIMIZER_STATES
-from softmax_bench.records.result import Disturbance
 
 SLOWEST = 20.0
 """Seconds of a step; a layer that takes longer is not measured to the end."""
@@ -89,7 +87,7 @@ def measured(
             max_seconds=SLOWEST,
             on_cell=lambda: on_share(next(done) / len(fitting)),
         )
-    disturbed = " and ".join(Disturbance(**asdict(seen[0])).reasons)
+    disturbed = " and ".join(seen[0].reasons)
     steps = {
         cell.workload.layer: Prediction(
             seconds=cell.seconds,

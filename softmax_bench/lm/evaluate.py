@@ -10,21 +10,12 @@ from torch import Tensor
 
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.streams import IGNORED, Streams
+from softmax_bench.records.result import FrequencyBand
 
 BANDS = (0, 2, 10, 100, 1000)
 """Fewest occurrences in the training text of the words of each band."""
 BLOCKS = 200
 """Stretches of a text over which nats are summed, for comparing two models on equal words."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """Quality on words that the training text has ``low`` to ``high`` times."""
-
-    low: int
-    high: int | None
-    tokens: int
-    nats: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Quality:
     """Of the log-normaliser over the text: 0 deviation would be perfect self-normalisation."""
     block_nats: tuple[float, ...] = ()
     """Sums over :data:`BLOCKS` nearly equal stretches."""
-    bands: tuple[Band, ...] = ()
+    bands: tuple[FrequencyBand, ...] = ()
     """By frequency of the word; empty where the counts were not given."""
 
     @property
@@ -113,14 +104,14 @@ def summarise_log_probs(
     )
 
 
-def _bands(log_prob: Tensor, counts: Tensor) -> tuple[Band, ...]:
+def _bands(log_prob: Tensor, counts: Tensor) -> tuple[FrequencyBand, ...]:
     found = []
     for low, above in zip(BANDS, [*BANDS[1:], None], strict=True):
         inside = (counts >= low) & (True if above is None else counts < above)
         if inside.any():
             high = None if above is None else above - 1
             nats = -float(log_prob[inside].mean())
-            found.append(Band(low, high, int(inside.sum()), nats))
+            found.append(FrequencyBand(low=low, high=high, tokens=int(inside.sum()), nats=nats))
     return tuple(found)
 
 

@@ -1,8 +1,8 @@
 """Time, memory, the machine they were measured on, and what layers say of their own cost."""
 
-from softmax_bench.measure.disturbance import Disturbance, watch_machine
+from softmax_bench.measure.disturbance import watch_machine
 from softmax_bench.measure.environment import describe_environment, usable_cores
-from softmax_bench.measure.memory import Memory, peak_bytes
+from softmax_bench.measure.memory import peak_bytes
 from softmax_bench.measure.roofline import Machine, measure_machine
 from softmax_bench.measure.step import (
     PHASES,
@@ -12,16 +12,13 @@ from softmax_bench.measure.step import (
     zipf_counts,
     zipf_targets,
 )
-from softmax_bench.measure.timing import Interval, Phases, elapsed, interleave, moment, summarise
+from softmax_bench.measure.timing import Phases, elapsed, interleave, moment, summarise
 
 __all__ = [
     "PHASES",
-    "Disturbance",
-    "Interval",
     "LayerInference",
     "LayerStep",
     "Machine",
-    "Memory",
     "Phases",
     "describe_environment",
     "draw_targets",

@@ -5,21 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Disturbance:
-    """Shares of the processor's time, over all cores, during one measurement."""
-
-    foreign: float
-    """Spent on other processes."""
-    stolen: float
-    """Withheld from a virtual machine by its host."""
-    clock_change: float
-    """How far the processor's frequency moved, as a share."""
-    switches_per_second: float
-    """How often the measured process was made to leave a core."""
+from softmax_bench.records.result import Disturbance
 
 
 class _Reading:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,26 +19,11 @@ from softmax_bench.layers import FullSoftmax, OutputLayer
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.proposals.base import ProposalSoftmax
 from softmax_bench.layers.sampled.drawing import SharedSampler
-from softmax_bench.measure.moments import GradientMoments, MomentAccumulator
+from softmax_bench.measure.moments import MomentAccumulator
 from softmax_bench.ops import pair_scores
+from softmax_bench.records.result import GradientMoments, SampleQuality
 
 _SCORES_AT_ONCE = 2**22
-
-
-@dataclass(frozen=True)
-class SampleQuality:
-    """Of the classes that a layer draws, as a sample of the softmax without the target."""
-
-    effective: float
-    """Median over hidden states of the effective sample size ``m / (1 + m Var(Z' / Z))`` of m
-    samples: m where draws are from the softmax itself, or are all classes. For independent draws
-    that is the usual one of importance weights, ``m / sum_j p_j^2 / q_j`` (Kish 1965)."""
-    effective_low: float
-    """Its lower decile: the hidden states that the draws suit least."""
-    log_z_bias: float
-    """Mean over draws and hidden states of ``log Z' - log Z``, with Z' estimated by the draws."""
-    log_z_sd: float
-    """Standard deviation of the same."""
 
 
 def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:

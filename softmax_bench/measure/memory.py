@@ -6,29 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of an output layer's training step."""
-
-    peak: int
-    """Most held at once in forward and backward beyond the parameters, gradients included."""
-    parameters: int
-    gradients: int
-    """Of the parameters, after the backward."""
-    optimizer: int
-    """The optimiser's state."""
-
-    @property
-    def activations(self) -> int:
-        """The peak less the gradients: saved tensors, scratch, the gradient of the input."""
-        return self.peak - self.gradients
 
 
 def stored_bytes(tensor: Tensor) -> int:

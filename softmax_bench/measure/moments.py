@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,37 +11,13 @@ from scipy.stats import t
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.result import Estimate, GradientMoments
 
 GROUPS = 8
 """Groups that draws are dealt to: of each only the sum is held."""
 
 Statistic = Callable[[list[int]], float]
 """A number from the groups named."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number known from a sample, and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class GradientMoments:
-    """Of a random gradient ``g`` against the exact ``e``, all relative to ``|e|``."""
-
-    bias: Estimate
-    """``|E g - e| / |e|``, without what the finite number of draws adds to it; ``low`` is 0 where
-    the draws cannot tell it from 0."""
-    variance: Estimate
-    """``E |g - E g|^2 / |e|^2``, of one draw."""
-    cosine: Estimate
-    """Mean cosine of the angle between one draw and ``e``."""
-    direction: Estimate
-    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only, which a
-    learning rate makes up for."""
 
 
 class MomentAccumulator:
@@ -127,9 +102,7 @@ class MomentAccumulator:
 
         square = _jackknife(bias_square)
         return GradientMoments(
-            bias=Estimate(
-                *(math.sqrt(max(0.0, x)) for x in (square.value, square.low, square.high))
-            ),
+            bias=_mapped(square, lambda x: math.sqrt(max(0.0, x))),
             variance=_within(_jackknife(variance), 0.0, math.inf),
             cosine=_within(_jackknife(cosine), -1.0, 1.0),
             direction=_within(_jackknife(direction), -1.0, 1.0),
@@ -142,13 +115,16 @@ def _jackknife(statistic: Statistic) -> Estimate:
     without = np.array([statistic(everything[:g] + everything[g + 1 :]) for g in everything])
     error = math.sqrt((GROUPS - 1) / GROUPS * float(((without - without.mean()) ** 2).sum()))
     half = float(t.ppf(0.975, GROUPS - 1)) * error
-    return Estimate(whole, whole - half, whole + half)
+    return Estimate(value=whole, low=whole - half, high=whole + half)
 
 
 def _within(estimate: Estimate, low: float, high: float) -> Estimate:
-    return Estimate(
-        *(min(high, max(low, x)) for x in (estimate.value, estimate.low, estimate.high))
-    )
+    return _mapped(estimate, lambda x: min(high, max(low, x)))
+
+
+def _mapped(estimate: Estimate, function: Callable[[float], float]) -> Estimate:
+    value, low, high = map(function, (estimate.value, estimate.low, estimate.high))
+    return Estimate(value=value, low=low, high=high)
 
 
 def block_mean(values: Tensor, blocks: int = 20) -> Estimate:
@@ -159,7 +135,8 @@ def block_mean(values: Tensor, blocks: int = 20) -> Estimate:
     """
     means = [float(part.mean()) for part in values.tensor_split(min(blocks, len(values)))]
     mean = float(values.mean())
-    if len(means) < 2:
-        return Estimate(mean, mean, mean)
-    half = float(t.ppf(0.975, len(means) - 1)) * float(np.std(means, ddof=1)) / len(means) ** 0.5
-    return Estimate(mean, mean - half, mean + half)
+    half = 0.0
+    if len(means) > 1:
+        error = float(np.std(means, ddof=1)) / len(means) ** 0.5
+        half = float(t.ppf(0.975, len(means) - 1)) * error
+    return Estimate(value=mean, low=mean - half, high=mean + half)

@@ -15,9 +15,10 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 from softmax_bench.measure.encoder_step import EncoderStep
-from softmax_bench.measure.memory import Memory, peak_bytes, stored_bytes
+from softmax_bench.measure.memory import peak_bytes, stored_bytes
 from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
 from softmax_bench.ops import release_workspace
+from softmax_bench.records.result import Memory
 from softmax_bench.records.trial import BPTT
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
@@ -183,10 +184,11 @@ class LayerStep:
         release_workspace()  # scratch that earlier steps left behind counts too
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
+        gradients = sum(stored_bytes(p.grad) for p in layer if p.grad is not None)
         held = Memory(
-            peak=peak,
             parameters=sum(map(stored_bytes, layer)),
-            gradients=sum(stored_bytes(p.grad) for p in layer if p.grad is not None),
+            gradients=gradients,
+            activations=peak - gradients,
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
         )
         self.zero_grad()

@@ -13,13 +13,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.intervals import median_interval
+from softmax_bench.records.result import Timing
 
 WARMUP_RUNS = 10
 WARMUP_SHARE = 0.2
@@ -29,29 +30,6 @@ LONG_RUN = 0.05
 
 Phases = Mapping[str, float]
 """Seconds by phase of one step."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Seconds of a phase: median and 95 % bootstrap interval of the median."""
-
-    median: float
-    low: float
-    high: float
-    samples: tuple[float, ...]
-    """In the order of the rounds: those of two candidates at one place are of one round."""
-    stopped: str
-    """``"precise"``, ``"budget"`` or ``"repetitions"``: what ended the repetitions."""
-
-    @property
-    def repetitions(self) -> int:
-        """Counted runs."""
-        return len(self.samples)
-
-    @property
-    def relative_width(self) -> float:
-        """Width of the interval as a share of the median."""
-        return (self.high - self.low) / self.median if self.median else 0.0
 
 
 Moment = float | torch.cuda.Event
@@ -77,12 +55,10 @@ def elapsed(begin: Moment, end: Moment) -> float:
     return float(begin.elapsed_time(end)) / 1e3
 
 
-def summarise(
-    samples: Sequence[float], resamples: int = 1000, stopped: str = "repetitions"
-) -> Interval:
+def summarise(samples: Sequence[float], resamples: int = 1000) -> Timing:
     """Median of ``samples``, in the order in which they were taken, and its interval."""
     low, high = median_interval(samples, resamples)
-    return Interval(float(np.median(samples)), low, high, tuple(samples), stopped)
+    return Timing(median=float(np.median(samples)), low=low, high=high, repetitions=len(samples))
 
 
 def interleave(
@@ -94,7 +70,7 @@ def interleave(
     target_width: float = 0.02,
     on_round: Callable[[float], None] = lambda share: None,
     now: Callable[[], float] = time.perf_counter,
-) -> dict[str, dict[str, Interval]]:
+) -> dict[str, dict[str, Timing]]:
     """Time candidates against each other.
 
     All go on together until the interval of the phase ``"step"`` is narrower than
@@ -112,7 +88,7 @@ def interleave(
         now: Clock that the budget is kept by, in seconds.
 
     Returns:
-        By candidate and phase, the interval.
+        By candidate and phase the median and its interval; of ``"step"`` the samples too.
 
     Raises:
         SoftmaxBenchError: No candidates, or a budget or a number of repetitions that is no such.
@@ -165,12 +141,15 @@ def interleave(
         if collecting:
             gc.enable()
     return {
-        name: {
-            phase: summarise([run[phase] for run in runs], stopped=stopped[name])
-            for phase in runs[0]
-        }
+        name: {phase: _timing(runs, phase, stopped[name]) for phase in runs[0]}
         for name, runs in samples.items()
     }
+
+
+def _timing(runs: list[Phases], phase: str, stopped: str) -> Timing:
+    seconds = [run[phase] for run in runs]
+    kept = seconds if phase == "step" else None
+    return msgspec.structs.replace(summarise(seconds), samples=kept, stopped=stopped)
 
 
 def _warm_up(run: Callable[[], Phases], limit: float, now: Callable[[], float]) -> float:

@@ -147,15 +147,28 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str | None = None
     """``"precise"``, ``"budget"`` or ``"repetitions"``: what ended the repetitions."""
 
+    @property
+    def relative_width(self) -> float:
+        """Width of the interval as a share of the median."""
+        return (self.high - self.low) / self.median if self.median else 0.0
+
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what they are for; older records have fields that are no longer written."""
 
     parameters: int
     gradients: int
+    """Of the parameters, after the backward."""
     optimizer: int
+    """The optimiser's state."""
     activations: int
-    """Peak of forward and backward less the gradients."""
+    """Peak of forward and backward less the gradients: saved tensors, scratch, the gradient of the
+    input."""
+
+    @property
+    def peak(self) -> int:
+        """Most held at once in forward and backward beyond the parameters, gradients included."""
+        return self.gradients + self.activations
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,25 +208,30 @@ class GradientMoments(msgspec.Struct, frozen=True, kw_only=True):
     """A layer's random gradient ``g`` against the exact one ``e``, relative to ``|e|``."""
 
     bias: Estimate
-    """``|E g - e| / |e|``; ``low`` is 0 where the draws do not tell it from 0."""
+    """``|E g - e| / |e|``, without what the finite number of draws adds to it; ``low`` is 0 where
+    the draws cannot tell it from 0."""
     variance: Estimate
-    """``E |g - E g|^2 / |e|^2`` of one draw."""
+    """``E |g - E g|^2 / |e|^2``, of one draw."""
     cosine: Estimate
-    """Of the angle between one draw and ``e``, mean."""
+    """Mean cosine of the angle between one draw and ``e``."""
     direction: Estimate
-    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only."""
+    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only, which a
+    learning rate makes up for."""
 
 
 class SampleQuality(msgspec.Struct, frozen=True, kw_only=True):
     """The classes that a layer draws, as a sample of the softmax without the target."""
 
     effective: float
-    """Median effective sample size over hidden states."""
+    """Median over hidden states of the effective sample size ``m / (1 + m Var(Z' / Z))`` of m
+    samples: m where draws are from the softmax itself, or are all classes. For independent draws
+    that is the usual one of importance weights, ``m / sum_j p_j^2 / q_j`` (Kish 1965)."""
     effective_low: float
-    """Its lower decile."""
+    """Its lower decile: the hidden states that the draws suit least."""
     log_z_bias: float
-    """Mean of ``log Z' - log Z``, with Z' estimated by the draws."""
+    """Mean over draws and hidden states of ``log Z' - log Z``, with Z' estimated by the draws."""
     log_z_sd: float
+    """Standard deviation of the same."""
 
 
 class SamplePoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import pytest
 from softmax_bench.advise import calibration
 from softmax_bench.advise.calibration import LEAST_SIZES, MOST_SECONDS, SIZES, Calibration, Cell
 from softmax_bench.advise.workload import workload
-from softmax_bench.measure import Disturbance
+from softmax_bench.records.result import Disturbance
 
 SETTING = calibration.this_setting(threads=1, device="cpu", dtype="float32", optimizer="sgd")
 
@@ -40,7 +40,9 @@ class Machine:
         seen: list[Disturbance] = []
         yield seen
         # A laptop's frequency always changes: that is no reason to begin anew.
-        seen.append(Disturbance(self.foreign, 0.0, clock_change=0.5, switches_per_second=0.0))
+        seen.append(
+            Disturbance(foreign=self.foreign, stolen=0.0, clock_change=0.5, switches_per_second=0.0)
+        )
 
 
 def sizes(known: Calibration) -> int:

@@ -7,9 +7,10 @@ import torch
 
 from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.layers.registry import layer_package
-from softmax_bench.measure import LayerStep, Memory, peak_bytes, zipf_counts
+from softmax_bench.measure import LayerStep, peak_bytes, zipf_counts
 from softmax_bench.ops import release_workspace
 from softmax_bench.ops.cpu.workspace import workspace
+from softmax_bench.records.result import Memory
 
 OWN = [name for name in layer_names() if not layer_package(name)]
 CPU = torch.device("cpu")

@@ -174,7 +174,7 @@ def test_what_else_the_machine_did(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_Reading", Reading)
     with watch_machine() as seen:
         pass
-    found = Disturbance(**vars(seen[0]))
+    found = seen[0]
     assert found.foreign == pytest.approx(0.2)
     assert found.stolen == pytest.approx(0.05)
     assert found.clock_change == pytest.approx(0.2)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import msgspec
 import torch
@@ -41,7 +41,7 @@ from softmax_bench.measure.fidelity import (
 )
 from softmax_bench.measure.moments import GROUPS, block_mean
 from softmax_bench.records.record import FidelityRecord
-from softmax_bench.records.result import Estimate, FidelityResult, SamplePoint
+from softmax_bench.records.result import FidelityResult, SamplePoint
 from softmax_bench.records.trial import FidelityTrial, TrainTrial, trial_id
 from softmax_bench.study.trials.train import describe_machine, now, train_model, trial_optimizer
 
@@ -194,13 +194,10 @@ def _points(
             layer, exact, hidden, target, draws=trial.num_draws, on_draw=step
         )
         samples = measure_samples(layer, hidden, target, draws=trial.num_draws)
-        yield msgspec.convert(
-            {
-                "num_samples": options.get("num_samples", own.get("num_samples")),
-                "samples": None if samples is None else asdict(samples),
-                **{of: asdict(found) for of, found in moments.items()},
-            },
-            SamplePoint,
+        yield SamplePoint(
+            num_samples=options.get("num_samples", own.get("num_samples")),
+            samples=samples,
+            **moments,
         )
 
 
@@ -226,12 +223,11 @@ def _learned(
             "lower ones"
         )
     layer, test = tried[best].eval(), reference.test
-    apart = block_mean(divergence(reference.full, layer, test.hidden))
     log_z = _log_z(layer, test)
     return FidelityResult(
         points=points,
         learning_rate=best,
-        divergence=Estimate(**asdict(apart)),
+        divergence=block_mean(divergence(reference.full, layer, test.hidden)),
         tokens=len(test.target),
         nats=_nats(layer, test),
         full_nats=_nats(reference.full, test),

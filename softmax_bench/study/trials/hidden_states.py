@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
-from softmax_bench.records.result import Disturbance, Evaluation, FrequencyBand
+from softmax_bench.records.result import Evaluation
 from softmax_bench.records.trial import TrainTrial, tuned_spec
 from softmax_bench.study.trials.part import affordable_tokens
 from softmax_bench.study.trials.train import (
@@ -103,7 +102,7 @@ def train_on_states(
         saved,
         layer,
         layer,
-        disturbance=Disturbance(**asdict(watched[0])),
+        disturbance=watched[0],
         evaluate_finally=final,
     )
 
@@ -203,7 +202,7 @@ def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
         top10=ten,
         ndcg10=gain,
         block_nats=list(quality.block_nats),
-        bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
+        bands=list(quality.bands),
     )
 
 

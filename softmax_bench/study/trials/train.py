@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,6 @@ from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import (
-    Interval,
     LayerInference,
     LayerStep,
     Machine,
@@ -53,8 +52,6 @@ from softmax_bench.records.result import (
     CurvePoint,
     Disturbance,
     Evaluation,
-    FrequencyBand,
-    Memory,
     NgramResult,
     SpeedResult,
     Timing,
@@ -117,7 +114,7 @@ def train_trial(
         saved,
         model,
         model.layer,
-        disturbance=Disturbance(**asdict(watched[0])),
+        disturbance=watched[0],
         evaluate_finally=lambda: _final(trial, corpus, model, history[-1].tokens),
     )
 
@@ -290,7 +287,7 @@ def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
         adjusted_perplexity=math.exp(min(700.0, corpus.adjusted_nats(quality.nats, split))),
         bits_per_byte=corpus.bits_per_byte(quality.nats, split),
         block_nats=list(quality.block_nats),
-        bands=[FrequencyBand(**asdict(band)) for band in quality.bands],
+        bands=list(quality.bands),
     )
 
 
@@ -376,14 +373,13 @@ def speed_trials(
             min_repetitions=3,
             on_round=lambda share: on_round(training + INFERENCE_SHARE * share),
         )
-    disturbance = Disturbance(**asdict(seen[0]))
     records = []
     for name, trial in zip(steps, trials, strict=True):
         on_turn(trial)
         phases = intervals[name] | {
             phase: interval for phase, interval in inference[name].items() if phase != "step"
         }
-        result = _speed_result(steps[name], trial, phases, machine, disturbance)
+        result = _speed_result(steps[name], trial, phases, machine, seen[0])
         records.append(
             SpeedRecord(
                 id=name, started=started, trial=trial, environment=describe_machine(), result=result
@@ -424,35 +420,20 @@ def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -
 def _speed_result(
     step: LayerStep,
     trial: SpeedTrial,
-    phases: dict[str, Interval],
+    phases: dict[str, Timing],
     machine: Machine,
     disturbance: Disturbance,
 ) -> SpeedResult:
     cost = step.layer.cost(trial.num_tokens)
     held = step.memory()
     return SpeedResult(
-        phases={
-            phase: Timing(
-                median=interval.median,
-                low=interval.low,
-                high=interval.high,
-                repetitions=interval.repetitions,
-                samples=list(interval.samples) if phase == "step" else None,
-                stopped=interval.stopped,
-            )
-            for phase, interval in phases.items()
-        },
+        phases=phases,
         peak_bytes=held.peak,
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,
         bytes=cost.bytes,
-        memory=Memory(
-            parameters=held.parameters,
-            gradients=held.gradients,
-            optimizer=held.optimizer,
-            activations=held.activations,
-        ),
+        memory=held,
         machine_flops=machine.flops,
         machine_bytes=machine.bytes,
         machine_products=machine.products,
