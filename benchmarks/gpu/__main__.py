@@ -22,6 +22,7 @@ import torch
 from benchmarks.gpu import checks, dense, layers, training
 from benchmarks.gpu.case import Case, Figures
 from benchmarks.gpu.show import write_pages
+from softmax_bench.files import write_file
 from softmax_bench.measure import describe_environment
 
 Cases = Callable[..., Iterator[Case]]
@@ -117,10 +118,7 @@ def _file_name(name: str) -> str:
 
 def _write(path: Path, content: object) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)
+    write_file(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _all_right(out: Path) -> bool:

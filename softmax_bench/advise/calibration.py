@@ -13,6 +13,7 @@ import torch
 
 from softmax_bench.advise.workload import Workload, of_layer
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.files import write_file
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.base import Counts, as_counts
 from softmax_bench.measure import (
@@ -23,7 +24,6 @@ from softmax_bench.measure import (
     watch_machine,
     zipf_counts,
 )
-from softmax_bench.records.store import write_file
 from softmax_bench.study.jobs.calm import is_calm
 
 SIZES = (
@@ -127,7 +127,6 @@ def load(folder: Path, setting: Setting) -> Calibration:
 def save(folder: Path, calibration: Calibration) -> Path:
     """Write a calibration whole or not at all."""
     path = calibration_path(folder, calibration.setting)
-    folder.mkdir(parents=True, exist_ok=True)
     text = msgspec.json.format(msgspec.json.encode(calibration), indent=1) + b"\n"
     return write_file(path, text)
 

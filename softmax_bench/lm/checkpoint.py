@@ -13,13 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.files import remove_unfinished
 from softmax_bench.lm.optimizers import PairedOptimizer
-from softmax_bench.lm.tensor_file import (
-    UselessFileError,
-    read_file,
-    remove_unfinished,
-    write_file,
-)
+from softmax_bench.lm.tensor_file import UselessFileError, read_tensors, write_tensors
 from softmax_bench.lm.training_state import Progress, TrainingState
 
 _log = logging.getLogger(__name__)
@@ -80,7 +76,7 @@ class Checkpoint:
             "resumed": self.resumed,
         }
         try:
-            write_file(self.path, self.identity, content)
+            write_tensors(self.path, self.identity, content)
         except OSError as error:
             raise SoftmaxBenchError(
                 f"the checkpoint {self.path} cannot be written: {error}; training stops here, and "
@@ -96,7 +92,7 @@ class Checkpoint:
         """
         remove_unfinished(self.path)
         try:
-            content = read_file(self.path, self.identity)
+            content = read_tensors(self.path, self.identity)
         except FileNotFoundError:
             return TrainingState()
         except UselessFileError as error:

@@ -8,12 +8,9 @@ with ``weights_only=True``).
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,19 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from softmax_bench.files import written_whole
+
 
 class UselessFileError(Exception):
     """A file that cannot be used; says why, as in "the file ..."."""
 
 
-def write_file(path: Path, identity: Mapping[str, str], content: Any) -> None:
+def write_tensors(path: Path, identity: Mapping[str, str], content: Any) -> None:
     """Write ``content``, whole or not at all, into a folder that is made if absent.
 
     Tensors are written from where they are: memory for a copy is not needed.
 
     Args:
         path: The file; one that is there is replaced.
-        identity: What :func:`read_file` must be given again.
+        identity: What :func:`read_tensors` must be given again.
         content: None, numbers, texts, tensors, and dicts, lists and tuples of them.
 
     Raises:
@@ -43,20 +42,14 @@ def write_file(path: Path, identity: Mapping[str, str], content: Any) -> None:
     text = json.dumps(_pack(content, "", tensors))
     header = {"identity": json.dumps(dict(identity)), "content": text}
     header["checksum"] = _checksum(text, tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder that nobody else can look into, and that is known for what it is if it stays.
-    with TemporaryDirectory(dir=path.parent, prefix=_unfinished(path)) as own:
-        unfinished = Path(own) / path.name
+    with written_whole(path) as unfinished:
         try:
             save_file(tensors, unfinished, header)
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
 
 
-def read_file(path: Path, identity: Mapping[str, str]) -> Any:
+def read_tensors(path: Path, identity: Mapping[str, str]) -> Any:
     """The content that was written.
 
     Raises:
@@ -79,17 +72,6 @@ def read_file(path: Path, identity: Mapping[str, str]) -> Any:
         raise
     except (SafetensorError, OSError, AttributeError, LookupError, ValueError) as error:
         raise UselessFileError(f"is damaged: {error}") from error
-
-
-def remove_unfinished(path: Path) -> None:
-    """Remove what processes that were killed while they wrote the file have left."""
-    for folder in path.parent.glob(f"{_unfinished(path)}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unfinished(path: Path) -> str:
-    """Start of the name of a folder with a file that is being written."""
-    return f".{path.name}.unfinished-"
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.files import write_file
 from softmax_bench.records.record import SCHEMA_VERSION, FailureRecord, Record, Stored
 from softmax_bench.records.trial import trial_id
 
@@ -89,7 +90,6 @@ def write_record(folder: Path, record: Stored) -> Path:
             f"{', '.join(wrong)} is infinite or not a number"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if isinstance(record, FailureRecord):
             return write_file(failure_path(folder, record.id), text)
         path = write_file(record_path(folder, record.id), text)
@@ -130,36 +130,6 @@ def make_store(folder: Path) -> None:
         raise SoftmaxBenchError(
             f"cannot write results into {folder}: {what}; name another folder with --out"
         ) from error
-
-
-def write_file(target: Path, text: bytes) -> Path:
-    """Write a file of the store, whole or not at all, into a folder that there is."""
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-    return target
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renamed file's name as lasting as its content, where folders can be synchronised."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_record(path: Path) -> Stored:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softmax_bench.lm.tensor_file import read_file, write_file
+from softmax_bench.lm.tensor_file import read_tensors, write_tensors
 
 TENSORS = st.sampled_from(
     [
@@ -51,12 +51,12 @@ def same(a: Any, b: Any) -> bool:
 def test_round_trip(content: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new" / "file"
-        write_file(path, {"a": "b"}, content)
-        assert same(read_file(path, {"a": "b"}), content)
+        write_tensors(path, {"a": "b"}, content)
+        assert same(read_tensors(path, {"a": "b"}), content)
 
 
 def test_what_is_no_number(tmp_path: Path) -> None:
-    write_file(tmp_path / "file", {}, [math.nan, -math.inf])
-    nan, infinite = read_file(tmp_path / "file", {})
+    write_tensors(tmp_path / "file", {}, [math.nan, -math.inf])
+    nan, infinite = read_tensors(tmp_path / "file", {})
     assert math.isnan(nan)
     assert infinite == -math.inf

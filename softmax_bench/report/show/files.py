@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.files import write_file
 from softmax_bench.records.frames import Results, load_results
-from softmax_bench.records.store import disk_full, write_file
+from softmax_bench.records.store import disk_full
 from softmax_bench.report import plots
 from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
@@ -54,7 +55,6 @@ def write_report(
 
 
 def _write_files(results: Results, out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
     table = summary_table(results)
     write_file(out / "table.csv", table.to_csv(index=False).encode())
     write_file(out / "table.md", markdown_table(table).encode())

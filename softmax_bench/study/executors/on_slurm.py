@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.files import write_file
 from softmax_bench.records.record import Cause
-from softmax_bench.records.store import write_file
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.jobs.event_log import EventLog
 from softmax_bench.study.jobs.job import Ended, Failure, Job, Report, job_id

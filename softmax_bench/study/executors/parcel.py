@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from softmax_bench.files import write_file
 from softmax_bench.records.record import Record
-from softmax_bench.records.store import checkpoint_path, read_store, write_file, write_record
+from softmax_bench.records.store import checkpoint_path, read_store, write_record
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.jobs.job import Ended, Event, Job, TrainJob, job_id, trials_of
 from softmax_bench.study.jobs.lock import job_path, private_file
@@ -72,7 +73,7 @@ def work(order: bytes) -> Generator[bytes, None, None]:
         store = Path(folder)
         checkpoint = _checkpoint_of(asked.job, store)
         if checkpoint is not None and asked.checkpoint is not None:
-            _write(checkpoint, asked.checkpoint)
+            write_file(checkpoint, asked.checkpoint)
         sent = _written(checkpoint)
         process = start_job(asked.job, store, asked.worker)
         try:
@@ -106,7 +107,7 @@ def unpack(message: bytes, job: Job, store: Path) -> Event | Ended | None:
     checkpoint = _checkpoint_of(job, store)
     if isinstance(read, Checkpoint):
         if checkpoint is not None:
-            _write(checkpoint, read.content)
+            write_file(checkpoint, read.content)
         return None
     if not isinstance(read, Parcel):
         return read
@@ -124,11 +125,6 @@ def unpack(message: bytes, job: Job, store: Path) -> Event | Ended | None:
 
 def _encode(message: Message | Order) -> bytes:
     return msgspec.msgpack.encode(message)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, content)
 
 
 def _parcel(ended: Ended, job: Job, store: Path) -> Parcel:
