@@ -131,7 +131,7 @@ def test_targets_follow_zipf() -> None:
 
 
 def test_environment_names_no_one() -> None:
-    from softmax_bench.study.trials.train import describe_machine
+    from softmax_bench.study.trials.setting import describe_machine
 
     environment = describe_machine()
     assert environment.versions["torch"] == torch.__version__

@@ -156,14 +156,14 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
 
 def _count(job: NgramJob, store: Path) -> None:
     from softmax_bench.study.texts import load_text
-    from softmax_bench.study.trials.train import ngram_trial
+    from softmax_bench.study.trials.ngram import ngram_trial
 
     write_record(store, ngram_trial(job.trial, load_text(job.text, job.trial.corpus_sha256)))
 
 
 def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
     from softmax_bench.study.texts import load_given
-    from softmax_bench.study.trials.train import speed_trials
+    from softmax_bench.study.trials.speed import speed_trials
 
     sha256 = job.trials[0].corpus_sha256
     given = None if job.text is None or sha256 is None else load_given(job.text, sha256)

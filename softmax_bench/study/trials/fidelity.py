@@ -43,7 +43,8 @@ from softmax_bench.measure.moments import GROUPS, block_mean
 from softmax_bench.records.record import FidelityRecord
 from softmax_bench.records.result import FidelityResult, SamplePoint
 from softmax_bench.records.trial import FidelityTrial, TrainTrial, trial_id
-from softmax_bench.study.trials.train import describe_machine, now, train_model, trial_optimizer
+from softmax_bench.study.trials.setting import describe_machine, now
+from softmax_bench.study.trials.train import train_model, trial_optimizer
 
 HELD_OUT = 5000
 """Most tokens of the validation and of the test text that layers are judged on."""

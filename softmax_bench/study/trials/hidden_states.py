@@ -26,12 +26,12 @@ from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.result import Evaluation
 from softmax_bench.records.trial import TrainTrial, tuned_spec
+from softmax_bench.study.trials.evaluation import evaluation_of_part
 from softmax_bench.study.trials.part import affordable_tokens
+from softmax_bench.study.trials.setting import now
 from softmax_bench.study.trials.train import (
     Final,
-    evaluation_of_part,
     make_checkpoint,
-    now,
     train_record,
     trial_optimizer,
     trial_schedule,

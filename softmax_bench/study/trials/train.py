@@ -1,18 +1,12 @@
-"""Running trials: a trial goes in, a record comes out."""
+"""Training trials: a language model is trained and evaluated exactly."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -33,32 +27,14 @@ from softmax_bench.lm import (
     train,
 )
 from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
-from softmax_bench.lm.evaluate import evaluate, summarise_log_probs
-from softmax_bench.lm.ngram import KneserNey
-from softmax_bench.measure import (
-    LayerInference,
-    LayerStep,
-    Machine,
-    Phases,
-    describe_environment,
-    draw_targets,
-    interleave,
-    measure_machine,
-    watch_machine,
-    zipf_counts,
-)
-from softmax_bench.records.record import Environment, NgramRecord, SpeedRecord, TrainRecord
-from softmax_bench.records.result import (
-    CurvePoint,
-    Disturbance,
-    Evaluation,
-    NgramResult,
-    SpeedResult,
-    Timing,
-    TrainResult,
-)
-from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id, tuned_spec
+from softmax_bench.lm.evaluate import evaluate
+from softmax_bench.measure import watch_machine
+from softmax_bench.records.record import TrainRecord
+from softmax_bench.records.result import CurvePoint, Disturbance, Evaluation, TrainResult
+from softmax_bench.records.trial import TrainTrial, trial_id, tuned_spec
+from softmax_bench.study.trials.evaluation import evaluation_of_part, evaluation_of_split
 from softmax_bench.study.trials.part import affordable_tokens
+from softmax_bench.study.trials.setting import describe_machine, now
 
 EVALUATION_BATCH = 20
 """Streams side by side in evaluation: each but the first starts without its context."""
@@ -135,8 +111,8 @@ def _final(trial: TrainTrial, corpus: Corpus, model: LanguageModel, trained: int
     seen = seen.part(min(trained, len(corpus.test), affordable))
     counts = torch.from_numpy(corpus.class_counts).to(device)
     return Final(
-        valid=_evaluation(quality(valid), corpus, "valid"),
-        test=_evaluation(quality(test, counts), corpus, "test"),
+        valid=evaluation_of_split(quality(valid), corpus, "valid"),
+        test=evaluation_of_split(quality(test, counts), corpus, "test"),
         train_perplexity=quality(seen).perplexity,
     )
 
@@ -263,194 +239,6 @@ def trial_schedule(trial: TrainTrial) -> Schedule:
     return Schedule(trial.schedule, trial.decay, trial.decay_after, trial.patience)
 
 
-def evaluation_of_part(quality: Quality) -> Evaluation:
-    """Of a part of the validation text: what is known of the whole is not known of it."""
-    return Evaluation(
-        tokens=quality.tokens,
-        nats=quality.nats,
-        perplexity=quality.perplexity,
-        block_nats=list(quality.block_nats),
-    )
-
-
-def _evaluation(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
-    true = corpus.true_perplexity
-    return Evaluation(
-        tokens=quality.tokens,
-        unknown_tokens=corpus.unknown_tokens(split),
-        nats=quality.nats,
-        perplexity=quality.perplexity,
-        unnormalized_perplexity=quality.unnormalized_perplexity,
-        log_z_mean=quality.log_z_mean,
-        log_z_sd=quality.log_z_sd,
-        true_perplexity=None if true is None else true[split],
-        adjusted_perplexity=math.exp(min(700.0, corpus.adjusted_nats(quality.nats, split))),
-        bits_per_byte=corpus.bits_per_byte(quality.nats, split),
-        block_nats=list(quality.block_nats),
-        bands=list(quality.bands),
-    )
-
-
-def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
-    """Count the n-grams of a text and evaluate the model of them."""
-    started, begin = now(), time.perf_counter()
-    model = KneserNey(
-        corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
-    )
-    seconds = time.perf_counter() - begin
-
-    counts = torch.from_numpy(corpus.class_counts)
-
-    def quality(split: str) -> Evaluation:
-        words = corpus.split(split)
-        log_prob = torch.from_numpy(model.log_prob(words))
-        return _evaluation(
-            summarise_log_probs(log_prob, torch.from_numpy(words.astype(np.int64)), counts),
-            corpus,
-            split,
-        )
-
-    return NgramRecord(
-        id=trial_id(trial),
-        started=started,
-        trial=trial,
-        environment=describe_machine(),
-        result=NgramResult(train_seconds=seconds, valid=quality("valid"), test=quality("test")),
-    )
-
-
-INFERENCE_SHARE = 0.25
-"""Of the budget for timing: evaluation and decoding, after the training steps."""
-
-
-def speed_trials(
-    trials: Sequence[SpeedTrial],
-    *,
-    budget_seconds: float,
-    class_counts: npt.NDArray[np.int64] | None = None,
-    on_round: Callable[[float], None] = lambda share: None,
-    on_turn: Callable[[SpeedTrial], None] = lambda trial: None,
-) -> list[SpeedRecord]:
-    """Time layers against each other, taking turns step by step.
-
-    Args:
-        trials: What to time together: one vocabulary size, as a rule.
-        budget_seconds: For all together.
-        class_counts: That layers are made for and targets are drawn by; Zipf's law by default.
-        on_round: Told after each round which share of the budget is spent.
-        on_turn: Told, outside of what is timed, whose turn begins.
-    """
-    started = now()
-    torch.set_num_threads(trials[0].threads)
-    machine = measure_machine(torch.device(trials[0].device), getattr(torch, trials[0].dtype))
-    steps: dict[str, LayerStep] = {}
-    for trial in trials:
-        on_turn(trial)
-        steps[trial_id(trial)] = _layer_step(trial, class_counts)
-
-    def taking_turns(
-        candidates: Sequence[Callable[[], Phases]],
-    ) -> dict[str, Callable[[], Phases]]:
-        def announced(trial: SpeedTrial, run: Callable[[], Phases]) -> Phases:
-            on_turn(trial)
-            return run()
-
-        return {
-            trial_id(trial): partial(announced, trial, run)
-            for trial, run in zip(trials, candidates, strict=True)
-        }
-
-    training = 1 - INFERENCE_SHARE
-    with watch_machine() as seen:
-        intervals = interleave(
-            taking_turns(list(steps.values())),
-            budget_seconds=training * budget_seconds,
-            on_round=lambda share: on_round(training * share),
-        )
-        inference = interleave(
-            taking_turns([LayerInference(step) for step in steps.values()]),
-            budget_seconds=INFERENCE_SHARE * budget_seconds,
-            min_repetitions=3,
-            on_round=lambda share: on_round(training + INFERENCE_SHARE * share),
-        )
-    records = []
-    for name, trial in zip(steps, trials, strict=True):
-        on_turn(trial)
-        phases = intervals[name] | {
-            phase: interval for phase, interval in inference[name].items() if phase != "step"
-        }
-        result = _speed_result(steps[name], trial, phases, machine, seen[0])
-        records.append(
-            SpeedRecord(
-                id=name, started=started, trial=trial, environment=describe_machine(), result=result
-            )
-        )
-    return records
-
-
-def _layer_step(trial: SpeedTrial, class_counts: npt.NDArray[np.int64] | None) -> LayerStep:
-    torch.manual_seed(trial.seed)
-    target = None
-    if class_counts is not None:
-        target = draw_targets(trial.num_tokens, class_counts, trial.seed)
-    layer = create_layer(
-        trial.layer,
-        trial.hidden_size,
-        trial.vocab_size,
-        zipf_counts(trial.vocab_size) if class_counts is None else class_counts,
-        device=trial.device,
-        dtype=getattr(torch, trial.dtype),
-        sparse=True,
-    )
-    assert trial.clip_norm is not None
-    return LayerStep(
-        layer,
-        trial.num_tokens,
-        optimizer=trial.optimizer,
-        clip_norm=trial.clip_norm,
-        seed=trial.seed,
-        target=target,
-        encoder=trial.encoder,
-        embedding_size=trial.embedding_size,
-        num_layers=trial.num_layers,
-        bptt=trial.bptt,
-    )
-
-
-def _speed_result(
-    step: LayerStep,
-    trial: SpeedTrial,
-    phases: dict[str, Timing],
-    machine: Machine,
-    disturbance: Disturbance,
-) -> SpeedResult:
-    cost = step.layer.cost(trial.num_tokens)
-    held = step.memory()
-    return SpeedResult(
-        phases=phases,
-        peak_bytes=held.peak,
-        parameters=cost.parameters,
-        rows_touched=cost.rows_touched,
-        flops=cost.flops,
-        bytes=cost.bytes,
-        memory=held,
-        machine_flops=machine.flops,
-        machine_bytes=machine.bytes,
-        machine_products=machine.products,
-        disturbance=disturbance,
-    )
-
-
 def size_of(module: nn.Module) -> int:
     """Number of its parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def describe_machine() -> Environment:
-    """The machine and the versions, as records keep them."""
-    return msgspec.convert(describe_environment(), Environment)
-
-
-def now() -> str:
-    """ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
