@@ -14,7 +14,8 @@ import msgspec
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.summary import best_trials, summary_table
+from softmax_bench.report.tables.selection import best_trials
+from softmax_bench.report.tables.summary import summary_table
 
 NEAR = 3.0
 """Vocabularies whose sizes differ by a larger factor are another task."""

@@ -1,6 +1,7 @@
 """Tables, plots and pages from stored results. Nothing here needs torch."""
 
 from softmax_bench.report.show.files import write_report
-from softmax_bench.report.tables.summary import print_table, summary_table
+from softmax_bench.report.tables.shown import print_table
+from softmax_bench.report.tables.summary import summary_table
 
 __all__ = ["print_table", "summary_table", "write_report"]

@@ -16,7 +16,8 @@ from softmax_bench.report.plots import charts
 from softmax_bench.report.show.command import commands
 from softmax_bench.report.show.page import render_page
 from softmax_bench.report.style import looks
-from softmax_bench.report.tables.summary import markdown_table, summary_table
+from softmax_bench.report.tables.shown import markdown_table
+from softmax_bench.report.tables.summary import summary_table
 from tests.records import ngram_record, speed_record, train_record
 
 HOSTILE = [

@@ -10,12 +10,8 @@ from softmax_bench.records.record import FailureRecord, Record
 from softmax_bench.records.store import write_record
 from softmax_bench.records.trial import trial_id
 from softmax_bench.report.tables.caveats import warnings
-from softmax_bench.report.tables.summary import (
-    format_table,
-    markdown_table,
-    references,
-    summary_table,
-)
+from softmax_bench.report.tables.shown import format_table, markdown_table
+from softmax_bench.report.tables.summary import references, summary_table
 from tests.records import disturbed, ngram_record, speed_record, train_record
 
 

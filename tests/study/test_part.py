@@ -7,7 +7,7 @@ import pytest
 
 from softmax_bench.corpora import load_corpus
 from softmax_bench.records.frames import frames
-from softmax_bench.report.tables.summary import best_trials
+from softmax_bench.report.tables.selection import best_trials
 from softmax_bench.study.trials.part import SHARE, affordable_tokens
 from softmax_bench.study.trials.train import train_trial
 from tests.records import train_record

@@ -20,7 +20,8 @@ from softmax_bench.report.comparison.verdict import (
 )
 from softmax_bench.report.tables.caveats import warnings
 from softmax_bench.report.tables.disturbed import disturbances
-from softmax_bench.report.tables.summary import best_trials, latest_speed, summary_table
+from softmax_bench.report.tables.selection import best_trials, latest_speed
+from softmax_bench.report.tables.summary import summary_table
 
 _MEASURED = ["step_ms", "memory_mb", "test_perplexity"]
 

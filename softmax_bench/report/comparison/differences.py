@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.summary import best_trials, configuration_fields, latest_speed
+from softmax_bench.report.tables.selection import best_trials, configuration_fields, latest_speed
 
 _VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "tuned", "seed"}
 """What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""

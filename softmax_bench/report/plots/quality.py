@@ -9,12 +9,8 @@ from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
 from softmax_bench.report.tables.price import price_table
-from softmax_bench.report.tables.summary import (
-    best_trials,
-    one_study,
-    references,
-    summary_table,
-)
+from softmax_bench.report.tables.selection import best_trials, one_study
+from softmax_bench.report.tables.summary import references, summary_table
 from softmax_bench.report.tables.tuning import most_rates
 
 

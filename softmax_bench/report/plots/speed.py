@@ -13,7 +13,8 @@ from softmax_bench.report.style import family
 from softmax_bench.report.tables.disturbed import disturbed_sizes
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import scaling_table
-from softmax_bench.report.tables.summary import latest_speed, summary_table
+from softmax_bench.report.tables.selection import latest_speed
+from softmax_bench.report.tables.summary import summary_table
 
 _STEP_PHASES = ["draw", "forward", "backward", "clip", "optimizer"]
 

@@ -11,7 +11,8 @@ from softmax_bench.records.frames import Results
 from softmax_bench.report.style import number_text
 from softmax_bench.report.tables.disturbed import disturbed_sizes
 from softmax_bench.report.tables.price import price_table
-from softmax_bench.report.tables.summary import best_trials, latest_speed, summary_table
+from softmax_bench.report.tables.selection import best_trials, latest_speed
+from softmax_bench.report.tables.summary import summary_table
 
 _MARGIN = 0.01
 """Without an interval, results within one per cent of each other are no difference."""

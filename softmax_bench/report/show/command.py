@@ -9,7 +9,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.records.trial import GIVEN, tuned_spec
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
+from softmax_bench.report.tables.selection import KEY, best_trials, latest_speed, one_study
 from softmax_bench.study.study import CONDITIONS, Study
 
 _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")

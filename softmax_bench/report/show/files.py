@@ -18,7 +18,8 @@ from softmax_bench.report.style import looks
 from softmax_bench.report.tables.fidelity import fidelity_table
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import scaling_table
-from softmax_bench.report.tables.summary import markdown_table, summary_table
+from softmax_bench.report.tables.shown import markdown_table
+from softmax_bench.report.tables.summary import summary_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

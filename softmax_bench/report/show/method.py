@@ -6,7 +6,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.fidelity import latest_fidelity
-from softmax_bench.report.tables.summary import best_trials, latest_speed
+from softmax_bench.report.tables.selection import best_trials, latest_speed
 from softmax_bench.report.tables.tuning import tuning_table
 
 

@@ -27,14 +27,9 @@ from softmax_bench.report.tables.caveats import warnings
 from softmax_bench.report.tables.disturbed import MARK, cell_doubt, mark_notes
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
-from softmax_bench.report.tables.summary import (
-    COLUMNS,
-    ESSENTIAL,
-    best_trials,
-    cell_text,
-    shown_columns,
-    summary_table,
-)
+from softmax_bench.report.tables.selection import best_trials
+from softmax_bench.report.tables.shown import COLUMNS, ESSENTIAL, cell_text, shown_columns
+from softmax_bench.report.tables.summary import summary_table
 from softmax_bench.report.tables.tuning import tuning_table
 
 _LOWEST_IS_BEST: dict[str, tuple[str, str] | None] = {

@@ -9,7 +9,7 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.caveats import MACHINE
 from softmax_bench.report.tables.disturbed import MARK
-from softmax_bench.report.tables.summary import best_trials, configuration_fields, latest_speed
+from softmax_bench.report.tables.selection import best_trials, configuration_fields, latest_speed
 
 
 def scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:

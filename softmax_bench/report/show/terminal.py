@@ -13,7 +13,8 @@ from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, 
 from softmax_bench.report.show.answer import headline
 from softmax_bench.report.style import family_place, number_text, printable, short
 from softmax_bench.report.tables.caveats import warnings
-from softmax_bench.report.tables.summary import print_table, summary_table
+from softmax_bench.report.tables.shown import print_table
+from softmax_bench.report.tables.summary import summary_table
 
 if TYPE_CHECKING:
     from rich.console import Console

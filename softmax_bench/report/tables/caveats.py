@@ -12,7 +12,7 @@ from softmax_bench.report.tables.disturbed import (
     disturbed_sizes,
     rough,
 )
-from softmax_bench.report.tables.summary import KEY, best_trials, latest_speed, one_study
+from softmax_bench.report.tables.selection import KEY, best_trials, latest_speed, one_study
 from softmax_bench.report.tables.tuning import tuning_table
 
 MACHINE = ["processor", "cores", "accelerator"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.records.frames import Results, derived
-from softmax_bench.report.tables.summary import KEY, TUNED, best_trials, one_study
+from softmax_bench.report.tables.selection import KEY, TUNED, best_trials, one_study
 
 CONVERGED = 0.01
 """A model whose validation perplexity would fall by less with twice the tokens has converged."""

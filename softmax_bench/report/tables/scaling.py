@@ -8,7 +8,7 @@ import pandas as pd
 from softmax_bench.intervals import Floats
 from softmax_bench.records.frames import Results, derived
 from softmax_bench.report.tables.disturbed import disturbance_text, disturbances
-from softmax_bench.report.tables.summary import latest_speed
+from softmax_bench.report.tables.selection import latest_speed
 
 
 @derived

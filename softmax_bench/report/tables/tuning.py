@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.summary import KEY, one_study
+from softmax_bench.report.tables.selection import KEY, one_study
 
 if TYPE_CHECKING:
     from rich.console import Console

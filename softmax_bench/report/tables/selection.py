@@ -1,0 +1,125 @@
+"""Which records belong together, and which of them a report shows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from softmax_bench.records.frames import Results, derived
+from softmax_bench.records.trial import SpeedTrial, TrainTrial
+
+KEY = ["vocab_size", "layer"]
+TUNED = ["learning_rate", "tuned"]
+"""What each layer may have of its own, found by tuning."""
+_VARIED = {
+    "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed", "tuning"},
+    "speed": {*KEY, "seed"},
+}
+"""What may differ between rows that are set side by side."""
+
+
+def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows whose configuration is that of the latest, and a warning if there are others.
+
+    Args:
+        frame: ``Results.train`` or ``Results.speed``.
+        kind: ``"train"`` or ``"speed"``.
+    """
+    if frame.empty:
+        return frame, []
+    fields = [name for name in configuration_fields(kind) if name not in _VARIED[kind]]
+    known = frame[fields].astype(object).where(frame[fields].notna(), "none")  # none equals none
+    latest = frame["started"].sort_values().index[-1]
+    same = (known == known.loc[latest]).all(axis=1)
+    if same.all():
+        return frame, []
+    differing = [name for name in fields if known[name].nunique() > 1]
+    left_out = frame.loc[~same, "id"].nunique()
+    return frame[same], [
+        f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
+        "latest; unlike things are not compared"
+    ]
+
+
+_SHARED = ("hidden_size", "num_tokens", "optimizer", "clip_norm", "device", "dtype")
+"""What training and timing must have in common to stand in one row."""
+
+
+def one_study(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Trained models and timings that belong together: those like the latest record.
+
+    Returns:
+        Rows of ``results.train``, rows of ``results.speed``, and a warning for what is left out.
+    """
+    found = {"train": results.train, "speed": results.speed}
+    latest = {kind: max(frame["started"]) for kind, frame in found.items() if not frame.empty}
+    told: list[str] = []
+    first: pd.DataFrame | None = None
+    for kind in sorted(latest, key=lambda kind: latest[kind], reverse=True):
+        if first is not None:
+            found[kind], left_out = _like(found[kind], _shared(first).iloc[-1], kind)
+            told += left_out
+        found[kind], left_out = one_configuration(found[kind], kind)
+        told += left_out
+        first = found[kind]
+    return found["train"], found["speed"], told
+
+
+def _shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """The fields that training and timing have in common, the latest record last."""
+    frame = frame.sort_values("started")
+    if "num_tokens" not in frame:
+        frame = frame.assign(num_tokens=frame["batch_size"] * frame["bptt"])
+    return frame[["id", *_SHARED]]
+
+
+def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame, list[str]]:
+    shared = _shared(frame).loc[frame.index]
+    same = pd.Series(True, index=frame.index)
+    differing = []
+    for name in _SHARED:
+        # Clipping is not known of timings from before it was a phase of the step.
+        equal = (shared[name] == one[name]) | shared[name].isna() | pd.isna(one[name])
+        same &= equal
+        differing += [] if equal.all() else [name]
+    if same.all():
+        return frame, []
+    other = "trained models" if kind == "speed" else "timings"
+    return frame[same], [
+        f"{frame.loc[~same, 'id'].nunique()} {kind} record(s) are left out: their "
+        f"{', '.join(differing)} differ from those of the {other}; unlike things are not compared"
+    ]
+
+
+def configuration_fields(kind: str) -> tuple[str, ...]:
+    """What a trial of a kind, ``"train"`` or ``"speed"``, is told to be."""
+    return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
+
+
+@derived
+def best_trials(results: Results) -> pd.DataFrame:
+    """The trained models of each layer and vocabulary size: full budget, best learning rate.
+
+    One row a seed. Tuning, and trials with a smaller budget, were for finding the learning rate.
+    The choice is by mean validation perplexity among the rates that were tried with most seeds;
+    test perplexity takes no part in it.
+    """
+    train, _, _ = one_study(results)
+    if train.empty:
+        return train
+    train = train[~train["tuning"]]
+    full = train[train["max_tokens"] == train.groupby(KEY)["max_tokens"].transform("max")]
+    rates = full.groupby([*KEY, *TUNED], as_index=False).agg(
+        seeds=("seed", "nunique"), valid=("valid_perplexity", "mean")
+    )
+    rates = rates.sort_values(["seeds", "valid"], ascending=[False, True])
+    best = rates.drop_duplicates(KEY)[[*KEY, *TUNED]]
+    return full.merge(best, on=[*KEY, *TUNED]).sort_values([*KEY, "seed"], ignore_index=True)
+
+
+@derived
+def latest_speed(results: Results) -> pd.DataFrame:
+    """The latest timing of every phase of each layer and vocabulary size."""
+    _, speed, _ = one_study(results)
+    if speed.empty:
+        return speed
+    return speed.sort_values("started").groupby([*KEY, "phase"], as_index=False).last()
