@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots import fidelity, quality, speed
+from softmax_bench.report.plots import fidelity, huffman, memory, quality, roofline, speed
 from softmax_bench.report.plots.chart import Chart, chart_frame, layers_of
 from softmax_bench.report.plots.draw import draw
 
@@ -19,11 +19,11 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     quality.frequency,
     quality.learning_rates,
     speed.phases,
-    speed.memory,
-    speed.memory_parts,
-    speed.roofline,
+    memory.memory,
+    memory.memory_parts,
+    roofline.roofline,
     speed.profile,
-    speed.huffman_depth,
+    huffman.huffman_depth,
     fidelity.gradient_bias,
     fidelity.gradient_variance,
     fidelity.gradient_cosine,

@@ -1,16 +1,14 @@
-"""Time and memory of a training step."""
+"""Time of a training step."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from softmax_bench.classes.huffman import huffman_tree
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Row, Rows, Series, Stack
-from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
-from softmax_bench.report.style import family
-from softmax_bench.report.tables.disturbed import disturbed_sizes
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, Stack
+from softmax_bench.report.plots.vocabulary import against_vocabulary, stacked
+from softmax_bench.report.tables.disturbed import disturbed_note
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import scaling_table
 from softmax_bench.report.tables.selection import latest_speed
@@ -43,7 +41,7 @@ def step_time(results: Results) -> Chart | None:
             "The floor is what the matrix products of full softmax would take at the rate of a "
             "large product on this machine."
         )
-    told += _disturbed(steps)
+    told += disturbed_note(steps)
     if rings:
         told.append("Rings: where a layer begins to be faster than full softmax.")
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
@@ -64,12 +62,6 @@ def step_time(results: Results) -> Chart | None:
         },
         rings=rings,
     )
-
-
-def _disturbed(speed: pd.DataFrame) -> list[str]:
-    """A sentence for a caption on the sizes at which times are not to be trusted."""
-    sizes = ", ".join(f"{size:,}" for size in disturbed_sizes(speed))
-    return [f"Disturbed, and not to be trusted, at V = {sizes}."] if sizes else []
 
 
 def _floor(steps: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +103,7 @@ def phases(results: Results) -> Chart | None:
         return None
     known = table.dropna(subset=["step_ms"])
     whole = known["step_ms"] / known[columns].sum(axis=1)
-    panels = _stacked(known.assign(**{name: known[name] * whole for name in columns}), columns)
+    panels = stacked(known.assign(**{name: known[name] * whole for name in columns}), columns)
     if not panels:
         return None
     return Stack(
@@ -121,129 +113,13 @@ def phases(results: Results) -> Chart | None:
             [
                 "Drawing the noise, forward, backward, clipping the gradient and the optimiser: "
                 "their medians, scaled so that they add up to the median of the whole step.",
-                *_disturbed(latest_speed(results)),
+                *disturbed_note(latest_speed(results)),
             ]
         ),
         unit="ms",
         parts=[*_STEP_PHASES[:-1], "optimiser"],
         panels=panels,
     )
-
-
-def memory(results: Results) -> Chart | None:
-    """Peak memory of forward and backward against V."""
-    table = summary_table(results)
-    if "memory_mb" not in table:
-        return None
-    return against_vocabulary(
-        table,
-        "memory_mb",
-        name="memory",
-        title="Memory of a step: activations, scratch and gradients",
-        caption="Most bytes that tensors held at once during forward and backward, the gradients "
-        "of the parameters included, the parameters not.",
-        y=Axis("peak memory beyond parameters [MB]", log=True),
-    )
-
-
-def memory_parts(results: Results) -> Chart | None:
-    """What the memory of training a layer is for, a panel a vocabulary size."""
-    speed = latest_speed(results)
-    parts = ["parameters", "optimizer", "gradients", "activations"]
-    if not {f"memory_{part}" for part in parts} <= set(speed.columns):
-        return None
-    steps = speed[speed["phase"] == "step"]
-    columns = {part: steps[f"memory_{part}"].astype(float) / 1e6 for part in parts}
-    panels = _stacked(steps[["vocab_size", "layer"]].assign(**columns), parts)
-    if not panels:
-        return None
-    return Stack(
-        name="memory-parts",
-        title="What the memory of training a layer is for",
-        caption="Parameters and the optimiser's state stay; gradients and activations are those "
-        "of one step.",
-        unit="MB",
-        parts=["parameters", "optimiser", "gradients", "activations and scratch"],
-        panels=panels,
-    )
-
-
-def _stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
-    known = table.dropna(subset=columns)
-    known = known.assign(total=known[columns].sum(axis=1))
-    return [
-        Rows(
-            size_title(int(size)),
-            [
-                Row(row["layer"], [float(row[column]) for column in columns])
-                for row in rows.sort_values("total").to_dict("records")
-            ],
-            int(size),
-        )
-        for size, rows in known[known["total"] > 0].groupby("vocab_size")
-    ]
-
-
-def roofline(results: Results) -> Chart | None:
-    """Achieved rate of forward and backward against operations a byte, under the machine's roof."""
-    speed = latest_speed(results)
-    table = summary_table(results)
-    if "of_possible" not in table or table["of_possible"].isna().all():
-        return None
-    steps = speed[speed["phase"] == "step"].merge(
-        table[["vocab_size", "layer", "of_possible"]], on=["vocab_size", "layer"]
-    )
-    flops, width = float(steps["machine_flops"].max()), float(steps["machine_bytes"].max())
-    # Above the roof there is nothing: the rates were measured on a busier machine than the steps.
-    above = int((steps["of_possible"] > 1).sum())
-    steps = steps[steps["of_possible"] <= 1].sort_values("vocab_size")
-    if steps.empty:
-        return None
-    steps["intensity"] = steps["flops"] / steps["bytes"]
-    steps["rate"] = steps["of_possible"] * np.minimum(flops, steps["intensity"] * width) / 1e9
-    series = [
-        Series(
-            name=str(layer),
-            layer=str(layer),
-            x=rows["intensity"].tolist(),
-            y=rows["rate"].tolist(),
-        )
-        for layer, rows in steps.groupby("layer")
-    ]
-    low, high = steps["intensity"].min() / 2, steps["intensity"].max() * 2
-    edge = sorted({low, high, *([flops / width] if low < flops / width < high else [])})
-    roof = [min(flops, at * width) / 1e9 for at in edge]
-    series.append(Series(name="the machine", x=edge, y=roof, markers=False))
-    half = _bfloat16_rate(steps)
-    if half:
-        series.append(
-            Series(name="bfloat16 products", x=[low, high], y=[half / 1e9] * 2, markers=False)
-        )
-    return Lines(
-        name="roofline",
-        title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
-        caption="Draw, forward and backward against what the machine can do at most: a large "
-        "matrix product's rate, or a large copy's, both measured just before. A line goes from "
-        "the smallest V to the largest. What products in bfloat16 could do is shown beside it."
-        + (
-            f" {above} steps came out faster than the roof allows and are left out: the roof was "
-            "measured on a busier machine than they were."
-            if above
-            else ""
-        )
-        + " ".join(["", *_disturbed(speed)]),
-        x=Axis("floating-point operations a byte that must move", log=True),
-        y=Axis("achieved [GFLOP/s]", log=True),
-        panels=[Panel("", series)],
-    )
-
-
-def _bfloat16_rate(steps: pd.DataFrame) -> float:
-    """Operations a second of large products in half precision; 0 where it is not known."""
-    if "machine_products" not in steps:
-        return 0.0
-    rates = [rates["bfloat16"] for rates in steps["machine_products"].dropna()]
-    return float(np.median(rates)) if rates else 0.0
 
 
 def profile(results: Results) -> Chart | None:
@@ -288,38 +164,4 @@ def profile(results: Results) -> Chart | None:
         x=Axis("within this factor of the fastest", log=True),
         y=Axis("share of measurements [%]"),
         panels=[Panel("", series)],
-    )
-
-
-def huffman_depth(results: Results) -> Chart | None:
-    """Depth of the Huffman tree against frequency at the largest V timed, beside Shannon's bound.
-
-    The tree is that of the timing's own frequencies, Zipf's law.
-    """
-    speed = results.speed
-    if speed.empty or not (speed["layer"].map(family) == "hierarchical").any():
-        return None
-    size = int(speed.loc[speed["layer"].map(family) == "hierarchical", "vocab_size"].max())
-    if size < 2:
-        return None
-    weights = 1.0 / np.arange(1, size + 1)
-    share = weights / weights.sum()
-    depths = huffman_tree(weights).depths
-    mean = float(share @ depths)
-    ranks = np.unique(np.geomspace(1, size, 60).astype(int))[::-1] - 1
-    x = share[ranks].tolist()
-    name = sorted(layer for layer in speed["layer"].unique() if family(layer) == "hierarchical")[0]
-    series = [
-        Series("Huffman tree", x, depths[ranks].astype(float).tolist(), layer=name),
-        Series("-log2 p", x, (-np.log2(share[ranks])).tolist(), markers=False),
-    ]
-    return Lines(
-        name="huffman-depth",
-        title=f"Depth of the Huffman tree by frequency, {size_title(size)}",
-        caption=f"Decisions on the way to a class, under the Zipf's law that targets are drawn "
-        f"from in timing: {mean:.1f} on average, while a balanced tree has {np.log2(size):.1f} "
-        f"and no binary tree has fewer than {float(-(share @ np.log2(share))):.1f} (the entropy).",
-        x=Axis("probability of the class", log=True),
-        y=Axis("decisions on the path"),
-        panels=[Panel("", series, size)],
     )

@@ -83,6 +83,23 @@ def _bound(row: dict[str, float], bounds: tuple[str, str] | None, place: int) ->
     return None if value is None or pd.isna(value) else value
 
 
+def stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
+    """What the layers' values are made of, a panel a vocabulary size."""
+    known = table.dropna(subset=columns)
+    known = known.assign(total=known[columns].sum(axis=1))
+    return [
+        Rows(
+            size_title(int(size)),
+            [
+                Row(row["layer"], [float(row[column]) for column in columns])
+                for row in rows.sort_values("total").to_dict("records")
+            ],
+            int(size),
+        )
+        for size, rows in known[known["total"] > 0].groupby("vocab_size")
+    ]
+
+
 def size_title(size: int) -> str:
     """Title of a panel."""
     return f"V = {size:,}"

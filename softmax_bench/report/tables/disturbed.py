@@ -84,3 +84,9 @@ def mark_notes(table: pd.DataFrame) -> list[str]:
         if doubt
     }  # fmt: skip
     return [f"{MARK} not to be trusted: {'; '.join(found)}"] if found else []
+
+
+def disturbed_note(speed: pd.DataFrame) -> list[str]:
+    """A sentence for a caption on the sizes at which times are not to be trusted."""
+    sizes = ", ".join(f"{size:,}" for size in disturbed_sizes(speed))
+    return [f"Disturbed, and not to be trusted, at V = {sizes}."] if sizes else []

@@ -1,0 +1,74 @@
+"""What a training step reaches of what the machine can do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from softmax_bench.records.frames import Results
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
+from softmax_bench.report.tables.disturbed import disturbed_note
+from softmax_bench.report.tables.selection import latest_speed
+from softmax_bench.report.tables.summary import summary_table
+
+
+def roofline(results: Results) -> Chart | None:
+    """Achieved rate of forward and backward against operations a byte, under the machine's roof."""
+    speed = latest_speed(results)
+    table = summary_table(results)
+    if "of_possible" not in table or table["of_possible"].isna().all():
+        return None
+    steps = speed[speed["phase"] == "step"].merge(
+        table[["vocab_size", "layer", "of_possible"]], on=["vocab_size", "layer"]
+    )
+    flops, width = float(steps["machine_flops"].max()), float(steps["machine_bytes"].max())
+    # Above the roof there is nothing: the rates were measured on a busier machine than the steps.
+    above = int((steps["of_possible"] > 1).sum())
+    steps = steps[steps["of_possible"] <= 1].sort_values("vocab_size")
+    if steps.empty:
+        return None
+    steps["intensity"] = steps["flops"] / steps["bytes"]
+    steps["rate"] = steps["of_possible"] * np.minimum(flops, steps["intensity"] * width) / 1e9
+    series = [
+        Series(
+            name=str(layer),
+            layer=str(layer),
+            x=rows["intensity"].tolist(),
+            y=rows["rate"].tolist(),
+        )
+        for layer, rows in steps.groupby("layer")
+    ]
+    low, high = steps["intensity"].min() / 2, steps["intensity"].max() * 2
+    edge = sorted({low, high, *([flops / width] if low < flops / width < high else [])})
+    roof = [min(flops, at * width) / 1e9 for at in edge]
+    series.append(Series(name="the machine", x=edge, y=roof, markers=False))
+    half = _bfloat16_rate(steps)
+    if half:
+        series.append(
+            Series(name="bfloat16 products", x=[low, high], y=[half / 1e9] * 2, markers=False)
+        )
+    return Lines(
+        name="roofline",
+        title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
+        caption="Draw, forward and backward against what the machine can do at most: a large "
+        "matrix product's rate, or a large copy's, both measured just before. A line goes from "
+        "the smallest V to the largest. What products in bfloat16 could do is shown beside it."
+        + (
+            f" {above} steps came out faster than the roof allows and are left out: the roof was "
+            "measured on a busier machine than they were."
+            if above
+            else ""
+        )
+        + " ".join(["", *disturbed_note(speed)]),
+        x=Axis("floating-point operations a byte that must move", log=True),
+        y=Axis("achieved [GFLOP/s]", log=True),
+        panels=[Panel("", series)],
+    )
+
+
+def _bfloat16_rate(steps: pd.DataFrame) -> float:
+    """Operations a second of large products in half precision; 0 where it is not known."""
+    if "machine_products" not in steps:
+        return 0.0
+    rates = [rates["bfloat16"] for rates in steps["machine_products"].dropna()]
+    return float(np.median(rates)) if rates else 0.0
