@@ -17,7 +17,8 @@ from torch import Tensor
 
 from softmax_bench.classes.draws import watching_draws
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import OutputLayer, Reduction
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import Reduction
 from softmax_bench.layers.plugins import check_description
 from softmax_bench.lm.checkpoint import memory, recall
 

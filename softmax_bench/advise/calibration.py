@@ -15,7 +15,7 @@ from softmax_bench.advise.workload import Workload, of_layer
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.files import write_file
 from softmax_bench.layers import create_layer
-from softmax_bench.layers.base import Counts, as_counts
+from softmax_bench.layers.options import Counts, as_counts
 from softmax_bench.measure import (
     LayerStep,
     describe_environment,

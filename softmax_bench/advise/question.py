@@ -12,7 +12,7 @@ import numpy.typing as npt
 import psutil
 
 from softmax_bench.advise.workload import Workload, workload
-from softmax_bench.classes.huffman import check_counts
+from softmax_bench.classes.counts import check_counts
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.measure import zipf_counts
 

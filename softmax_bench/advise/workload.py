@@ -6,7 +6,7 @@ import msgspec
 import torch
 
 from softmax_bench.layers import OutputLayer, create_layer
-from softmax_bench.layers.base import Counts
+from softmax_bench.layers.options import Counts
 from softmax_bench.measure.memory import stored_bytes
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from softmax_bench.classes.counts import positive_counts
 from softmax_bench.classes.kept_buffers import KeptBuffers
-from softmax_bench.classes.noise import positive_counts
 
 
 class FrequencyOrder(KeptBuffers):

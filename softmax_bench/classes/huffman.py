@@ -5,29 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from softmax_bench.classes.counts import check_counts
 from softmax_bench.classes.tree import ABSENT, Tree
 from softmax_bench.errors import SoftmaxBenchError
-
-
-def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.NDArray[np.float64]:
-    """Class counts as float64.
-
-    Raises:
-        SoftmaxBenchError: They are not one finite number >= 0 for each class.
-    """
-    array = np.asarray(counts, dtype=np.float64)
-    if array.ndim != 1 or (num_classes is not None and array.shape[0] != num_classes):
-        wanted = "V" if num_classes is None else num_classes
-        raise SoftmaxBenchError(
-            f"class_counts must have shape ({wanted},), one count a class, not {array.shape}"
-        )
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
-    if bad.size:
-        raise SoftmaxBenchError(
-            f"class_counts must be finite and not negative: class {bad[0]} has {array[bad[0]]}"
-            + (f", and {bad.size - 1} more are wrong" if bad.size > 1 else "")
-        )
-    return array
 
 
 def huffman_tree(counts: npt.ArrayLike, arity: int = 2) -> Tree:

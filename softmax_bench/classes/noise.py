@@ -16,22 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from softmax_bench.classes.counts import check_counts, positive_counts, unigram
 from softmax_bench.classes.draws import draws
-from softmax_bench.classes.huffman import check_counts
 from softmax_bench.classes.kept_buffers import KeptBuffers
 from softmax_bench.errors import SoftmaxBenchError
-
-
-def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArray[np.float64]:
-    """Counts in which a class never seen counts as seen once, so that none is impossible.
-
-    Where counts are below 1, as relative frequencies are, it counts as much as the rarest class.
-    Without counts all classes are alike.
-    """
-    if counts is None:
-        return np.ones(num_classes)
-    checked = check_counts(counts, num_classes)
-    return np.where(checked > 0, checked, checked.min(initial=1.0, where=checked > 0))
 
 
 class Noise(KeptBuffers, ABC):
@@ -147,6 +135,14 @@ class UnigramNoise(Noise):
     def probabilities(self) -> npt.NDArray[np.float64]:  # noqa: D102
         weights = positive_counts(self._counts, self.num_classes) ** self._power
         return weights / weights.sum()
+
+
+def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Tensor:
+    """Logarithm of :func:`unigram`, float64.
+
+    Where scores start, the loss starts at the unigram model's: the same start for every layer.
+    """
+    return torch.from_numpy(np.log(unigram(counts, num_classes)))
 
 
 def expected_distinct(*draws: tuple[npt.NDArray[np.float64], int]) -> float:

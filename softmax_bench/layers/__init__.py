@@ -6,11 +6,12 @@ installed package with an entry point (see :mod:`softmax_bench.layers.plugins`):
 command line and reports pick it up by themselves.
 """
 
-from softmax_bench.layers.base import CommonOptions, Knob, OutputLayer
+from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.contrastive.nce import NCE
 from softmax_bench.layers.cost import Cost
 from softmax_bench.layers.exact.full import FullSoftmax
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.registry import (
     create_layer,
     layer_names,

@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer, lowered
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import CommonOptions
+from softmax_bench.layers.precision import lowered
 from softmax_bench.ops import Terms, TokenSums
 
 

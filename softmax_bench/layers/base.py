@@ -11,53 +11,19 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar, Unpack, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from softmax_bench.classes.huffman import check_counts
-from softmax_bench.classes.kept_buffers import KeptBuffers
-from softmax_bench.classes.noise import positive_counts
 from softmax_bench.errors import SoftmaxBenchError, check_positive, nearest
 from softmax_bench.layers.cost import Cost, step_cost
+from softmax_bench.layers.inputs import CheckedInputs
+from softmax_bench.layers.options import CommonOptions, Knob, Normalised, Reduction, as_counts
+from softmax_bench.layers.precision import exactly, lowered
 from softmax_bench.ops import accumulator, dense_gradient, untraced
-
-Counts = npt.ArrayLike | Tensor
-Reduction = Literal["mean", "sum", "none"]
-Normalised = Literal["by construction", "by training", "no"]
-
-
-class CommonOptions(TypedDict, total=False):
-    """What every layer's constructor takes besides its sizes and its own options.
-
-    * ``class_counts``: (V,) how often each class occurs in the training data. Ids need not be
-      sorted by frequency. Without counts all classes are taken to be alike.
-    * ``bias``: whether scores have an offset a class (default true).
-    * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
-    * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or
-      ``"none"`` for one loss a target, which costs more where the gradient is otherwise made in
-      the forward pass.
-    * ``sparse``: whether the gradients of parameters hold only the rows that the step touches, as
-      in ``nn.Embedding`` (default false). A step then costs nothing in V, but its optimiser and its
-      clipping must know such gradients: :func:`~softmax_bench.lm.make_optimizer` does, most others
-      do not. A layer whose every step touches all rows has dense gradients in any case.
-    * ``device``, ``dtype``: of the parameters.
-    """
-
-    class_counts: Counts | None
-    bias: bool
-    ignore_index: int
-    reduction: Reduction
-    sparse: bool
-    device: torch.device | str | None
-    dtype: torch.dtype | None
-
 
 _OF_ALL_SCORES = (
     "label_smoothing", "class_weight", "log_z_penalty", "soft_cap", "temperature"
@@ -65,19 +31,8 @@ _OF_ALL_SCORES = (
 """Options of :class:`~softmax_bench.layers.all_classes.AllClassesLayer` that others cannot have."""
 
 
-@dataclass(frozen=True)
-class Knob:
-    """The range in which to tune an option that changes how well a layer learns, not its cost."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Whether ratios matter rather than differences."""
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
-L = TypeVar("L")
 
 
 def _traced_if_traceable(
@@ -93,23 +48,7 @@ def _traced_if_traceable(
     return run
 
 
-def exactly(
-    method: Callable[Concatenate[L, Tensor, P], R],
-) -> Callable[Concatenate[L, Tensor, P], R]:
-    """``method`` in the parameters' type, also inside of ``torch.autocast``."""
-
-    @functools.wraps(method)
-    def run(self: L, hidden: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        device = hidden.device.type
-        if not torch.is_autocast_enabled(device):
-            return method(self, hidden, *args, **kwargs)
-        with torch.autocast(device, enabled=False):
-            return method(self, hidden, *args, **kwargs)
-
-    return run
-
-
-class OutputLayer(KeptBuffers, ABC):
+class OutputLayer(CheckedInputs, ABC):
     """A distribution over classes given a hidden state.
 
     Hidden states are taken in the parameters' type. Under ``torch.autocast`` the training step
@@ -379,74 +318,6 @@ class OutputLayer(KeptBuffers, ABC):
         """Shown by ``print(layer)``."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}"
 
-    def _flatten(self, hidden: Tensor) -> Tensor:
-        if hidden.dim() == 0 or hidden.shape[-1] != self.in_features:
-            raise SoftmaxBenchError(
-                f"hidden must have shape (..., {self.in_features}), not {tuple(hidden.shape)}"
-            )
-        if not hidden.is_floating_point():
-            raise SoftmaxBenchError(f"hidden must be floating-point, not {hidden.dtype}")
-        dtype = next(self.parameters()).dtype
-        return hidden.reshape(-1, self.in_features).to(dtype)
-
-    def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat targets with ignored ones set to class 0, and which are kept."""
-        if target.shape != hidden.shape[:-1]:
-            raise SoftmaxBenchError(
-                f"target must have the shape {tuple(hidden.shape[:-1])} of the hidden states, "
-                f"not {tuple(target.shape)}"
-            )
-        if target.dtype not in (torch.int64, torch.int32):
-            raise SoftmaxBenchError(f"target must be int64 class ids, not {target.dtype}")
-        flat = target.reshape(-1).long()
-        kept = flat != self.ignore_index
-        ids = torch.where(kept, flat, 0)
-        if not _may_look(ids):
-            ids = ids.clamp(0, self.num_classes - 1)
-        elif ids.numel():
-            low, high = (int(x) for x in ids.aminmax())
-            if low < 0 or high >= self.num_classes:
-                wrong = low if low < 0 else high
-                raise SoftmaxBenchError(
-                    f"target {wrong} is not a class: ids go from 0 to {self.num_classes - 1} "
-                    f"(or {self.ignore_index} to ignore a token)"
-                )
-        return ids, kept
-
-    def _marked(self, values: Tensor, target: Tensor) -> Tensor:
-        """NaN for targets that are no classes, where nobody looked at them."""
-        if _may_look(target) or torch.compiler.is_compiling():
-            return values
-        wrong = (target < 0) | (target >= self.num_classes)
-        wrong = wrong & (target != self.ignore_index)
-        return torch.where(wrong if values.dim() else wrong.any(), torch.nan, values)
-
-    def _check_loss(self, loss: Tensor, hidden: Tensor) -> None:
-        # Whatever is not finite in the input shows in the loss, and one number is cheap to see.
-        if not _may_look(loss) or bool(loss.isfinite()):
-            return
-        bad = int((~hidden.isfinite().all(-1)).sum())
-        if bad:
-            raise SoftmaxBenchError(
-                f"{bad} of {hidden.shape[0]} hidden states hold NaN or infinity: the model before "
-                "the output layer has diverged; try a lower learning rate or clip gradients"
-            )
-
-
-def _may_look(tensor: Tensor) -> bool:
-    """Whether a look at numbers stops nothing: on an accelerator it would stop the queue."""
-    if torch.compiler.is_compiling():
-        return False
-    return tensor.device.type == "cpu" or torch.is_anomaly_enabled()
-
-
-def lowered(hidden: Tensor) -> Tensor:
-    """Hidden states in the type of mixed precision, where it is on: products follow their type."""
-    device = hidden.device.type
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
-        return hidden.to(torch.get_autocast_dtype(device))
-    return hidden
-
 
 def layer_options(layer: type[OutputLayer]) -> list[str]:
     """Names of the options that a specification of this layer may set."""
@@ -456,23 +327,3 @@ def layer_options(layer: type[OutputLayer]) -> list[str]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
     return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]
-
-
-def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
-    """Class counts from a tensor or anything numpy reads, checked."""
-    array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
-    return check_counts(array, num_classes)
-
-
-def unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> npt.NDArray[np.float64]:
-    """Relative frequency of each class (V,); a class never seen counts as seen once."""
-    positive = positive_counts(counts, num_classes)
-    return positive / positive.sum()
-
-
-def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Tensor:
-    """Logarithm of :func:`unigram`, float64.
-
-    Where scores start, the loss starts at the unigram model's: the same start for every layer.
-    """
-    return torch.from_numpy(np.log(unigram(counts, num_classes)))

@@ -11,7 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.layers.base import CommonOptions, OutputLayer, exactly, log_unigram
+from softmax_bench.classes.noise import log_unigram
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import CommonOptions
+from softmax_bench.layers.precision import exactly
 from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
 
 _SCORES_AT_ONCE = 2**22

@@ -16,7 +16,8 @@ from importlib.metadata import entry_points
 from typing import get_args
 
 from softmax_bench.errors import SoftmaxBenchError, nearest
-from softmax_bench.layers.base import Normalised, OutputLayer
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import Normalised
 
 GROUP = "softmax_bench.layers"
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn import functional as F
 
+from softmax_bench.classes.noise import log_unigram
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import CommonOptions, OutputLayer
-from softmax_bench.layers.base import exactly, log_unigram
 from softmax_bench.layers.gumbel import draw
+from softmax_bench.layers.precision import exactly
 from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
 from softmax_bench.ops.cpu.exponentials import LOG2_E
 from softmax_bench.parallel.cost import Sent, Step

@@ -7,10 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from softmax_bench.classes.noise import make_noise
+from softmax_bench.classes.noise import log_unigram, make_noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
-from softmax_bench.layers.base import exactly, log_unigram
+from softmax_bench.layers.precision import exactly
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent

@@ -18,7 +18,7 @@ from softmax_bench.layers import (
     parse_spec,
 )
 from softmax_bench.layers.all_classes import AllClassesLayer
-from softmax_bench.layers.base import Reduction
+from softmax_bench.layers.options import Reduction
 from softmax_bench.layers.reduced.differentiated import DifferentiatedSoftmax
 from softmax_bench.testing import check_output_layer
 

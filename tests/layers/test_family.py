@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from softmax_bench.classes.tree_shapes import random_tree
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
-from softmax_bench.layers.base import Reduction
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import Reduction
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.layers.trees.two_level import TwoLevelSoftmax
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from softmax_bench.layers import create_layer, layer_names
-from softmax_bench.layers.base import _may_look
+from softmax_bench.layers.inputs import _may_look
 
 
 @pytest.fixture
 def _nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softmax_bench.layers.base._may_look", lambda tensor: False)
+    monkeypatch.setattr("softmax_bench.layers.inputs._may_look", lambda tensor: False)
 
 
 @pytest.mark.usefixtures("_nobody_looks")

@@ -7,11 +7,12 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.classes.noise import expected_distinct, make_noise
+from softmax_bench.classes.counts import unigram
+from softmax_bench.classes.noise import expected_distinct, log_unigram, make_noise
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.batch.ignored import count_of_kept, of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.ops import subset_cross_entropy, subset_scores, tally
 
 

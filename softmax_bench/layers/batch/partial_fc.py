@@ -9,9 +9,9 @@ from torch import Tensor
 
 from softmax_bench.classes.draws import draws
 from softmax_bench.errors import check_positive
-from softmax_bench.layers.base import CommonOptions
 from softmax_bench.layers.batch.ignored import of_kept_classes
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.ops import fill_up, subset_cross_entropy, subset_scores
 
 

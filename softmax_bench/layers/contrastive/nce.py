@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.classes.noise import expected_distinct, make_noise
+from softmax_bench.classes.counts import unigram
+from softmax_bench.classes.noise import expected_distinct, log_unigram, make_noise
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Knob, Normalised, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions, Knob, Normalised
 from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
 from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.contrastive.nce import NCE
+from softmax_bench.layers.options import CommonOptions, Knob
 
 
 class NegativeSampling(NCE):

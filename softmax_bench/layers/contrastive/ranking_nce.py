@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions, Knob
+from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
 from softmax_bench.ops import subset_cross_entropy, subset_scores
 

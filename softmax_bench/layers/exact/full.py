@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.layers.all_classes import AllClassesLayer, AllClassesOptions
-from softmax_bench.layers.base import Normalised
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import Normalised
 from softmax_bench.ops import Terms, TokenSums, linear_cross_entropy, token_sums
 
 

@@ -7,8 +7,8 @@ from typing import Unpack
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.all_classes import AllClassesOptions
-from softmax_bench.layers.base import Knob
 from softmax_bench.layers.exact.full import FullSoftmax
+from softmax_bench.layers.options import Knob
 
 
 class SelfNormalizedSoftmax(FullSoftmax):

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.draws import draws
-from softmax_bench.classes.noise import expected_distinct
+from softmax_bench.classes.noise import expected_distinct, log_unigram
 from softmax_bench.errors import check_positive
-from softmax_bench.layers.base import CommonOptions, log_unigram, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.ops import pair_scores
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Knob
+from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.proposals.tree import TreeProposal
 
 _SPREAD_FROM = 4096

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 
 _ITERATIONS = 8

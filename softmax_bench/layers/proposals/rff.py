@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Knob
+from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.proposals.tree import TreeProposal
 
 

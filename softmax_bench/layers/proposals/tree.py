@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import CommonOptions
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 from softmax_bench.ops.cpu.blocks import scores_in_order
 

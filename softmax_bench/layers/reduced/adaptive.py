@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from softmax_bench.classes.frequency_order import FrequencyOrder, band_of, probabilities_by_rank
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer
+from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.gumbel import draw
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.reduced.cutoffs import choose_cutoffs
 from softmax_bench.ops import linear_cross_entropy, linear_nll
 

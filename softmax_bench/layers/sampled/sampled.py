@@ -8,9 +8,10 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
+from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.noise import make_noise
-from softmax_bench.layers.base import CommonOptions, Normalised, unigram
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import CommonOptions, Normalised
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.ops import subset_cross_entropy, subset_scores
 

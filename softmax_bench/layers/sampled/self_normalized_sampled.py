@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Unpack
 
-from softmax_bench.layers.base import CommonOptions, Knob
 from softmax_bench.layers.exact.self_normalized import check_penalty
+from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softmax_bench.classes.counts import positive_counts
 from softmax_bench.classes.huffman import huffman_tree
-from softmax_bench.classes.noise import positive_counts
 from softmax_bench.classes.tree import Tree
 from softmax_bench.classes.tree_shapes import balanced_tree, random_tree
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, Counts, as_counts
+from softmax_bench.layers.options import CommonOptions, Counts, as_counts
 from softmax_bench.layers.trees.tree_layer import TreeSoftmax
 
 

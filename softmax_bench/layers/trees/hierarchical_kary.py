@@ -8,10 +8,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from softmax_bench.classes.counts import positive_counts
 from softmax_bench.classes.huffman import huffman_tree
-from softmax_bench.classes.noise import positive_counts
 from softmax_bench.classes.tree import ABSENT, Tree
-from softmax_bench.layers.base import CommonOptions, as_counts
+from softmax_bench.layers.options import CommonOptions, as_counts
 from softmax_bench.layers.trees.tree_layer import TreeSoftmax
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.classes.noise import expected_distinct, positive_counts
+from softmax_bench.classes.counts import positive_counts
+from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.classes.tree import ABSENT, Tree
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.trees import tree_search
 from softmax_bench.ops import PathTable, keep_coalesced, path_losses
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.frequency_order import FrequencyOrder
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.classes.tree import Tree
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.base import CommonOptions, OutputLayer, unigram
+from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.gumbel import draw
+from softmax_bench.layers.options import CommonOptions
 from softmax_bench.ops import (
     block_cross_entropy,
     block_scores,

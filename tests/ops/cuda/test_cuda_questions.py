@@ -42,7 +42,7 @@ def test_a_step_asks_nothing_of_tensors_without_data(
     from triton.runtime.interpreter import InterpretedFunction
 
     monkeypatch.setattr(InterpretedFunction, "run", lambda self, *args, **options: None)
-    monkeypatch.setattr("softmax_bench.layers.base._may_look", lambda tensor: False)
+    monkeypatch.setattr("softmax_bench.layers.inputs._may_look", lambda tensor: False)
     monkeypatch.setattr(OutputLayer, "_leaves_out", lambda self, kept: False)
     layer = create_layer(spec, WIDTH, CLASSES, COUNTS, sparse=True)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

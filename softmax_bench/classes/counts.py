@@ -1,0 +1,47 @@
+"""How often each class occurs in the training data."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from softmax_bench.errors import SoftmaxBenchError
+
+
+def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.NDArray[np.float64]:
+    """Class counts as float64.
+
+    Raises:
+        SoftmaxBenchError: They are not one finite number >= 0 for each class.
+    """
+    array = np.asarray(counts, dtype=np.float64)
+    if array.ndim != 1 or (num_classes is not None and array.shape[0] != num_classes):
+        wanted = "V" if num_classes is None else num_classes
+        raise SoftmaxBenchError(
+            f"class_counts must have shape ({wanted},), one count a class, not {array.shape}"
+        )
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if bad.size:
+        raise SoftmaxBenchError(
+            f"class_counts must be finite and not negative: class {bad[0]} has {array[bad[0]]}"
+            + (f", and {bad.size - 1} more are wrong" if bad.size > 1 else "")
+        )
+    return array
+
+
+def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArray[np.float64]:
+    """Counts in which a class never seen counts as seen once, so that none is impossible.
+
+    Where counts are below 1, as relative frequencies are, it counts as much as the rarest class.
+    Without counts all classes are alike.
+    """
+    if counts is None:
+        return np.ones(num_classes)
+    checked = check_counts(counts, num_classes)
+    return np.where(checked > 0, checked, checked.min(initial=1.0, where=checked > 0))
+
+
+def unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> npt.NDArray[np.float64]:
+    """Relative frequency of each class (V,); a class never seen counts as seen once."""
+    positive = positive_counts(counts, num_classes)
+    return positive / positive.sum()

@@ -1,0 +1,59 @@
+"""What the constructors of all output layers take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from softmax_bench.classes.counts import check_counts
+
+Counts = npt.ArrayLike | Tensor
+Reduction = Literal["mean", "sum", "none"]
+Normalised = Literal["by construction", "by training", "no"]
+
+
+class CommonOptions(TypedDict, total=False):
+    """What every layer's constructor takes besides its sizes and its own options.
+
+    * ``class_counts``: (V,) how often each class occurs in the training data. Ids need not be
+      sorted by frequency. Without counts all classes are taken to be alike.
+    * ``bias``: whether scores have an offset a class (default true).
+    * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
+    * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or
+      ``"none"`` for one loss a target, which costs more where the gradient is otherwise made in
+      the forward pass.
+    * ``sparse``: whether the gradients of parameters hold only the rows that the step touches, as
+      in ``nn.Embedding`` (default false). A step then costs nothing in V, but its optimiser and its
+      clipping must know such gradients: :func:`~softmax_bench.lm.make_optimizer` does, most others
+      do not. A layer whose every step touches all rows has dense gradients in any case.
+    * ``device``, ``dtype``: of the parameters.
+    """
+
+    class_counts: Counts | None
+    bias: bool
+    ignore_index: int
+    reduction: Reduction
+    sparse: bool
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The range in which to tune an option that changes how well a layer learns, not its cost."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether ratios matter rather than differences."""
+
+
+def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
+    """Class counts from a tensor or anything numpy reads, checked."""
+    array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
+    return check_counts(array, num_classes)
