@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import astuple
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -72,9 +73,8 @@ def test_row_sparse_draws_are_as_dense_ones() -> None:
         gradient = torch.sparse_coo_tensor(rows.unsqueeze(0), values, SIZE, check_invariants=True)
         dense.add(gradient.to_dense())
         sparse.add(gradient)
-    for one, other in zip(
-        vars(dense.result()).values(), vars(sparse.result()).values(), strict=True
-    ):
+    pairs = zip(astuple(dense.result()), astuple(sparse.result()), strict=True)
+    for one, other in pairs:
         assert one.value == pytest.approx(other.value)
         assert one.high == pytest.approx(other.high)
 
