@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,9 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell script
     made = Cluster(request.param)
+    signal.signal(signal.SIGINT, before)
     yield made
     made.close()
 
@@ -173,7 +176,11 @@ def test_jobs_on_a_cluster(
         while not executor.wait(0.2):
             pass
         hanging = workers_of(psutil.Process())
-    assert hanging
+        (folder,) = (Path(each.cmdline()[-1]) for each in hanging)
+        assert folder.exists()
+        until = time.monotonic() + 60
+    assert time.monotonic() < until  # not when the job has ended by itself
+    assert not folder.exists()
     wait_for_none(hanging)
     assert list(tmp_path.glob("jobs/*.lock")) != []  # as after any kill: free, and not in the way
     assert not isinstance(claim(train_job("hangs"), tmp_path), str)

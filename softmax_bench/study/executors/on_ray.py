@@ -102,10 +102,10 @@ class RayExecutor(Executor):
         for task in self._tasks:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task.stream)
-        until = time.monotonic() + _CLOSE_SECONDS
-        for task in self._tasks:  # so that each can clear away what it has on its node
-            while self._is_streaming(task, until):
-                pass
+        if self._tasks:  # so that each can clear away what it has on its node
+            ends = [task.stream.completed() for task in self._tasks]
+            self._ray.wait(ends, num_returns=len(ends), timeout=_CLOSE_SECONDS)
+        for task in self._tasks:
             task.lock.close()
         self._tasks.clear()
         self._ray.shutdown()
@@ -177,19 +177,6 @@ class RayExecutor(Executor):
         job_path(self._store, job_id(task.job), "lock").unlink(missing_ok=True)
         task.lock.close()
         return [ended]
-
-    def _is_streaming(self, task: _Task, until: float) -> bool:
-        """Whether a task that was cancelled goes on; what it still says is passed over."""
-        left = until - time.monotonic()
-        if left <= 0:
-            return False
-        try:
-            ready, _ = self._ray.wait([task.stream], timeout=left)
-            if ready:
-                self._ray.get(next(task.stream))
-        except (StopIteration, self._ray.exceptions.RayError):
-            return False
-        return True
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ events, its checkpoints, its records and its log come back one after the other.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Generator
@@ -68,6 +69,8 @@ def pack(job: Job, store: Path, worker: str) -> bytes:
 
 def work(order: bytes) -> Generator[bytes, None, None]:
     """Do what is ordered in a process of this machine; a message whenever there is one."""
+    # Ray cancels by an interrupt, which Python ignores where a shell has started it in background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = msgspec.msgpack.decode(order, type=Order)
     with tempfile.TemporaryDirectory(prefix="softmax-bench-") as folder:
         store = Path(folder)
