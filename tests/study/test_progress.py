@@ -37,14 +37,20 @@ def shown(display: ProgressDisplay) -> str:
     return file.getvalue()
 
 
+def hear(
+    display: ProgressDisplay, step: Step, clock: list[float], reports: list[tuple[float, float]]
+) -> None:
+    """Progress of a step at these times."""
+    for clock[0], done in reports:
+        display.told(step, Progress(done=done, total=1000))
+
+
 def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
     display = ProgressDisplay(Console(file=StringIO(), width=50))
     with display:
         display.planned([FULL, NCE, TIMING])
         display.started(FULL)
-        for now, done in ((1.0, 100), (11.0, 600)):
-            clock[0] = now
-            display.told(FULL, Progress(done=done, total=1000))
+        hear(display, FULL, clock, [(1, 100), (2, 140), (3, 300), (4, 350), (9, 600)])
         display.told(FULL, Evaluated(tokens=600, train_loss=1.0, valid_perplexity=99.0))
         display.tick()
         clock[0] = 31.0
@@ -99,7 +105,26 @@ def test_time_left(clock: list[float]) -> None:
     assert left.estimate([NCE, TIMING], [], 2) == pytest.approx(5 + 1.5)
     assert left.estimate([Step("", FULL.job, State.DONE)], [], 1) == 0
     going = RunningStep(NCE)
-    going.hear(Progress(done=100, total=1000))
-    clock[0] = 12.0
-    going.hear(Progress(done=300, total=1000))
-    assert left.estimate([NCE], [going], 1) == pytest.approx(7)
+    for done in (100, 200, 300, 400, 500):
+        clock[0] += 1
+        going.hear(Progress(done=done, total=1000))
+    planned_anew = Step(NCE.title, train_job("nce"), State.DUE)
+    assert left.estimate([FULL, planned_anew], [going], 1) == pytest.approx(10 + 5)
+
+
+def test_neither_the_first_moments_nor_a_pause_make_a_rate(clock: list[float]) -> None:
+    """A study once said "332 tokens/s, about 3:00:00 left" where 7,500 and 9 minutes were right."""
+    left, run = TimeLeft(), RunningStep(FULL)
+    clock[0] = 1.0
+    left.learn(run)  # 1,000 tokens a second
+    run = RunningStep(FULL)
+    rest = [FULL, *(Step("", train_job("full", rate=rate), State.DUE) for rate in (1.0, 2.0))]
+    for now, done in ((20, 1), (20, 90), (21, 100)):
+        clock[0] = now
+        run.hear(Progress(done=done, total=1000))
+        assert run.rate is None
+        assert left.estimate(rest, [run], 1) == pytest.approx(3, rel=0.2)
+    for now, done in ((22, 200), (222, 300), (223, 400), (224, 500)):  # stopped for 200 s
+        clock[0] = now
+        run.hear(Progress(done=done, total=1000))
+    assert run.rate == pytest.approx(100)
