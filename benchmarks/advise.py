@@ -2,6 +2,7 @@
 
 Every layer is timed at the small sizes that the cost model is fitted to, and then at sizes that it
 never saw, larger ones among them. Beside the model's errors stand those of the plain roofline.
+A run that was cut short goes on where it was; to measure anew, delete what it has written.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.progress import Progress
 from softmax_bench.advise import calibration
 from softmax_bench.advise.calibration import Calibration, Cell, Setting, calibrated, measure
 from softmax_bench.advise.model import CostModel, Prediction
+from softmax_bench.files import write_file
 from softmax_bench.layers import Cost, layer_names, split_specs
 from softmax_bench.measure import Machine, measure_machine
 from softmax_bench.report.style import looks
@@ -95,7 +97,7 @@ def _error(table: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def draw(table: pd.DataFrame, out: Path) -> None:
-    """Predicted against measured seconds, and the roofline beside it, as PNG and SVG."""
+    """Predicted against measured seconds, and the roofline beside it, as ``check.png``."""
     figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     ends = np.array([table["measured"].min() / 2, table["measured"].max() * 2]) * 1e3
@@ -116,25 +118,42 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     panels[0].set_ylabel("predicted step, ms")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    for kind in ("png", "svg"):
-        figure.savefig(out / f"check.{kind}")
+    figure.savefig(out / "check.png")
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """Steps at the sizes of :data:`SIZES` that were measured so far."""
+
+    setting: Setting
+    cells: list[Cell]
 
 
 def run(
-    specs: list[str], setting: Setting, folder: Path, seconds: float
+    specs: list[str], setting: Setting, out: Path, seconds: float
 ) -> tuple[Calibration, list[Cell]]:
-    """Calibrate where that has not been done, and measure the steps to be foretold."""
+    """Calibrate and measure the steps to be foretold, but for what ``out`` holds already."""
+    stored = out / "check.json"
     with Progress(transient=True) as progress:
         task = progress.add_task("calibrating", total=1.0)
         known = calibrated(
-            specs, setting, folder, on_share=lambda share: progress.update(task, completed=share)
-        )
-        task = progress.add_task("measuring", total=len(specs) * len(SIZES))
-        cells = measure(
-            specs, setting, sizes=SIZES, seconds=seconds, max_flops=MAX_FLOPS,
-            max_seconds=MAX_SECONDS, on_cell=lambda: progress.advance(task),
+            specs, setting, out / "calibration",
+            on_share=lambda share: progress.update(task, completed=share),
         )  # fmt: skip
-    return known, cells
+        measured = Measured(setting=setting, cells=[])
+        if stored.exists():
+            before = msgspec.json.decode(stored.read_bytes(), type=Measured)
+            measured = before if before.setting == setting else measured
+        task = progress.add_task("measuring", total=len(SIZES))
+        for size in SIZES:
+            if size not in {cell.workload.size for cell in measured.cells}:
+                cells = measure(
+                    specs, setting, sizes=[size], seconds=seconds, max_flops=MAX_FLOPS,
+                    max_seconds=MAX_SECONDS,
+                )  # fmt: skip
+                measured.cells.extend(cells)
+                write_file(stored, msgspec.json.format(msgspec.json.encode(measured), indent=1))
+            progress.advance(task)
+    return known, measured.cells
 
 
 def main() -> None:
@@ -150,17 +169,15 @@ def main() -> None:
         threads=options.threads, device="cpu", dtype="float32", optimizer="adagrad"
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    known, cells = run(specs, setting, options.out / "calibration", options.seconds)
+    known, cells = run(specs, setting, options.out, options.seconds)
     machine = measure_machine(torch.device("cpu"))
     model = CostModel(known.cells)
     table = check(cells, model, machine)
     text = summary(table, model)
+    if known.disturbed:
+        text += f"\nNot to be trusted: it was calibrated while {known.disturbed}.\n"
     (options.out / "table.md").write_text(text)
     table.to_csv(options.out / "check.csv", index=False, float_format="%.6g")
-    record = {"setting": setting, "disturbed": known.disturbed, "machine": machine, "cells": cells}
-    (options.out / "check.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-    )
     draw(table, options.out)
     Console().print(text, markup=False, highlight=False)
 

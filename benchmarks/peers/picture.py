@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 
 def draw(folder: Path) -> None:
-    """Draw the races stored in ``folder`` as ``race.png`` and ``race.svg``, and ``table.md``."""
+    """Draw the races stored in ``folder`` as ``race.png`` and ``table.md``."""
     rows = [
         row
         for file in sorted(folder.glob("*.json"))
@@ -48,8 +48,7 @@ def draw(folder: Path) -> None:
     last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
     last.xaxis.set_minor_formatter(NullFormatter())
     last.set_xlabel("time of the competitor / our time (a dot a size)")
-    for kind in ("png", "svg"):
-        figure.savefig(folder / f"race.{kind}")
+    figure.savefig(folder / "race.png")
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

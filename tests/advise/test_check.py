@@ -26,5 +26,6 @@ def test_errors_and_their_table(tmp_path: Path) -> None:
     assert "2 steps of 1 layers, at 2 sizes" in text
     assert "time: median error 25.0%" in text
     assert "| `full` | 2 | 25.0% | 50% |" in text
+    assert "intervals hold 50% of the steps" in text
     draw(table, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"check.png", "check.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"check.png"}
