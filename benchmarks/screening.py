@@ -52,7 +52,7 @@ def _trained(vocab_size: int, tokens: int) -> tuple[LinearOutputLayer, Tensor]:
     model = LanguageModel(layer, embedding_size=H)
     text = make_streams(corpus.train, 20, corpus.eos_id)
     valid = make_streams(corpus.valid[:2000], 20, corpus.eos_id)
-    optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)
+    optimizer = make_optimizer("adagrad", model.parameters(), 0.1)
     history = train(
         model, optimizer, text, valid,
         window=20, valid_window=20, max_tokens=tokens, clip_norm=5.0, evaluations=1,

@@ -26,7 +26,7 @@ def main() -> None:
     )
     parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
     model = parallel.model
-    optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.1)
+    optimizer = make_optimizer("adagrad", model.parameters(), 0.1)
     words = torch.randint(CLASSES, (21, 8))  # time, batch: this process's own text
     inputs, targets = words[:-1], words[1:]
     for step in range(STEPS):

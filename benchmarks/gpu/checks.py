@@ -59,7 +59,7 @@ def _errors(spec: str, kind: str, rule: str, device: torch.device) -> Figures:
 
 
 def _step(layer: OutputLayer, rule: str, hidden: Tensor, target: Tensor) -> list[Tensor]:
-    optimizer = make_optimizer(rule, layer.parameters(), layer.row_sparse_parameters(), 0.01)
+    optimizer = make_optimizer(rule, layer.parameters(), 0.01)
     torch.manual_seed(1)
     leaf = hidden.clone().requires_grad_()
     loss = layer(leaf, target)

@@ -39,7 +39,7 @@ def _figures(spec: str, size: int, tokens: int, width: int, device: torch.device
     layer = create_layer(spec, width, size, counts, sparse=True)
     model = LanguageModel(layer, encoder="lstm", embedding_size=width).to(device)
     parameters = list(model.parameters())
-    optimizer = make_optimizer("adagrad", parameters, model.row_sparse_parameters(), 0.1)
+    optimizer = make_optimizer("adagrad", parameters, 0.1)
     streams = [make_streams(x, BATCH, 0).to(device) for x in (text, held_out)]
     begin = time.perf_counter()
     history = train(

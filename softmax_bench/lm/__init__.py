@@ -6,7 +6,7 @@ from softmax_bench.lm.encoders import ENCODERS, make_encoder
 from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel, RowSparseEmbedding, start_uniformly
 from softmax_bench.lm.optimizers import (
-    PairedOptimizer,
+    Optimizer,
     check_optimizer,
     clip_grad_norm,
     make_optimizer,
@@ -23,7 +23,7 @@ __all__ = [
     "Checkpoint",
     "DivergedError",
     "LanguageModel",
-    "PairedOptimizer",
+    "Optimizer",
     "Progress",
     "Quality",
     "RowSparseEmbedding",

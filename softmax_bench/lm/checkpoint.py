@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.files import remove_unfinished
-from softmax_bench.lm.optimizers import PairedOptimizer
+from softmax_bench.lm.optimizers import Optimizer
 from softmax_bench.lm.tensor_file import UselessFileError, read_tensors, write_tensors
 from softmax_bench.lm.training_state import Progress, TrainingState
 
@@ -55,7 +55,7 @@ class Checkpoint:
         """Whether it is time for the next."""
         return time.monotonic() >= self._next
 
-    def save(self, model: nn.Module, optimizer: PairedOptimizer, state: TrainingState) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, state: TrainingState) -> None:
         """Write everything.
 
         Raises:
@@ -85,7 +85,7 @@ class Checkpoint:
         now = time.monotonic()
         self._next = now + max(self.every, (now - begin) / _SHARE)
 
-    def load(self, model: nn.Module, optimizer: PairedOptimizer) -> TrainingState:
+    def load(self, model: nn.Module, optimizer: Optimizer) -> TrainingState:
         """Put everything back; the state at the start if there is no checkpoint.
 
         A checkpoint that is damaged or another run's is set aside, and a message logged.

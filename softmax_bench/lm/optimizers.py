@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.ops.cpu.scaling import scale_all_
 from softmax_bench.ops.cpu.updates import (
     adagrad,
-    adagrad_on_all,
     adam,
     merged,
     row_norm,
@@ -30,9 +30,6 @@ from softmax_bench.ops.cpu.updates import (
     sgd,
 )
 from softmax_bench.ops.dispatch import on_cuda
-
-Parameters = list[dict[str, Any]]
-"""Groups with their learning rates, as ``torch.optim`` takes them."""
 
 _EPSILON = {"adagrad": 1e-10, "adam": 1e-8}
 _WEIGHT_DECAY = 0.01
@@ -75,86 +72,108 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm
 
 
-class _RowOptimizer(torch.optim.Optimizer):
-    """Base of the row-sparse optimisers: walks the parameters, leaves the rule to ``_update``."""
+State = dict[str, Any]
+"""What a rule remembers of a parameter."""
 
-    def __init__(self, parameters: Parameters, lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
+
+class Optimizer(ABC):
+    """One rule for dense and row-sparse gradients, whichever a parameter has in a step.
+
+    It is not one of ``torch.optim``: those import torch's compiler, a second in every process.
+
+    Args:
+        rates: The parameters, each with its learning rate.
+    """
+
+    def __init__(self, rates: Mapping[nn.Parameter, float]) -> None:
+        self._rates = rates
+        self._rate_factor = 1.0
+        self._states: dict[nn.Parameter, State] = {}
+
+    def scale_rate(self, factor: float) -> None:
+        """Learn from here on by ``factor`` times the rates at the start."""
+        self._rate_factor = factor
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Apply the gradients. ``closure`` is not supported."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state[parameter]
-                    self._begin(parameter, state)
-                    if parameter.grad.is_sparse:
-                        rows, values = row_gradient(parameter)
-                        self._update(parameter, rows, values, state, group["lr"])
-                    else:
-                        self._update_all(parameter, parameter.grad, state, group["lr"])
+    def step(self) -> None:
+        """Apply the gradients."""
+        for parameter, rate in self._rates.items():
+            if parameter.grad is None:
+                continue
+            sparse = parameter.grad.is_sparse
+            rows, values = row_gradient(parameter) if sparse else (None, parameter.grad)
+            state = self._states.setdefault(parameter, {})
+            self._update(parameter, rows, values, state, self._rate_factor * rate)
 
-    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
-        """Make the state at the first step, and count the steps where the rule wants that."""
+    @abstractmethod
+    def _update(
+        self, parameter: Tensor, rows: Tensor | None, values: Tensor, state: State, lr: float
+    ) -> None:
+        """Apply a gradient of these rows, or of all; ``state`` is empty at the first step."""
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for parameter in self._rates:
+            parameter.grad = None
+
+    def state_dict(self) -> list[State]:
+        """Of each parameter."""
+        return [self._states.get(parameter, {}) for parameter in self._rates]
+
+    def load_state_dict(self, states: Sequence[State]) -> None:
+        """Go on where an optimiser of the same parameters was."""
+        for parameter, state in zip(self._rates, states, strict=True):
+            self._states[parameter] = {
+                name: value.to(parameter.device) if isinstance(value, Tensor) else value
+                for name, value in state.items()
+            }
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """Everything that is remembered from step to step, counters left out."""
+        for state in self._states.values():
+            yield from (x for x in state.values() if isinstance(x, Tensor) and x.dim() > 0)
+
+
+class _SGD(Optimizer):
+    """Stochastic gradient descent."""
 
     def _update(
-        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
-        raise NotImplementedError
-
-    def _update_all(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
-        """The step of a dense gradient, where the rule has one here."""
-        raise NotImplementedError
-
-
-class RowSGD(_RowOptimizer):
-    """Stochastic gradient descent on the rows that have a gradient."""
-
-    def _update(
-        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
+        self, parameter: Tensor, rows: Tensor | None, values: Tensor, state: State, lr: float
     ) -> None:
         sgd(parameter, rows, values, lr=lr)
 
 
-class RowAdagrad(_RowOptimizer):
-    """Adagrad (Duchi et al. 2011) on the rows that have a gradient."""
+class _Adagrad(Optimizer):
+    """Adagrad (Duchi et al. 2011)."""
 
     def __init__(
-        self, parameters: Parameters, lr: float, *, initial_accumulator_value: float = 0.0
+        self, rates: Mapping[nn.Parameter, float], initial_accumulator_value: float = 0.0
     ) -> None:
-        super().__init__(parameters, lr)
+        super().__init__(rates)
         self._start = initial_accumulator_value
 
-    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
+    def _update(
+        self, parameter: Tensor, rows: Tensor | None, values: Tensor, state: State, lr: float
+    ) -> None:
         if not state:
             state["sum"] = torch.full_like(parameter, self._start)
-
-    def _update(
-        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
         adagrad(parameter, state["sum"], rows, values, lr=lr, eps=_EPSILON["adagrad"])
 
-    def _update_all(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
-        adagrad_on_all(parameter, state["sum"], gradient, lr=lr, eps=_EPSILON["adagrad"])
 
-
-class RowAdam(_RowOptimizer):
-    """Lazy Adam (Kingma & Ba 2015) on the rows that have a gradient.
+class _Adam(Optimizer):
+    """Adam (Kingma & Ba 2015), lazy where gradients are row-sparse.
 
     With ``weight_decay`` it is AdamW (Loshchilov & Hutter 2019), whose decay is decoupled from the
     running means: a row is first multiplied by ``1 - lr weight_decay``.
     """
 
-    def __init__(self, parameters: Parameters, lr: float, *, weight_decay: float = 0.0) -> None:
-        super().__init__(parameters, lr)
+    def __init__(self, rates: Mapping[nn.Parameter, float], weight_decay: float = 0.0) -> None:
+        super().__init__(rates)
         self._weight_decay = weight_decay
 
-    def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
+    def _update(
+        self, parameter: Tensor, rows: Tensor | None, values: Tensor, state: State, lr: float
+    ) -> None:
         if not state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)
@@ -164,66 +183,15 @@ class RowAdam(_RowOptimizer):
                 state["step"], dtype=torch.float64, device=parameter.device
             )
         state["step"] += 1
-
-    def _update(
-        self, parameter: Tensor, rows: Tensor, values: Tensor, state: dict[str, Any], lr: float
-    ) -> None:
         adam(
             parameter, state["mean"], state["square"], rows, values, step=state["step"], lr=lr,
             eps=_EPSILON["adam"], betas=_BETAS, weight_decay=self._weight_decay,
         )  # fmt: skip
 
 
-_RULES: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[..., _RowOptimizer]]] = {
-    "adagrad": (torch.optim.Adagrad, RowAdagrad),
-    "adam": (torch.optim.Adam, RowAdam),
-    "adamw": (torch.optim.AdamW, RowAdam),
-    "sgd": (torch.optim.SGD, RowSGD),
-}
-
-
-class PairedOptimizer:
-    """One rule for dense and row-sparse parameters together."""
-
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-        groups = [group for part in parts for group in part.param_groups]
-        self._rates = [float(group["lr"]) for group in groups]
-
-    def scale_rate(self, factor: float) -> None:
-        """Learn from here on by ``factor`` times the rates at the start."""
-        groups = [group for part in self.parts for group in part.param_groups]
-        for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = factor * rate
-
-    def step(self) -> None:
-        """Apply the gradients."""
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Of each part."""
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
-        """Go on where an optimiser of the same parameters was."""
-        for part, of_one in zip(self.parts, state, strict=True):
-            part.load_state_dict(of_one)
-
-    def state_tensors(self) -> Iterator[Tensor]:
-        """Everything that is remembered from step to step, counters left out."""
-        for part in self.parts:
-            for of_one in part.state.values():
-                yield from (
-                    value
-                    for value in of_one.values()
-                    if isinstance(value, Tensor) and value.dim() > 0
-                )
+_RULES: dict[str, Callable[..., Optimizer]] = {
+    "adagrad": _Adagrad, "adam": _Adam, "adamw": _Adam, "sgd": _SGD,
+}  # fmt: skip
 
 
 def check_optimizer(name: str, initial_accumulator_value: float = 0.0) -> None:
@@ -245,20 +213,18 @@ def check_optimizer(name: str, initial_accumulator_value: float = 0.0) -> None:
 def make_optimizer(
     name: str,
     parameters: Iterable[nn.Parameter],
-    row_sparse: Iterable[nn.Parameter],
     lr: float,
     *,
     initial_accumulator_value: float = 0.0,
     weight_decay: float = _WEIGHT_DECAY,
     layer: Iterable[nn.Parameter] = (),
     layer_rate: float = 1.0,
-) -> PairedOptimizer:
+) -> Optimizer:
     """An optimiser by name: ``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``.
 
     Args:
         name: The rule.
-        parameters: All parameters.
-        row_sparse: Those of them whose gradients are row-sparse.
+        parameters: Their gradients may be dense or row-sparse.
         lr: Learning rate.
         initial_accumulator_value: Where Adagrad's sums of squares start. From 0, the first
             gradient of a number moves it by the whole learning rate, however small it is.
@@ -275,35 +241,11 @@ def make_optimizer(
     for rate in (lr, layer_rate):
         if not rate > 0:
             raise SoftmaxBenchError(f"the learning rate must be positive, not {rate}")
-    sparse, of_layer = {id(p) for p in row_sparse}, {id(p) for p in layer}
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
-    for parameter in parameters:
-        kind = id(parameter) in sparse, id(parameter) in of_layer
-        rate = layer_rate * lr if kind[1] else lr
-        groups.setdefault(kind, {"params": [], "lr": rate})["params"].append(parameter)
+    of_layer = {id(p) for p in layer}
+    rates = {p: layer_rate * lr if id(p) in of_layer else lr for p in parameters}
     options: dict[str, float] = {}
-    if initial_accumulator_value:
+    if name == "adagrad":
         options["initial_accumulator_value"] = initial_accumulator_value
     if name == "adamw":
         options["weight_decay"] = weight_decay
-    parts: list[torch.optim.Optimizer] = []
-    if dense := [group for (is_sparse, _), group in groups.items() if not is_sparse]:
-        parts.append(_dense_part(name, dense, lr, options))
-    if rows := [group for (is_sparse, _), group in groups.items() if is_sparse]:
-        parts.append(_RULES[name][1](rows, lr, **options))
-    return PairedOptimizer(parts)
-
-
-def _dense_part(
-    name: str, groups: list[dict[str, Any]], lr: float, options: dict[str, float]
-) -> torch.optim.Optimizer:
-    """The rule in one pass over the parameters, as far as there is one on their devices."""
-    dense_rule, row_rule = _RULES[name]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    if name == "adagrad" and all(map(on_cuda, parameters)):
-        return row_rule(groups, lr, **options)  # torch has a fused kernel for the CPU only
-    devices = {parameter.device.type for parameter in parameters}
-    fused = devices <= ({"cpu"} if name == "adagrad" else {"cpu", "cuda"})
-    if name in ("adam", "adamw") and devices == {"cuda"}:
-        return dense_rule(groups, lr=lr, fused=True, capturable=True, **options)
-    return dense_rule(groups, lr=lr, fused=fused, **options)
+    return _RULES[name](rates, **options)

@@ -13,7 +13,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm.checkpoint import Checkpoint, memory, recall
 from softmax_bench.lm.evaluate import Quality, evaluate
 from softmax_bench.lm.model import LanguageModel
-from softmax_bench.lm.optimizers import PairedOptimizer, clip_grad_norm
+from softmax_bench.lm.optimizers import Optimizer, clip_grad_norm
 from softmax_bench.lm.schedule import Schedule
 from softmax_bench.lm.streams import Streams
 from softmax_bench.lm.training_state import Progress, TrainingState
@@ -29,7 +29,7 @@ class DivergedError(SoftmaxBenchError):
 
 def train(
     model: LanguageModel,
-    optimizer: PairedOptimizer,
+    optimizer: Optimizer,
     text: Streams,
     valid: Streams,
     *,
@@ -98,7 +98,7 @@ def train(
 
 def run_steps(
     model: nn.Module,
-    optimizer: PairedOptimizer,
+    optimizer: Optimizer,
     state: TrainingState,
     step: Callable[[], tuple[Tensor, int]],
     quality: Callable[[], Quality],

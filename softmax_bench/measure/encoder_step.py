@@ -58,9 +58,7 @@ class EncoderStep:
         self._model = nn.ModuleList([self._vectors, self._encoder]).to(like)
         self._gradient = gradient.to(like)
         self._clip_norm = clip_norm
-        self._optimizer = make_optimizer(
-            optimizer, self._model.parameters(), self._vectors.parameters(), lr=1e-4
-        )
+        self._optimizer = make_optimizer(optimizer, self._model.parameters(), lr=1e-4)
 
     def __call__(self) -> float:
         """Take a step; its seconds."""

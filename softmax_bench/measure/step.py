@@ -120,9 +120,7 @@ class LayerStep:
                 clip_norm=clip_norm,
                 like=self.hidden,
             )
-        self.optimizer = make_optimizer(
-            optimizer, layer.parameters(), layer.row_sparse_parameters(), learning_rate
-        )
+        self.optimizer = make_optimizer(optimizer, layer.parameters(), learning_rate)
         self.clip_norm = clip_norm
         self._drawing = _Stopwatch(self.device)
 

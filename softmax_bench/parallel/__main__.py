@@ -31,7 +31,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer
 from softmax_bench.lm import (
     LanguageModel,
-    PairedOptimizer,
+    Optimizer,
     Streams,
     clip_grad_norm,
     make_optimizer,
@@ -92,9 +92,8 @@ def train(
     parallel = DataParallel(LanguageModel(own_layer, embedding_size=hidden_size).to(number))
     begin = {name: value.clone() for name, value in parallel.whole_state().items()}
 
-    def optimizer_of(model: LanguageModel) -> PairedOptimizer:
-        sparse = model.row_sparse_parameters()
-        return make_optimizer(optimizer, model.parameters(), sparse, learning_rate)
+    def optimizer_of(model: LanguageModel) -> Optimizer:
+        return make_optimizer(optimizer, model.parameters(), learning_rate)
 
     first = dist.get_rank() == 0
     console = Console(quiet=not first)
@@ -140,7 +139,7 @@ def train(
 
 def _alone(
     model: LanguageModel,
-    optimizer: PairedOptimizer,
+    optimizer: Optimizer,
     streams: Streams,
     window: int,
     steps: int,

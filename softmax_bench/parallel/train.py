@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.lm import IGNORED, PairedOptimizer, Streams
+from softmax_bench.lm import IGNORED, Optimizer, Streams
 from softmax_bench.parallel.clip import clip_grad_norm
 from softmax_bench.parallel.data import DataParallel
 
@@ -33,7 +33,7 @@ def own_windows(text: Streams, length: int, mesh: DeviceMesh) -> Iterator[tuple[
 
 def train_steps(
     parallel: DataParallel,
-    optimizer: PairedOptimizer,
+    optimizer: Optimizer,
     text: Streams,
     *,
     window: int,

@@ -20,7 +20,7 @@ from softmax_bench.lm import (
     ENCODERS,
     Checkpoint,
     LanguageModel,
-    PairedOptimizer,
+    Optimizer,
     Progress,
     TrainingState,
     code_version,
@@ -66,17 +66,17 @@ class OftenCheckpoint(Checkpoint):
 
 def fresh(
     spec: str, encoder: str, optimizer: str, **options: Any
-) -> tuple[LanguageModel, PairedOptimizer]:
+) -> tuple[LanguageModel, Optimizer]:
     counts = np.random.default_rng(1).integers(1, 90, 30)
     layer = create_layer(spec, 6, 30, counts, sparse=True)
     options = {"embedding_size": 6, "num_layers": 1, "dropout": 0.2} | options
     model = LanguageModel(layer, encoder=encoder, **options)
-    return model, make_optimizer(optimizer, model.parameters(), model.row_sparse_parameters(), 0.02)
+    return model, make_optimizer(optimizer, model.parameters(), 0.02)
 
 
 def run(
     model: LanguageModel,
-    optimizer: PairedOptimizer,
+    optimizer: Optimizer,
     checkpoint: Checkpoint | None = None,
     killed_at: int | None = None,
 ) -> list[Progress]:
@@ -156,7 +156,7 @@ def test_what_is_remembered_elsewhere_is_missed(tmp_path: Path) -> None:
             self.calls += 1
             return self.inner(vectors / self.calls, state)
 
-    def make() -> tuple[LanguageModel, PairedOptimizer]:
+    def make() -> tuple[LanguageModel, Optimizer]:
         model, optimizer = fresh("full", "gru", "sgd")
         model.encoder = Counting(model.encoder)
         return model, optimizer
@@ -182,7 +182,7 @@ def test_training_that_is_done_is_not_done_again(
     assert told == [history[-1].tokens]
 
 
-def saved(path: Path) -> tuple[LanguageModel, PairedOptimizer, bytes]:
+def saved(path: Path) -> tuple[LanguageModel, Optimizer, bytes]:
     model, optimizer = fresh("sampled", "gru", "adam")
     run(model, optimizer)
     Checkpoint(path, IDENTITY).save(model, optimizer, TrainingState(tokens=7))

@@ -96,7 +96,7 @@ def test_training_learns_a_pattern(spec: str) -> None:
     """A text that counts round and round: perplexity falls from 30 to nearly 1."""
     text = np.arange(3000) % 30
     model = small_model(spec)
-    optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.3)
+    optimizer = make_optimizer("adagrad", model.parameters(), 0.3)
     valid = make_streams(text[:200], 2, 29)
     history = train(
         model, optimizer, make_streams(text, 10, 29), valid,
@@ -115,7 +115,7 @@ def test_training_repeats_bit_for_bit(spec: str) -> None:
     for _ in range(2):
         torch.manual_seed(3)
         model = small_model(spec, dropout=0.2)
-        optimizer = make_optimizer("adam", model.parameters(), model.row_sparse_parameters(), 0.01)
+        optimizer = make_optimizer("adam", model.parameters(), 0.01)
         text = make_streams(np.arange(500) % 30, 5, 0)
         history = train(
             model, optimizer, text, text, window=5, valid_window=5, max_tokens=500, clip_norm=1.0
@@ -156,9 +156,7 @@ def test_a_step_does_no_work_in_the_vocabulary(spec: str, optimizer_name: str) -
     """Nothing of V numbers is made in a whole training step: embedding, layer, clip, optimiser."""
     size = 50_000
     model = small_model(spec, size)
-    optimizer = make_optimizer(
-        optimizer_name, model.parameters(), model.row_sparse_parameters(), 0.1
-    )
+    optimizer = make_optimizer(optimizer_name, model.parameters(), 0.1)
     tokens = torch.randint(size, (5, 4))
 
     def step() -> None:
@@ -189,7 +187,7 @@ def test_tied_embeddings_learn_from_both_sides(spec: str) -> None:
     assert sum(p.numel() for p in model.parameters()) < sum(
         p.numel() for p in small_model(spec).parameters()
     )
-    optimizer = make_optimizer("adagrad", model.parameters(), model.row_sparse_parameters(), 0.2)
+    optimizer = make_optimizer("adagrad", model.parameters(), 0.2)
     text = make_streams(np.arange(600) % 30, 6, 29)
     history = train(
         model, optimizer, text, text, window=10, valid_window=10, max_tokens=6000, clip_norm=5.0
@@ -204,7 +202,7 @@ def test_what_cannot_be() -> None:
 
 def test_divergence_is_told() -> None:
     model = small_model("full")
-    optimizer = make_optimizer("sgd", model.parameters(), model.row_sparse_parameters(), 1.0)
+    optimizer = make_optimizer("sgd", model.parameters(), 1.0)
     with torch.no_grad():
         next(iter(model.encoder.parameters())).fill_(torch.nan)
     text = make_streams(np.arange(60) % 30, 2, 0)
@@ -214,7 +212,7 @@ def test_divergence_is_told() -> None:
 
 def test_a_model_far_worse_than_guessing_has_diverged() -> None:
     model = small_model("full")
-    optimizer = make_optimizer("sgd", model.parameters(), model.row_sparse_parameters(), 1e-6)
+    optimizer = make_optimizer("sgd", model.parameters(), 1e-6)
     with torch.no_grad():
         model.layer.get_parameter("bias")[29] = 1000.0  # of a class that is not in the text
     text = make_streams(np.arange(60) % 29, 2, 0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from softmax_bench.lm import (
     SCHEDULES,
     Checkpoint,
-    PairedOptimizer,
+    Optimizer,
     Progress,
     Quality,
     Schedule,
@@ -72,7 +72,7 @@ def walk(
 ) -> tuple[float, list[Progress]]:
     """Walk to the right, evaluated after each step by the distance from the bottom of a valley."""
     model = Walk()
-    optimizer = make_optimizer("sgd", model.parameters(), [], 1.0)
+    optimizer = make_optimizer("sgd", model.parameters(), 1.0)
     state = TrainingState() if checkpoint is None else checkpoint.load(model, optimizer)
 
     def step() -> tuple[Tensor, int]:
@@ -110,7 +110,7 @@ def test_the_best_model_outlives_an_interruption(tmp_path: Path) -> None:
         def due(self) -> bool:
             return True
 
-        def save(self, model: nn.Module, optimizer: PairedOptimizer, state: TrainingState) -> None:
+        def save(self, model: nn.Module, optimizer: Optimizer, state: TrainingState) -> None:
             super().save(model, optimizer, state)
             if state.tokens == 6:
                 raise KilledError

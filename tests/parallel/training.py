@@ -11,7 +11,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.lm import (
     LanguageModel,
-    PairedOptimizer,
+    Optimizer,
     Streams,
     clip_grad_norm,
     evaluate,
@@ -46,10 +46,7 @@ def alone_and_together(
     alone: LanguageModel, together: DataParallel, streams: Streams, optimizer: str
 ) -> None:
     """Train both, and compare losses, parameters and perplexity."""
-    rules = [
-        make_optimizer(optimizer, m.parameters(), m.row_sparse_parameters(), 0.01)
-        for m in (alone, together.model)
-    ]
+    rules = [make_optimizer(optimizer, m.parameters(), 0.01) for m in (alone, together.model)]
     torch.manual_seed(3)
     wanted = plain_steps(alone, rules[0], streams)
     torch.manual_seed(3)
@@ -61,7 +58,7 @@ def alone_and_together(
     assert abs(nats(together, streams, 7) - evaluate(alone, streams, 7).nats) < 1e-9
 
 
-def plain_steps(model: LanguageModel, optimizer: PairedOptimizer, streams: Streams) -> list[float]:
+def plain_steps(model: LanguageModel, optimizer: Optimizer, streams: Streams) -> list[float]:
     losses: list[float] = []
     while len(losses) < STEPS:
         state = None
@@ -103,7 +100,7 @@ def copies_stay_equal_to_the_last_bit() -> None:
     torch.manual_seed(0)
     model = language_model(create_layer("hierarchical", H, 90, sparse=True)).float()
     together = DataParallel(model)
-    rule = make_optimizer("adam", model.parameters(), model.row_sparse_parameters(), 0.01)
+    rule = make_optimizer("adam", model.parameters(), 0.01)
     train_steps(together, rule, text(90), window=WINDOW, steps=STEPS, clip_norm=CLIP_NORM)
     for value in model.parameters():
         first, second = side_by_side(value.detach().unsqueeze(0), 0, together.mesh)

@@ -43,34 +43,27 @@ def scale_rows_(values: Tensor, rows: Tensor, factor: Tensor) -> None:
 
 
 @by_device
-def sgd(parameter: Tensor, rows: Tensor, values: Tensor, *, lr: float) -> None:
-    """Stochastic gradient descent on distinct ``rows``, whose gradient is ``values``."""
+def sgd(parameter: Tensor, rows: Tensor | None, values: Tensor, *, lr: float) -> None:
+    """Stochastic gradient descent on distinct ``rows``, or all, whose gradient is ``values``."""
     # As the sum with a sparse tensor, which torch makes on all threads; ``index_add_`` uses one.
-    parameter.add_(row_sparse(rows, values, parameter.shape[0]), alpha=-lr)
+    gradient = values if rows is None else row_sparse(rows, values, parameter.shape[0])
+    parameter.add_(gradient, alpha=-lr)
 
 
 @by_device
 def adagrad(
-    parameter: Tensor, total: Tensor, rows: Tensor, values: Tensor, *, lr: float, eps: float
+    parameter: Tensor, total: Tensor, rows: Tensor | None, values: Tensor, *, lr: float, eps: float
 ) -> None:
     """Adagrad, with sums of squares in ``total``."""
     for (some, sums), gradient in _gathered((parameter, total), rows, values):
-        adagrad_on_all(some, sums, gradient, lr=lr, eps=eps)
-
-
-@by_device
-def adagrad_on_all(
-    parameter: Tensor, total: Tensor, gradient: Tensor, *, lr: float, eps: float
-) -> None:
-    """Adagrad with a dense gradient."""
-    if parameter.device.type == "cpu":
-        torch._fused_adagrad_(
-            [parameter], [gradient], [total], [torch.ones(())],
-            lr=lr, lr_decay=0.0, weight_decay=0.0, eps=eps, maximize=False,
-        )  # fmt: skip
-    else:  # torch has no such kernel
-        total.addcmul_(gradient, gradient)
-        parameter.addcdiv_(gradient, total.sqrt().add_(eps), value=-lr)
+        if parameter.device.type == "cpu":
+            torch._fused_adagrad_(
+                [some], [gradient], [sums], [torch.ones(())],
+                lr=lr, lr_decay=0.0, weight_decay=0.0, eps=eps, maximize=False,
+            )  # fmt: skip
+        else:  # torch has no such kernel
+            sums.addcmul_(gradient, gradient)
+            some.addcdiv_(gradient, sums.sqrt().add_(eps), value=-lr)
 
 
 @by_device
@@ -78,7 +71,7 @@ def adam(
     parameter: Tensor,
     mean: Tensor,
     square: Tensor,
-    rows: Tensor,
+    rows: Tensor | None,
     values: Tensor,
     *,
     step: int | Tensor,
@@ -87,7 +80,7 @@ def adam(
     betas: tuple[float, float],
     weight_decay: float = 0.0,
 ) -> None:
-    """Lazy Adam, or AdamW, with its running means in ``mean`` and ``square``."""
+    """Adam, lazy where there are rows, or AdamW, with running means in ``mean`` and ``square``."""
     steps = torch.as_tensor(step, dtype=torch.float32, device=parameter.device)
     for (some, m, v), gradient in _gathered((parameter, mean, square), rows, values):
         torch._fused_adamw_(
@@ -97,9 +90,12 @@ def adam(
 
 
 def _gathered(
-    tables: Sequence[Tensor], rows: Tensor, values: Tensor
-) -> Iterator[tuple[list[Tensor], Tensor]]:
+    tables: Sequence[Tensor], rows: Tensor | None, values: Tensor
+) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
     """These rows of the tables beside their gradient, some at a time; put back when changed."""
+    if rows is None:
+        yield tables, values
+        return
     wide = [_in_wide_numbers(table) for table in tables]
     size = max(1, _CHUNK // max(1, values[:1].nbytes))
     for some, gradient in zip(rows.split(size), values.contiguous().split(size), strict=True):

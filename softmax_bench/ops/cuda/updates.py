@@ -52,30 +52,23 @@ def scale_rows_(values: Tensor, rows: Tensor, factor: Tensor) -> None:
     _scale[grid](*of_rows, num_warps=warps_for(block))
 
 
-def sgd(parameter: Tensor, rows: Tensor, values: Tensor, *, lr: float) -> None:
-    """Stochastic gradient descent on distinct ``rows``, whose gradient is ``values``."""
+def sgd(parameter: Tensor, rows: Tensor | None, values: Tensor, *, lr: float) -> None:
+    """Stochastic gradient descent on distinct ``rows``, or all, whose gradient is ``values``."""
     _step(0, parameter, values, rows, parameter, parameter, lr=lr)
 
 
 def adagrad(
-    parameter: Tensor, total: Tensor, rows: Tensor, values: Tensor, *, lr: float, eps: float
+    parameter: Tensor, total: Tensor, rows: Tensor | None, values: Tensor, *, lr: float, eps: float
 ) -> None:
     """Adagrad, with sums of squares in ``total``."""
     _step(1, parameter, values, rows, total, parameter, lr=lr, eps=eps)
-
-
-def adagrad_on_all(
-    parameter: Tensor, total: Tensor, gradient: Tensor, *, lr: float, eps: float
-) -> None:
-    """Adagrad with a dense gradient."""
-    _step(1, parameter, gradient, None, total, parameter, lr=lr, eps=eps)
 
 
 def adam(
     parameter: Tensor,
     mean: Tensor,
     square: Tensor,
-    rows: Tensor,
+    rows: Tensor | None,
     values: Tensor,
     *,
     step: Tensor,
@@ -84,7 +77,7 @@ def adam(
     betas: tuple[float, float],
     weight_decay: float = 0.0,
 ) -> None:
-    """Lazy Adam, or AdamW, with its running means in ``mean`` and ``square``."""
+    """Adam, lazy where there are rows, or AdamW, with running means in ``mean`` and ``square``."""
     _step(
         2, parameter, values, rows, mean, square,
         lr=lr, eps=eps, betas=betas, step=step, weight_decay=weight_decay,

@@ -15,7 +15,7 @@ from softmax_bench.layers import OutputLayer, create_layer, parse_spec
 from softmax_bench.lm import (
     Checkpoint,
     LanguageModel,
-    PairedOptimizer,
+    Optimizer,
     Progress,
     Quality,
     Schedule,
@@ -221,12 +221,11 @@ def train_model(
 
 def trial_optimizer(
     trial: TrainTrial, model: LanguageModel | OutputLayer, layer: OutputLayer
-) -> PairedOptimizer:
+) -> Optimizer:
     """The optimiser that the trial names, over a model with this output layer."""
     return make_optimizer(
         trial.optimizer,
         model.parameters(),
-        model.row_sparse_parameters(),
         trial.learning_rate,
         initial_accumulator_value=trial.initial_accumulator_value,
         layer=layer.parameters(),

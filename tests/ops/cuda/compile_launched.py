@@ -70,7 +70,7 @@ for dtype in (torch.float32, torch.bfloat16):
         layer = create_layer(spec, 64, 300, dtype=dtype, sparse=True)
         parameters = list(layer.parameters())
         for rule in ("sgd", "adagrad", "adam") if spec == "sampled" else ("adagrad",):
-            optimizer = make_optimizer(rule, parameters, layer.row_sparse_parameters(), 0.1)
+            optimizer = make_optimizer(rule, parameters, 0.1)
             hidden = torch.zeros(80, 64, dtype=dtype, requires_grad=True)
             layer._losses(hidden, torch.arange(80)).sum().backward()
             layer._loss(hidden, torch.arange(80), torch.ones(80, dtype=dtype)).backward()

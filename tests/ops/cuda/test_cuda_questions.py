@@ -25,7 +25,7 @@ SPECS = [
 
 
 def step(layer: OutputLayer, hidden: torch.Tensor, target: torch.Tensor) -> None:
-    rule = make_optimizer("adagrad", layer.parameters(), layer.row_sparse_parameters(), 0.1)
+    rule = make_optimizer("adagrad", layer.parameters(), 0.1)
     for _ in range(2):
         rule.zero_grad()
         layer(hidden, target).backward()

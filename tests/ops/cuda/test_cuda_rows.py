@@ -107,14 +107,14 @@ def test_updates_are_the_plain_ones(rule: str, dtype: torch.dtype, shape: tuple[
 
 
 @pytest.mark.parametrize("numbers", [1, 1024, 1500])
-def test_adagrad_on_all_is_torchs(numbers: int) -> None:
-    from softmax_bench.ops.cuda.updates import adagrad_on_all
+def test_adagrad_of_all_rows_is_torchs(numbers: int) -> None:
+    from softmax_bench.ops.cuda.updates import adagrad
 
     ours, theirs = torch.ones(numbers, device=DEVICE), nn.Parameter(torch.ones(numbers))
     total, rule = torch.zeros(numbers, device=DEVICE), torch.optim.Adagrad([theirs], lr=0.1)
     for _ in range(3):
         gradient = torch.randn(numbers, device=DEVICE)
-        adagrad_on_all(ours, total, gradient, lr=0.1, eps=1e-10)
+        adagrad(ours, total, None, gradient, lr=0.1, eps=1e-10)
         theirs.grad = gradient.cpu()
         rule.step()
     assert_close(ours.cpu(), theirs.detach())
