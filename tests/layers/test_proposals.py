@@ -272,7 +272,7 @@ def test_mixed_negatives_estimate_the_normaliser_without_bias(noise: str) -> Non
     for other, draw in itertools.product(range(3), repeat=2):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layer.noise, "sample", lambda n, device, draw=draw: torch.tensor([draw]))
-            rows, offset, own_offset = layer._batch(
+            rows, offset, own_offset = layer._negatives(
                 torch.tensor([1, other]), torch.ones(2, dtype=torch.bool)
             )
         assert not own_offset.any()

@@ -10,13 +10,13 @@ from torch import Tensor
 from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.noise import expected_distinct, log_unigram, make_noise
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.batch.ignored import count_of_kept, of_kept_classes
-from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.batch.ignored import count_of_kept
 from softmax_bench.layers.options import CommonOptions
-from softmax_bench.ops import subset_cross_entropy, subset_scores, tally
+from softmax_bench.layers.sampled.base import Negatives, SharedNegativesSoftmax
+from softmax_bench.ops import tally
 
 
-class InBatchSoftmax(LinearOutputLayer):
+class InBatchSoftmax(SharedNegativesSoftmax):
     """Sampled softmax whose sample is the batch's own targets.
 
     ``log(exp(s_t) + sum over the others j of exp(s_j) (1 - p_t) / (n_t p_j)) - s_t``, where n_t
@@ -43,9 +43,6 @@ class InBatchSoftmax(LinearOutputLayer):
     source = "Hidasi et al. 2016; Yi et al. 2019; Yang et al. 2020"
     good_for = "recommenders whose rows come from a network and are made for the batch anyway"
     step_flops = "6 N (N' + 1) H, N' the distinct targets"
-    exact = False
-    normalised = "no"
-    touches_all_rows = False
     sees_other_tokens = True
 
     log_p: Tensor
@@ -69,8 +66,7 @@ class InBatchSoftmax(LinearOutputLayer):
         self.register_buffer("log_p", log_unigram(self._counts, num_classes), persistent=False)
         self.to(self.weight.device)
 
-    def _batch(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows to score, what to add to their scores, and to each token's own score."""
+    def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
         classes = target
         if self.num_samples:
             classes = torch.cat([target, self.noise.sample(self.num_samples, target.device)])
@@ -86,30 +82,7 @@ class InBatchSoftmax(LinearOutputLayer):
             offset = offset - self.log_p[rows]
             alike = count[torch.searchsorted(rows, target)]
             own_offset = (kept.sum() - alike).clamp(min=1).log() - others
-        return rows, offset, own_offset
-
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        kept = coefficient != 0
-        target = of_kept_classes(target, kept)
-        rows, offset, own_offset = self._batch(target, kept)
-        return subset_cross_entropy(
-            hidden,
-            *self._trained(self.weight, self.bias),
-            target,
-            coefficient,
-            rows,
-            offset,
-            own_offset.to(hidden.dtype),
-        )
-
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        kept = torch.ones_like(target, dtype=torch.bool)
-        rows, offset, own_offset = self._batch(target, kept)
-        own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
-        own = own + own_offset.to(own.dtype)
-        scores = scores + offset.to(own.dtype)
-        scores = scores.masked_fill(rows == target.unsqueeze(1), -torch.inf)
-        return torch.logaddexp(own, scores.logsumexp(1)) - own
+        return Negatives(rows, offset, own_offset)
 
     def flops(self, num_tokens: int) -> float:
         """Three products over the distinct classes that p and q lead to expect."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from softmax_bench.classes.draws import draws
 from softmax_bench.errors import check_positive
-from softmax_bench.layers.batch.ignored import of_kept_classes
-from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.options import CommonOptions
-from softmax_bench.ops import fill_up, subset_cross_entropy, subset_scores
+from softmax_bench.layers.sampled.base import Negatives, SharedNegativesSoftmax
+from softmax_bench.ops import fill_up
 
 
-class PartialFC(LinearOutputLayer):
+class PartialFC(SharedNegativesSoftmax):
     """Cross-entropy over S classes: all targets of the batch, the rest drawn uniformly.
 
     Drawn without replacement and used as they are, without any correction: the loss is that of a
@@ -32,9 +30,6 @@ class PartialFC(LinearOutputLayer):
     source = "An et al. 2021, 2022"
     good_for = "classes of even frequency, such as identities of faces"
     step_flops = "6 N (S + 1) H"
-    exact = False
-    normalised = "no"
-    touches_all_rows = False
     sees_other_tokens = True
 
     def __init__(
@@ -55,24 +50,9 @@ class PartialFC(LinearOutputLayer):
         rows, count = fill_up(target, self.num_samples, self.num_classes)
         return rows, count.to(self.weight.dtype).log()
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        target = of_kept_classes(target, coefficient != 0)
+    def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
         rows, offset = self.draw(target)
-        return subset_cross_entropy(
-            hidden,
-            *self._trained(self.weight, self.bias),
-            target,
-            coefficient,
-            rows,
-            offset,
-            torch.zeros_like(hidden[:, 0]),
-        )
-
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        rows, offset = self.draw(target)
-        own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
-        scores = (scores + offset).masked_fill(rows == target.unsqueeze(1), -torch.inf)
-        return torch.logaddexp(own, scores.logsumexp(1)) - own
+        return Negatives(rows, offset, offset.new_zeros(target.shape))
 
     def flops(self, num_tokens: int) -> float:
         """Three products over the sample."""

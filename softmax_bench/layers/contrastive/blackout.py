@@ -9,6 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
 from softmax_bench.ops import subset_scores
@@ -55,9 +56,7 @@ class BlackOut(SampledSoftmax):
             **common,
         )
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        losses = self._losses(hidden, target)
-        return torch.dot(losses, coefficient.to(losses.dtype))
+    _loss = OutputLayer._loss
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob

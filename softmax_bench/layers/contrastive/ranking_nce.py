@@ -5,12 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from softmax_bench.layers.options import CommonOptions, Knob
+from softmax_bench.layers.sampled.base import Negatives
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
-from softmax_bench.ops import subset_cross_entropy, subset_scores
 
 
 class RankingNCE(SampledSoftmax):
@@ -31,6 +30,7 @@ class RankingNCE(SampledSoftmax):
     scores = "N x k, one sample for all tokens"
     source = "Jozefowicz et al. 2016; van den Oord et al. 2018; Ma & Collins 2018"
     good_for = "large V; consistent at any number of samples"
+    keep_hits = True
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     def __init__(
@@ -53,24 +53,6 @@ class RankingNCE(SampledSoftmax):
             **common,
         )
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        sample = self.sampler.draw(hidden.device)
-        return subset_cross_entropy(
-            hidden,
-            *self._trained(self.weight, self.bias),
-            target,
-            coefficient,
-            sample.rows,
-            sample.count.log() - self.sampler.noise.log_prob(sample.rows),
-            -self.sampler.noise.log_prob(target).to(hidden.dtype),
-            keep_hits=True,
-        )
-
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
-        own, scores = subset_scores(
-            hidden, *self._trained(self.weight, self.bias), target, sample.rows
-        )
-        own = own - log_q(target).to(own.dtype)
-        scores = scores + (sample.count.log() - log_q(sample.rows)).to(own.dtype)
-        return torch.logaddexp(own, scores.logsumexp(1)) - own
+    def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
+        sample, log_q = self.sampler.draw(target.device), self.sampler.noise.log_prob
+        return Negatives(sample.rows, sample.count.log() - log_q(sample.rows), -log_q(target))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.noise import make_noise
-from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.options import CommonOptions, Normalised
+from softmax_bench.layers.options import CommonOptions
+from softmax_bench.layers.sampled.base import Negatives, SharedNegativesSoftmax
 from softmax_bench.layers.sampled.drawing import SharedSampler
-from softmax_bench.ops import subset_cross_entropy, subset_scores
 
 
-class SampledSoftmax(LinearOutputLayer):
+class SampledSoftmax(SharedNegativesSoftmax):
     """Softmax over the target and a sample of other classes that the whole batch shares.
 
     ``loss = log(exp(s_t) + sum_{j in sample, j != t} exp(s_j - log E[count_j])) - s_t``
@@ -41,11 +38,6 @@ class SampledSoftmax(LinearOutputLayer):
     source = "Bengio & Senecal 2003; Jean et al. 2015"
     good_for = "large V at little cost in perplexity, where only training must be fast"
     step_flops = "6 N (num_samples + 1) H"
-    exact = False
-    normalised: ClassVar[Normalised] = "no"
-    touches_all_rows = False
-    penalty = 0.0
-    """Weight of the squared estimate of log Z."""
 
     def __init__(
         self,
@@ -63,29 +55,10 @@ class SampledSoftmax(LinearOutputLayer):
         self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
         self.sampler.to(self.weight.device)
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        sample = self.sampler.draw(hidden.device)
-        return subset_cross_entropy(
-            hidden,
-            *self._trained(self.weight, self.bias),
-            target,
-            coefficient,
-            sample.rows,
-            sample.count.log() - sample.log_expected,
-            self.sampler.target_offset(target, sample).to(hidden.dtype),
-            penalty=self.penalty,
-        )
-
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        sample = self.sampler.draw(hidden.device)
-        own, scores = subset_scores(
-            hidden, *self._trained(self.weight, self.bias), target, sample.rows
-        )
-        own = own + self.sampler.target_offset(target, sample).to(own.dtype)
-        scores = scores + (sample.count.log() - sample.log_expected).to(own.dtype)
-        scores = scores.masked_fill(sample.rows == target.unsqueeze(1), -math.inf)
-        log_z = torch.logaddexp(own, scores.logsumexp(1))
-        return log_z - own + self.penalty * log_z.square()
+    def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
+        sample = self.sampler.draw(target.device)
+        offset = sample.count.log() - sample.log_expected
+        return Negatives(sample.rows, offset, self.sampler.target_offset(target, sample))
 
     def flops(self, num_tokens: int) -> float:
         """Three products over the sample, two row-wise ones for the targets."""
