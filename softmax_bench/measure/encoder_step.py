@@ -65,7 +65,8 @@ class EncoderStep:
         begin = moment(self._gradient.device)
         self._optimizer.zero_grad()
         hidden, _ = self._encoder(self._vectors(self._ids), None)
-        hidden.backward(self._gradient)
+        # Not ``hidden.backward(gradient)``: given a gradient, torch imports SymPy, for a second.
+        torch.dot(hidden.flatten(), self._gradient.flatten()).backward()
         clip_grad_norm(self._model.parameters(), self._clip_norm)
         self._optimizer.step()
         return elapsed(begin, moment(self._gradient.device))
