@@ -81,6 +81,7 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
         device=str(step.device),
         dtype=str(step.hidden.dtype).removeprefix("torch."),
         encoder="lstm",
+        upkeep=step.upkeep,
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,

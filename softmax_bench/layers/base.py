@@ -242,6 +242,16 @@ class OutputLayer(CheckedInputs, ABC):
             hidden_numbers=num_tokens * self.in_features,
         )
 
+    def settle(self) -> int:
+        """Do what a training step does only now and then, and rarely late in training.
+
+        A timing begins with it, so that its steps are like most steps of a long training.
+
+        Returns:
+            The steps in which it is done once late in training; 0 where there is no such thing.
+        """
+        return 0
+
     @_traced_if_traceable
     @exactly
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:

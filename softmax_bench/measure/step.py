@@ -67,7 +67,8 @@ class LayerStep:
     law unless they are given. Each call is one step on the same targets: untimed, the step of an
     encoder, which leaves the machine as training does, and the gradients are dropped; timed, the
     noise is drawn, and the layer goes forward, backward, clips its gradients and takes the
-    optimiser's step on what it really touches.
+    optimiser's step on what it really touches. What a layer does in few steps only, like a
+    snapshot of its rows, is timed once, and its share added to the drawing of every step.
 
     Args:
         layer: The output layer.
@@ -123,6 +124,16 @@ class LayerStep:
         self.optimizer = make_optimizer(optimizer, layer.parameters(), learning_rate)
         self.clip_norm = clip_norm
         self._drawing = _Stopwatch(self.device)
+        self.upkeep = self._seconds_of_upkeep()
+        """Seconds: a step's share in what the layer does only now and then, part of drawing."""
+
+    def _seconds_of_upkeep(self) -> float:
+        steps = self.layer.settle()
+        if not steps:
+            return 0.0
+        begin = moment(self.device)  # of the second time: the first fills fresh memory
+        self.layer.settle()
+        return elapsed(begin, moment(self.device)) / steps
 
     def prepare(self) -> None:
         """Leave the machine as a training step finds it."""
@@ -163,18 +174,19 @@ class LayerStep:
         end = moment(self.device)
         whole, drawing = elapsed(begin, end), self._drawing.seconds()
         return {
-            "draw": drawing,
+            "draw": drawing + self.upkeep,
             "forward": elapsed(begin, after_forward) - drawing,
             "backward": elapsed(after_forward, after_backward),
             "clip": elapsed(after_backward, after_clip),
             "optimizer": elapsed(after_clip, end),
-            "step": whole,
+            "step": whole + self.upkeep,
         }
 
     def memory(self) -> Memory:
         """Bytes of a step, by what they are for."""
 
         def forward_and_backward() -> None:
+            self.layer.settle()
             self.forward().backward()
 
         self()  # makes the optimiser's state

@@ -36,6 +36,8 @@ class _ExtraInfo(msgspec.Struct):
     rows_touched: int
     flops: float
     bytes: float
+    upkeep: float = 0.0
+    """Seconds of a step's share in what its layer does only now and then, not in the times."""
     encoder: str | None = None
     """None in files from before an encoder's step came before each timed one."""
 
@@ -93,6 +95,7 @@ def _row(path: Path, started: str, benchmark: _Benchmark) -> dict[str, Any]:
     info = msgspec.structs.asdict(benchmark.extra_info)
     for short, field in {"V": "vocab_size", "H": "hidden_size", "N": "num_tokens"}.items():
         info[field] = info.pop(short)
+    upkeep = info.pop("upkeep") * (info["phase"] in ("forward", "step"))
     return {
         "id": benchmark.fullname,
         "started": started,
@@ -101,11 +104,11 @@ def _row(path: Path, started: str, benchmark: _Benchmark) -> dict[str, Any]:
         "num_layers": 1,
         "bptt": BPTT,
         **info,
-        "seconds": benchmark.stats.median,
+        "seconds": benchmark.stats.median + upkeep,
         "low": np.nan,
         "high": np.nan,
         "repetitions": len(benchmark.stats.data),
-        "samples": benchmark.stats.data,
+        "samples": [seconds + upkeep for seconds in benchmark.stats.data],
         "stopped": "repetitions",
         "peak_bytes": np.nan,
     }

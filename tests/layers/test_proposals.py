@@ -232,6 +232,17 @@ def test_a_snapshot_serves_for_a_tenth_of_the_steps_before_it() -> None:
     assert taken[-1] > 64
 
 
+def test_a_settled_layer_takes_its_next_snapshot_as_late_in_training() -> None:
+    layer = layer_of("kernel(refresh=5)", 7)
+    clock, taken = layer.get_buffer("_clock"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "_snapshot", lambda rows: taken.append(int(clock[0])))
+        assert layer.settle() == 5
+        for _ in range(6):
+            layer.propose(torch.zeros(1, H), torch.tensor([0]))
+    assert taken == [0, 5]
+
+
 def test_blocks_of_masses_that_round() -> None:
     masses = torch.tensor([[1.0, 0.0, 1e-30, 0.0], [0.0, 0.0, 3.0, 0.0]])
     column = draw_columns(masses, 500)

@@ -104,6 +104,21 @@ def test_an_encoder_runs_before_each_step_and_is_no_part_of_it(
     assert layer.clock.time == 2000 + 13 + 48
 
 
+def test_what_is_done_now_and_then_is_shared_by_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Sleeper(3, 5)
+    clock = layer.clock = Clock(monkeypatch)
+
+    def settle() -> int:
+        clock.sleep(512)
+        return 16
+
+    monkeypatch.setattr(layer, "settle", settle)
+    step = LayerStep(layer, 4, encoder=None)
+    phases = step()
+    assert phases["draw"] == 1 + 32
+    assert phases["step"] == 13 + 32
+
+
 class Hoarder(FullSoftmax):
     """Holds a buffer during forward that nobody else needs."""
 

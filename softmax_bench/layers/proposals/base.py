@@ -92,10 +92,21 @@ class ProposalSoftmax(LinearOutputLayer):
         with torch.autocast(hidden.device.type, enabled=False):
             steps, due = self._clock.tolist()
             if steps >= due:
-                self._snapshot(self.weight.detach().to(self._dtype))
-                self._clock[1] = steps + min(self.refresh, 1 + steps // 10)
+                self._renew(min(self.refresh, 1 + steps // 10))
             self._clock[0] += self.training
             return self._propose(hidden.detach().to(self._dtype), target)
+
+    @torch.no_grad()
+    def settle(self) -> int:
+        """See the base class: a snapshot that serves for ``refresh`` steps."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            self._renew(self.refresh)
+        return self.refresh
+
+    def _renew(self, steps: int) -> None:
+        """Take a snapshot that serves for some steps."""
+        self._snapshot(self.weight.detach().to(self._dtype))
+        self._clock[1] = self._clock[0] + steps
 
     def _log_prior(self) -> Tensor:
         """Log-probabilities (V,) that proposals start from, of the bias or else of the counts.
