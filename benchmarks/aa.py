@@ -1,10 +1,10 @@
-"""Whether the measuring cries wolf, and whether it sees one: ``python -m benchmarks.aa``.
+"""False alarms and detected slowdowns of the harness: ``python -m benchmarks.aa``.
 
-Each layer is timed against itself (A/A), and against itself slowed by five per cent: after every
-step of the slowed one the processor is kept busy for a twentieth of what the step took. The three
-take turns as layers do in ``softmax-bench time``, with the share of the budget that each of its
-layers has by default, and the verdicts are those of ``softmax-bench compare``. Every repetition
-makes the layers anew, so that rows and states lie elsewhere in memory.
+Each layer is timed against itself (A/A), and against a copy slowed by five per cent, which keeps
+the processor busy after every step for a twentieth of the step's time. The three alternate as
+layers do in ``softmax-bench time``, with a layer's default share of the budget, and the verdicts
+are those of ``softmax-bench compare``. Every repetition creates the layers anew, so that rows and
+states lie elsewhere in memory.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from softmax_bench.measure.timing import Phases
 from softmax_bench.report.comparison.verdict import ratio_interval, verdict
 
 SHARE = 60.0 / 4
-"""Seconds for a layer: ``softmax-bench time`` has 60 for its four, at each vocabulary size."""
+"""Seconds per layer: ``softmax-bench time`` has 60 for its four layers at each vocabulary size."""
 TRAINING = 0.75
-"""Part of them that training steps get; the rest is for evaluation and decoding."""
+"""The part of these seconds for training steps; the rest is for evaluation and decoding."""
 SLOWER = 0.05
 H, TOKENS = 256, 700
 
@@ -54,20 +54,20 @@ class Outcome:
     low: float
     high: float
     verdict: str
-    """Of the layer against itself."""
+    """The verdict on the layer against itself."""
     slowed_ratio: float
     slowed_low: float
     slowed_high: float
     slowed_verdict: str
     correlation: float
-    """Rounds that say of the ratio what one independent round would."""
+    """Rounds that carry as much information about the ratio as one independent round."""
     foreign: float
     stolen: float
-    """Shares of the processor's time."""
+    """Shares of the processor's time that other processes took."""
 
 
 def slowed(step: Callable[[], Phases]) -> Callable[[], Phases]:
-    """The same step, and busy for :data:`SLOWER` of its time after it."""
+    """The same step, followed by :data:`SLOWER` of its time in a busy loop."""
 
     def run() -> Phases:
         begin = time.perf_counter()

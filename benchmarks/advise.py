@@ -1,8 +1,8 @@
-"""What ``softmax-bench advise`` foretells against measurement: ``python -m benchmarks.advise``.
+"""Predictions of ``softmax-bench advise`` against measurements: ``python -m benchmarks.advise``.
 
-Every layer is timed at the small sizes that the cost model is fitted to, and then at sizes that it
-never saw, larger ones among them. Beside the model's errors stand those of the plain roofline.
-A run that was cut short goes on where it was; to measure anew, delete what it has written.
+Every layer is timed at the small sizes to which the cost model is fitted, and then at sizes that
+the model never saw, some of them larger. The errors of the plain roofline are shown for comparison.
+An interrupted run resumes; to measure again, delete its output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_SECONDS = 5.0
 
 
 def check(cells: list[Cell], model: CostModel, machine: Machine) -> pd.DataFrame:
-    """A row a measured step: ``measured``, ``predicted`` and ``roofline`` seconds, and memory."""
+    """One row per measured step: ``measured``, ``predicted``, ``roofline`` seconds, and memory."""
     rows = []
     for cell in cells:
         work = cell.workload
@@ -65,7 +65,7 @@ def check(cells: list[Cell], model: CostModel, machine: Machine) -> pd.DataFrame
 
 
 def summary(table: pd.DataFrame, model: CostModel) -> str:
-    """The errors in Markdown: over all, and a row a layer."""
+    """The errors as Markdown: over all steps, and one row per layer."""
     error, roofline = (_error(table, name) for name in ("predicted", "roofline"))
     inside = ((table["low"] <= table["measured"]) & (table["measured"] <= table["high"])).mean()
     peak = table["predicted_peak"] + table["kept"]
@@ -131,7 +131,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 def run(
     specs: list[str], setting: Setting, out: Path, seconds: float
 ) -> tuple[Calibration, list[Cell]]:
-    """Calibrate and measure the steps to be foretold, but for what ``out`` holds already."""
+    """Calibrate, and measure the steps to be predicted; reuse what ``out`` already holds."""
     stored = out / "check.json"
     with Progress(transient=True) as progress:
         task = progress.add_task("calibrating", total=1.0)

@@ -1,8 +1,9 @@
-"""What timing makes of a busy machine: ``python -m benchmarks.busy``.
+"""How busy processes affect step times: ``python -m benchmarks.busy``.
 
-``softmax-bench time`` is run on a quiet machine, beside one and two busy loops, and beside two that
-begin while it times. In the last column threads spin at barriers whatever the machine does, as
-OpenMP lets them by default. Then ``softmax-bench advise`` gives its first advice, about all layers.
+``softmax-bench time`` runs on a quiet machine, beside one and two busy loops, and beside two loops
+that start while it is timing. In the last column, threads spin at barriers whatever the machine
+does, as OpenMP lets them by default. Then ``softmax-bench advise`` gives its first advice on all
+layers.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from softmax_bench.records.record import SpeedRecord
 from softmax_bench.records.store import read_store
 
 MOST = 2.5
-"""Times a quiet machine's step that a busy one's may take."""
+"""Upper bound for the step time beside busy processes, relative to the quiet machine."""
 SPINS = {"GOMP_SPINCOUNT": "300000"}
-"""What OpenMP does where nobody says otherwise."""
+"""OpenMP's default."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Something to time layers under."""
+    """A load under which layers are timed."""
 
     name: str
     loops: int = 0
     after: float = 0.0
-    """Seconds of the command before the loops begin."""
+    """Seconds after which the loops start."""
     spins: bool = False
 
 
@@ -56,7 +57,7 @@ CONDITIONS = (
 
 @contextmanager
 def busy_loops(number: int, after: float) -> Iterator[None]:
-    """Processes that do nothing as fast as they can."""
+    """Processes that run an empty loop."""
     running: list[subprocess.Popen[bytes]] = []
 
     def begin() -> None:
@@ -77,7 +78,7 @@ def busy_loops(number: int, after: float) -> Iterator[None]:
 
 
 def run_under(condition: Condition, command: list[str]) -> float:
-    """Run a command of ``softmax-bench``; its seconds."""
+    """Run a command of ``softmax-bench``, and return its seconds."""
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
     environment = {name: value for name, value in os.environ.items() if name not in chosen}
     if condition.spins:
@@ -100,7 +101,7 @@ def time_under(condition: Condition, arguments: list[str]) -> list[SpeedRecord]:
 
 
 def first_advice(condition: Condition) -> tuple[float, int]:
-    """Seconds of ``softmax-bench advise`` where nothing is calibrated, and the sizes it timed."""
+    """Seconds of an uncalibrated ``softmax-bench advise``, and how many sizes it timed."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["advise", "--vocab", "50000", "--calibrations", folder]
         seconds = run_under(condition, command)
@@ -115,7 +116,7 @@ def steps(records: list[SpeedRecord]) -> dict[str, float]:
 
 
 def markdown(found: dict[str, list[SpeedRecord]]) -> str:
-    """A row a layer, and what the records say of the machine."""
+    """One row per layer, and what the records say about the machine."""
     quiet = steps(found["quiet"])
     busy = [name for name in found if name != "quiet"]
     lines = [f"| layer | quiet, ms | {' | '.join(busy)} |", "| --- " * (len(busy) + 2) + "|"]

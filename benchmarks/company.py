@@ -1,9 +1,9 @@
-"""Whether a layer's time depends on who is timed beside it: ``python -m benchmarks.company``.
+"""Whether a layer's time depends on the layers timed with it: ``python -m benchmarks.company``.
 
-Every layer is timed alone, beside 1, beside 6 and beside 15 other layers, as ``softmax-bench time``
-does it, by ``pytest --benchmark-only``, and as the part that it has in the training of a language
-model, the step that all of these stand for. The groups come in an order drawn anew for each pass;
-what is shown is the median over the passes of a layer's median, relative to its time alone.
+Every layer is timed alone and with 1, 6 and 15 other layers, as ``softmax-bench time`` does it; by
+``pytest --benchmark-only``; and as its part of a language model's training step, which all of these
+stand for. Each pass takes the groups in a new random order. The result is the median over the
+passes of a layer's median, relative to its time alone.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from softmax_bench.records.trial import BPTT
 OTHERS = (0, 1, 6, 15)
 HIDDEN_SIZE, NUM_TOKENS = 256, 700
 BETWEEN_COMPANIES, BETWEEN_TOOLS = 0.03, 0.05
-"""By how much medians may differ."""
+"""How far medians may differ."""
 
 Group = tuple[str, ...]
 
 
 def groups(layers: Sequence[str], others: int) -> list[Group]:
-    """Groups of equal size with every layer in one of them, some in two."""
+    """Groups of equal size that contain every layer, some layers twice."""
     size = min(others + 1, len(layers))
     starts = range(0, len(layers), size)
     return [tuple(layers[min(at, len(layers) - size) :][:size]) for at in starts]
 
 
 def beside(group: Group, vocab_size: int, seconds: float) -> Iterator[tuple[str, float]]:
-    """Each layer of a group, and the median of its step in seconds."""
+    """Each layer of a group, and its median seconds per step."""
     counts = zipf_counts(vocab_size)
     steps = {}
     for spec in group:
@@ -67,7 +67,7 @@ def beside(group: Group, vocab_size: int, seconds: float) -> Iterator[tuple[str,
 
 
 def in_training(spec: str, vocab_size: int, seconds: float) -> float:
-    """Median of the layer's part in the steps of a language model."""
+    """Median seconds of the layer's part in the steps of a language model."""
     torch.manual_seed(0)
     counts = zipf_counts(vocab_size)
     layer = create_layer(spec, HIDDEN_SIZE, vocab_size, counts, sparse=True)
@@ -119,7 +119,7 @@ def by_pytest(layers: Sequence[str], vocab_size: int) -> Iterator[tuple[str, flo
 def measure(
     layers: Sequence[str], sizes: Sequence[int], passes: int, seconds: float, console: Console
 ) -> pd.DataFrame:
-    """A row a layer, vocabulary size, company and pass."""
+    """One row per layer, vocabulary size, group size and pass."""
     order = random.Random(0)
     work: list[tuple[int, str, Group]] = []
     for number in range(passes):
@@ -151,7 +151,7 @@ def measure(
 
 
 def relative(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the passes: ``alone`` in seconds, and the other columns over it."""
+    """Medians over the passes: ``alone`` in seconds, the other columns relative to it."""
     table = rows.pivot_table(
         index=["vocab_size", "layer"], columns="company", values="seconds", aggfunc="median"
     )
@@ -163,7 +163,7 @@ def relative(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table, and a sentence that says how far medians are apart at most."""
+    """The table, and a sentence that says how far the medians differ at most."""
     lines = [f"| V | layer | alone, ms | {' | '.join(table.columns[1:])} |", "| --- " * 8 + "|"]
     for row in table.reset_index().itertuples(index=False):
         size, layer, alone, *ratios = row

@@ -1,4 +1,4 @@
-"""What pytest-benchmark's files say of the machine: the same as this project's records."""
+"""Add the machine description of this project's records to pytest-benchmark's files."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from softmax_bench.measure import describe_environment
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Add the machine and the versions, so that ``softmax-bench compare`` can tell unlike ones."""
+    """Add machine and versions, so that ``softmax-bench compare`` recognises different ones."""
     machine_info["softmax_bench"] = describe_environment()

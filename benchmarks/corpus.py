@@ -1,8 +1,9 @@
 """How fast a text becomes token ids: ``python -m benchmarks.corpus TEXT [--vocab-size V]``.
 
-``TEXT`` is what ``softmax-bench run`` takes. Times are of the processor, in one thread, so that
-tokens a second are those of one core; the store is a new folder, the text itself is in the
-system's cache. Unpacking gzip counts, where the text is packed, and is told apart too.
+``TEXT`` is anything that ``softmax-bench run`` accepts. Times are processor times of a single
+thread, so that tokens per second are those of one core. The store is a new folder, and the text
+itself is in the system's cache. If the text is compressed, unpacking is included, and also reported
+separately.
 """
 
 from __future__ import annotations

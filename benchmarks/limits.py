@@ -1,7 +1,7 @@
-"""How near the layers come to what the machine allows: ``python -m benchmarks.limits``.
+"""How close the layers come to what the machine allows: ``python -m benchmarks.limits``.
 
-Each line is a ratio of two things measured in turns in one process, beside the figure aimed at.
-Against other implementations there is ``python -m benchmarks.peers``.
+Each line is a ratio of two quantities measured alternately in one process, together with its
+target. ``python -m benchmarks.peers`` compares the layers with other implementations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROW_SPARSE = ("hierarchical", "nce", "sampled")
 
 @dataclass(frozen=True)
 class Line:
-    """One figure and what was aimed at."""
+    """One figure and its target."""
 
     what: str
     value: float
@@ -84,7 +84,7 @@ def _forward_backward(step: LayerStep) -> Callable[[], None]:
 
 
 def primitives(seconds: float) -> Iterator[Line]:
-    """Forward and backward against the roofline of this machine."""
+    """Forward and backward relative to the roofline of this machine."""
     machine = measure_machine(CPU)
     yield Line("float32 products", machine.flops / 1e9, "-", "GFLOP/s at 2048^3")
     yield Line("memory", machine.bytes / 1e9, "-", "GB/s, read and written by a copy")
@@ -111,7 +111,7 @@ def primitives(seconds: float) -> Iterator[Line]:
 
 
 def memory(seconds: float) -> Iterator[Line]:
-    """Peak beyond parameters and their gradients, full softmax against plain torch."""
+    """Peak memory beyond parameters and their gradients, full softmax against plain torch."""
     del seconds
     tokens, classes = 4096, 100_000
     hidden = torch.randn(tokens, H).tanh_().requires_grad_()
@@ -158,7 +158,7 @@ def bfloat16(seconds: float) -> Iterator[Line]:
 
 
 def drawing(seconds: float) -> Iterator[Line]:
-    """Drawing noise as a share of the step, and making its tables."""
+    """Drawing noise as a share of the step, and building its tables."""
     classes = 1_000_000
     for spec in ("sampled", "nce", "nce(num_samples=25, shared=False)"):
         step = _step(spec, 700, classes)
@@ -197,7 +197,7 @@ def optimizer(seconds: float) -> Iterator[Line]:
 
 
 def training(seconds: float) -> Iterator[Line]:
-    """The whole training step, embedding to optimiser, as V grows."""
+    """The whole training step, from embedding to optimiser, as V grows."""
     sizes = (10_000, 1_000_000)
     for spec in ROW_SPARSE:
         runs = {str(size): _training_step(spec, size) for size in sizes}
@@ -251,7 +251,7 @@ def evaluation(seconds: float) -> Iterator[Line]:
 
 
 def start(seconds: float) -> Iterator[Line]:
-    """The command line's start."""
+    """The start-up time of the command line."""
     del seconds
     command = [sys.executable, "-c", "from softmax_bench.cli import main; main()", "--help"]
     took = []

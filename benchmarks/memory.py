@@ -1,7 +1,7 @@
-"""What steps hold, against what small steps lead to expect: ``python -m benchmarks.memory``.
+"""Memory of a step, measured and predicted from small steps: ``python -m benchmarks.memory``.
 
-Bytes from the allocator, the same on every machine, so that nothing is timed and nothing disturbs.
-The prediction is that of ``softmax-bench advise``, fitted to steps at its small calibration sizes.
+Bytes come from the allocator and are the same on every machine; nothing is timed. The prediction is
+that of ``softmax-bench advise``, fitted to steps at its small calibration sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Size = tuple[int, int, int]
 
 
 def describe(spec: str, size: Size) -> Workload:
-    """A layer's step on classes by Zipf's law."""
+    """A layer's step on classes that follow Zipf's law."""
     return workload(spec, *size, zipf_counts(size[0]))
 
 
@@ -39,7 +39,7 @@ def measure(spec: str, size: Size, seed: int) -> Memory:
 
 
 def expect(spec: str, size: Size) -> tuple[float, float]:
-    """Bytes of the gradients by the layer's cost, and of the peak by a fit to small steps."""
+    """Gradient bytes by the layer's cost, and peak bytes by a fit to small steps."""
     small = [(one, describe(spec, one)) for one in SIZES]
     small = [(one, work) for one, work in small if work.flops <= MAX_FLOPS and one[0] < size[0]]
     peaks = [measure(spec, one, seed).peak for seed, (one, _) in enumerate(small)]
@@ -48,7 +48,7 @@ def expect(spec: str, size: Size) -> tuple[float, float]:
 
 
 def compare(spec: str, size: Size, draws: int) -> dict[str, object]:
-    """Bytes of a layer's steps, as means, and how far the expected ones are from them."""
+    """Mean bytes of a layer's steps, and how far the predictions are from them."""
     steps = [measure(spec, size, seed) for seed in range(draws)]
     gradients = sum(step.gradients for step in steps) / len(steps)
     peaks = pd.Series([step.peak for step in steps])
@@ -72,7 +72,7 @@ def _mb(number: float) -> str:
 
 
 def markdown(rows: list[dict[str, object]], size: Size, draws: int) -> str:
-    """The table, with what was run above it."""
+    """The table, with a line above it that says what was run."""
     title = (
         f"V = {size[0]:,}, H = {size[1]}, N = {size[2]}, float32; "
         f"mean, least and most of {draws} draws of targets and negatives"

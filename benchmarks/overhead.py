@@ -1,9 +1,9 @@
-"""What the measuring itself costs: ``python -m benchmarks.overhead``.
+"""The overhead of measuring: ``python -m benchmarks.overhead``.
 
-Two things are timed. *Inside* is what the clocks and stopwatches add to the time that is reported
-for a step: the same code on a layer, a gradient and an optimiser that do nothing. *Between* is
-what taking turns does from one step to the next (shuffling, keeping samples, looking whether
-intervals are narrow enough); it is in no reported time, but spends the reader's.
+Two things are timed. *Inside* is what clocks add to the reported time of a step, measured by
+running the same code on a layer, a gradient and an optimiser that do nothing. *Between* is the time
+the harness needs from one step to the next (shuffling, storing samples, checking whether intervals
+are narrow enough). No reported time includes it, but a run takes longer.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from softmax_bench.measure.timing import Phases
 
 
 class _Nothing(nn.Module):
-    """Stands for a sampler, a loss and an optimiser."""
+    """Stands in for a sampler, a loss and an optimiser."""
 
     def propose(self) -> None:
-        """What a stopwatch is put on."""
+        """The method that a stopwatch is put on."""
 
     def backward(self) -> None:
         """No gradient."""
@@ -38,11 +38,11 @@ class _Nothing(nn.Module):
         """No update."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Nothing to drop."""
+        """No gradients to drop."""
 
 
 class EmptyStep(LayerStep):
-    """A step of which nothing is left but its measuring, one draw included."""
+    """A step that does nothing but measure itself, including one draw."""
 
     def __init__(self) -> None:
         layer = FullSoftmax(1, 1)
@@ -52,7 +52,7 @@ class EmptyStep(LayerStep):
         self.optimizer = self._nothing  # type: ignore[assignment]
 
     def forward(self) -> Tensor:
-        """Draw, and return something that has a backward."""
+        """Draw, and return something that has a ``backward``."""
         self._nothing.propose()
         return self._nothing  # type: ignore[return-value]
 
@@ -80,13 +80,14 @@ def between(step: LayerStep, seconds: float) -> tuple[float, int]:
         target_width=1e-6,
         on_round=lambda share: rounds.append((time.perf_counter(), own, steps)),
     )
-    # Neither the warm-up nor the summary at the end, which are there once and not for each step.
+    # The warm-up and the summary at the end are left out, since they occur once and not for each
+    # step.
     (begin, own_then, before), (end, own_now, after) = rounds[0], rounds[-1]
     return (end - begin - own_now + own_then) / (after - before), after - before
 
 
 def lines(seconds: float, sizes: list[int]) -> Iterator[dict[str, float | str]]:
-    """A row a layer."""
+    """One row per layer."""
     empty = EmptyStep()
     for classes in sizes:
         for spec in ("hierarchical", "sampled(num_samples=64)", "nce(num_samples=64)", "full"):

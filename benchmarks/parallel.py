@@ -1,8 +1,8 @@
-"""Layers divided over two processes against the same in one: ``python -m benchmarks.parallel``.
+"""Layers sharded over two processes against a single process: ``python -m benchmarks.parallel``.
 
-Memory is what a training step holds at its peak, exact: parameters, gradients, Adagrad's state and
-scratch. Bytes sent are counted from the exchanges that are made, held against the cost model,
-and read off the loopback device, where whatever else the machine sends to itself comes on top.
+Memory is the exact peak of a training step: parameters, gradients, Adagrad's state and scratch.
+Bytes sent are counted from the exchanges, compared with the cost model, and read off the loopback
+device, which also counts anything else the machine sends to itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from softmax_bench.parallel.traffic import Traffic
 CPU = torch.device("cpu")
 PROCESSES = 2
 NO_CLIPPING = 1e9
-"""A step clips by the norm of what it has, which here is not all."""
+"""A bound that is never reached, because the norm here would be that of one process's gradients
+only.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Line:
     """One layer at one size."""
 
     kept: int
-    """Bytes from step to step: parameters and the optimiser's state."""
+    """Bytes kept from step to step: parameters and the optimiser's state."""
     step: int
-    """Bytes more at the peak of a step."""
+    """Additional bytes at the peak of a step."""
     seconds: float
     sent: float = 0.0
     expected: float | None = None
@@ -106,7 +108,7 @@ def _table(rank: int, options: Options, sizes: list[int], layers: list[str]) -> 
 
 
 def _in_turn(rank: int, measure: Callable[[], Line]) -> Line | None:
-    """What the first process measures while the others wait."""
+    """Measurements of the first process while the others wait."""
     line = measure() if rank == 0 else None
     dist.barrier()
     return line
@@ -149,7 +151,7 @@ def _divided(spec: str, classes: int, options: Options) -> Line:
 
 
 def _torch_loss_parallel(classes: int, options: Options) -> Line:
-    """Of torch alone: forward and backward, without its optimiser, whose state is as large."""
+    """Torch alone: forward and backward, without its optimiser, whose state is just as large."""
     linear = nn.Linear(options.width, classes)
     style = ColwiseParallel(output_layouts=Shard(1), use_local_output=False)
     parallelize_module(linear, all_processes("cpu"), style)

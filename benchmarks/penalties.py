@@ -1,6 +1,6 @@
-"""What layers cost in perplexity, for ``softmax-bench advise``: ``python -m benchmarks.penalties``.
+"""Costs in perplexity for ``softmax-bench advise``: ``python -m benchmarks.penalties``.
 
-Reads the studies under ``results/`` and writes the table that the package carries along.
+Reads the studies under ``results/`` and writes the table that ships with the package.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ TABLE = Path(softmax_bench.advise.penalties.__file__).with_name("penalties.json"
 
 
 def collect(root: Path) -> list[Penalty]:
-    """Of every store below ``root / "results"``."""
+    """The penalties from every store below ``root / "results"``."""
     found = []
     for folder in sorted(path for path in (root / "results").rglob("*") if path.is_dir()):
         try:
             results = load_results(folder)
         except SoftmaxBenchError:
-            continue  # other results than records
+            continue  # results that are not records
         found += penalties_of(results, folder.relative_to(root).as_posix())
     return sorted(found, key=lambda p: (p.layer, p.vocab_size, p.origin))
 

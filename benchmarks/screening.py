@@ -1,7 +1,7 @@
 """Top-10 by an index against top-10 by all scores: ``python -m benchmarks.screening``.
 
-On the rows and hidden states of a model trained for a minute on the synthetic language: random
-rows would have no neighbourhoods to find.
+It uses the rows and hidden states of a model trained for a minute on the synthetic language,
+because random rows have no neighbourhoods to find.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Every output layer, phase by phase, over a grid of vocabulary sizes.
 
-``pytest --benchmark-only`` prints a table for each vocabulary size and phase that compares the
-layers. It times the same :class:`~softmax_bench.measure.LayerStep` as the command line does; but
-pytest-benchmark runs one case to its end before the next, so on a machine whose speed drifts
-``softmax-bench time``, where the layers take turns, is the better judge of a small difference.
-``softmax-bench compare`` reads the files of ``--benchmark-json``.
+``pytest --benchmark-only`` prints a table that compares the layers for each vocabulary size and
+phase. It times the same :class:`~softmax_bench.measure.LayerStep` as the command line does. But
+pytest-benchmark finishes one case before the next, so on a machine whose speed drifts,
+``softmax-bench time``, which alternates between the layers, is the better judge of small
+differences. ``softmax-bench compare`` reads the files of ``--benchmark-json``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ OPTIMIZER = "adagrad"
 CLIP_NORM = 5.0
 SEED = 0
 MAX_FLOPS = 1.5e11
-"""A step with more is left out of the grid: it takes seconds on a CPU."""
+"""Steps with more operations are left out of the grid, because they take seconds on a CPU."""
 SLOWEST = 1.0
-"""Seconds of a step; slower ones are left out too, so that the whole grid takes three minutes."""
+"""Steps that take more seconds are left out too, so that the whole grid takes three minutes."""
 TIMED = ("forward", "backward", "optimizer", "step")
-"""Phases of a step; drawing is a part of forward here, and clipping of the step."""
+"""Phases of a step; here forward includes drawing, and the step includes clipping."""
 SECONDS = 0.2
-"""For one case with all that comes before its rounds, of which there are 3 to 50."""
+"""Seconds for one case, including all preparation; it has 3 to 50 rounds."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @lru_cache(maxsize=1)
 def _step(spec: str, vocab_size: int) -> tuple[LayerStep, float] | None:
-    """A layer's step, warmed up, and its seconds with the encoder's; None where it is too slow."""
+    """A layer's step, warmed up, and its seconds with the encoder's; None if it is too slow."""
     counts = zipf_counts(vocab_size)
     without_memory = create_layer(spec, HIDDEN_SIZE, vocab_size, counts, device="meta")
     if without_memory.cost(NUM_TOKENS).flops > MAX_FLOPS:
@@ -53,7 +53,7 @@ def _step(spec: str, vocab_size: int) -> tuple[LayerStep, float] | None:
     torch.manual_seed(SEED)
     layer = create_layer(spec, HIDDEN_SIZE, vocab_size, counts, sparse=True)
     step = LayerStep(layer, NUM_TOKENS, optimizer=OPTIMIZER, clip_norm=CLIP_NORM, seed=SEED)
-    step()  # makes the optimiser's state
+    step()  # creates the optimiser's state
     begin = time.perf_counter()
     step()
     seconds = time.perf_counter() - begin
@@ -92,7 +92,7 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
 
 
 def _phase(step: LayerStep, phase: str):  # type: ignore[no-untyped-def]
-    """What to time, and what to do untimed before each round."""
+    """The function to time, and what to do untimed before each round."""
     if phase == "forward":
         return step.forward, step.prepare
     if phase == "optimizer":

@@ -1,8 +1,8 @@
-"""A tree of like words, for ``hierarchical(tree='FILE')`` and ``two_level(tree='FILE')``.
+"""A tree that groups similar words, for ``hierarchical(tree='FILE')`` and ``two_level``.
 
     python examples/cluster_words.py ptb 10000 tree.npy
 
-Words are alike that have like words on their left and right in the training text.
+Words are similar if similar words stand to their left and right in the training text.
 """
 
 import sys

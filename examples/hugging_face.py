@@ -1,7 +1,7 @@
-"""A Hugging Face causal language model whose head is ours, trained by torch's own means.
+"""A Hugging Face causal language model with one of our layers as its head.
 
-``python examples/hugging_face.py`` makes a small Llama with random weights; with
-``SampledLlama.from_pretrained`` its head starts from the ``lm_head.weight`` of a trained one.
+``python examples/hugging_face.py`` trains a small Llama with random weights. With
+``SampledLlama.from_pretrained``, the head starts from the ``lm_head.weight`` of a trained model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softmax_bench import SampledSoftmax
 
 
 class SampledLlama(LlamaForCausalLM):
-    """Llama that is trained by sampled softmax; what it generates and its likelihoods are exact."""
+    """Llama trained with sampled softmax; its generation and likelihoods are exact."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -29,7 +29,7 @@ class SampledLlama(LlamaForCausalLM):
     def forward(
         self, input_ids: Tensor, labels: Tensor | None = None, **options: object
     ) -> CausalLMOutput:
-        """As the parent's; where labels are given, the loss takes the place of N x V logits."""
+        """Like the parent's; given labels, it computes the loss without N x V logits."""
         hidden = self.model(input_ids, **options).last_hidden_state
         if labels is None:
             return CausalLMOutput(logits=self.lm_head.log_prob(hidden[:, -1:]))
@@ -44,7 +44,7 @@ def nats(model: SampledLlama, ids: Tensor) -> float:
 
 
 def main() -> None:
-    """Train on sequences in which each id is followed by its double."""
+    """Train on sequences in which every id is followed by twice that id."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)

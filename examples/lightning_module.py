@@ -1,4 +1,4 @@
-"""A Lightning module whose head is ours, with torch's AdamW and Lightning's own clipping."""
+"""A Lightning module with one of our layers as its head, torch's AdamW and Lightning's clipping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from softmax_bench import NCE
 
 
 class LanguageModel(lightning.LightningModule):
-    """An LSTM that predicts each id from those before it."""
+    """An LSTM that predicts each id from the preceding ones."""
 
     def __init__(self, num_classes: int, size: int, counts: Tensor) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LanguageModel(lightning.LightningModule):
         self.head = NCE(size, num_classes, num_samples=256, class_counts=counts)
 
     def training_step(self, ids: Tensor) -> Tensor:
-        """The loss of noise-contrastive estimation, which is no likelihood."""
+        """The loss of noise-contrastive estimation, which is not a likelihood."""
         loss: Tensor = self.head(self.encoder(self.embedding(ids[:, :-1]))[0], ids[:, 1:])
         return loss
 
@@ -33,12 +33,12 @@ class LanguageModel(lightning.LightningModule):
         self.log("perplexity", nats.exp())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Any optimiser: the gradients are dense."""
+        """Any optimiser works, because the gradients are dense."""
         return torch.optim.AdamW(self.parameters(), lr=0.01)
 
 
 def main() -> None:
-    """Train on sequences in which each id is followed by its double."""
+    """Train on sequences in which every id is followed by twice that id."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)

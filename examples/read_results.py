@@ -1,7 +1,7 @@
 """Stored results as pandas frames: ``python examples/read_results.py results/ptb``.
 
-Prints the best test perplexity of each layer, the learning rates that were tried for it, and how
-long a step takes, phase by phase.
+Prints the best test perplexity of each layer, the learning rates tried for it, and the time of each
+phase of its step.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def main() -> None:
     parser.add_argument("results", help="a folder that softmax-bench has written")
     results = load_results(parser.parse_args().results)
 
-    if not results.train.empty:  # one row a trained model
+    if not results.train.empty:  # one row per trained model
         full = results.train[results.train["max_tokens"] == results.train["max_tokens"].max()]
         best = full.loc[full.groupby("layer")["valid_perplexity"].idxmin()]
         print(best[["layer", "learning_rate", "test_perplexity", "train_seconds"]].to_string())
         rates = results.train.pivot_table("valid_perplexity", "layer", "learning_rate", "min")
         print(f"\nvalidation perplexity by learning rate\n{rates.round(1).to_string()}")
 
-    if not results.speed.empty:  # one row a timed phase
+    if not results.speed.empty:  # one row per timed phase
         milliseconds = results.speed.assign(ms=1e3 * results.speed["seconds"])
         table = milliseconds.pivot_table("ms", ["vocab_size", "layer"], "phase")
         print(f"\nmilliseconds\n{table.round(2).to_string()}")

@@ -1,6 +1,6 @@
-"""Put another output layer into a torch model that you have: ``python examples/swap_layer.py``.
+"""Replace the output layer of an existing torch model: ``python examples/swap_layer.py``.
 
-The model is a small classifier of sequences with ``nn.Linear`` and cross-entropy at its end. Three
+The model is a small classifier of sequences that ends in ``nn.Linear`` and cross-entropy. Three
 things change: the layer, the loss, and the optimiser of the layer's row-sparse gradients.
 """
 
@@ -17,7 +17,7 @@ from softmax_bench import OutputLayer, SampledSoftmax
 
 
 class Model(nn.Module):
-    """Yours: an encoder and a Linear over the classes."""
+    """Your model: an encoder and a Linear layer over the classes."""
 
     def __init__(self, num_classes: int, hidden_size: int) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class Model(nn.Module):
         self.output: nn.Module = nn.Linear(hidden_size, num_classes)
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """States (batch, time, hidden)."""
+        """Hidden states of shape (batch, time, hidden)."""
         states: Tensor = self.encoder(self.embedding(ids))[0]
         return states
 
 
 def train(model: Model, batches: list[Tensor]) -> float:
-    """As before the swap, or after it; perplexity of the last batch, exact in both."""
+    """Train, before or after the swap; return the exact perplexity of the last batch."""
     layer = model.output
     swapped = isinstance(layer, OutputLayer)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -53,13 +53,13 @@ def train(model: Model, batches: list[Tensor]) -> float:
 
 
 def main() -> None:
-    """Train the model as it was, then with sampled softmax."""
+    """Train the original model, then the one with sampled softmax."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     torch.manual_seed(0)
-    # Each class is followed by its double: something to learn.
+    # Each class is followed by its double, so that there is something to learn.
     starts = torch.randint(options.classes, (options.steps + 1, 16, 1))
     batches = list((starts * 2 ** torch.arange(12)) % options.classes)
     counts = torch.cat(batches[:-1]).flatten().bincount(minlength=options.classes)

@@ -1,4 +1,4 @@
-"""A divided output layer under a copied encoder, in two processes.
+"""A sharded output layer and a replicated encoder, in two processes.
 
 ``torchrun --nproc-per-node 2 examples/train_parallel.py``
 """
@@ -21,19 +21,19 @@ CLASSES, HIDDEN, STEPS = 10_000, 64, 3
 
 def main() -> None:
     """Train for some steps on random words."""
-    layer = create_parallel_layer(  # V / P of the rows, with row-sparse gradients
+    layer = create_parallel_layer(  # V / P rows on each process, with row-sparse gradients
         "sampled", HIDDEN, CLASSES, tokens="divided", sparse=True
     )
-    parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is copied
+    parallel = DataParallel(LanguageModel(layer, embedding_size=HIDDEN))  # the rest is replicated
     model = parallel.model
     optimizer = make_optimizer("adagrad", model.parameters(), 0.1)
-    words = torch.randint(CLASSES, (21, 8))  # time, batch: this process's own text
+    words = torch.randint(CLASSES, (21, 8))  # (time, batch): this process's own text
     inputs, targets = words[:-1], words[1:]
     for step in range(STEPS):
         optimizer.zero_grad()
         loss, _ = model(inputs, targets, None)  # the mean over the targets of all processes
         parallel.backward(loss, targets.numel())
-        clip_grad_norm(model, 5.0)  # by the norm of all gradients of all processes
+        clip_grad_norm(model, 5.0)  # by the norm of the gradients of all processes
         optimizer.step()
         if dist.get_rank() == 0:
             print(f"step {step + 1}: {loss:.3f} nats")

@@ -1,7 +1,7 @@
-"""softmax-bench: which softmax approximation for a large output layer, and at what price?
+"""softmax-bench: which softmax approximation to use for a large output layer, and at what price.
 
-Names are imported when they are first used, so that ``softmax-bench --help`` and the reports,
-which need no torch, do not wait for it.
+Names are imported on first use, so that ``softmax-bench --help`` and reports, which do not need
+torch, start without it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The one exception of the package that a person, not a program, is meant to read."""
+"""The exception for errors that users are meant to read, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SoftmaxBenchError(ValueError):
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest known name, then all of them."""
+    """End an error message about an unknown name with the closest known name and all others."""
     known = sorted(right)
     near = difflib.get_close_matches(wrong, known, n=1)
     hint = f": did you mean {near[0]!r}?" if near else "."
@@ -22,10 +22,10 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
 
 
 def check_positive(what: str, value: object) -> None:
-    """Refuse all but whole numbers from 1.
+    """Raise an error unless the value is a whole number of at least 1.
 
     Raises:
-        SoftmaxBenchError: ``value``, which is called ``what``, is something else.
+        SoftmaxBenchError: ``value``, which the message calls ``what``, is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SoftmaxBenchError(f"{what} must be a positive whole number, not {value!r}")

@@ -1,4 +1,4 @@
-"""Intervals of medians of times, which come one after the other and resemble their neighbours."""
+"""Confidence intervals of medians of successive, and therefore autocorrelated, samples."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ Floats = npt.NDArray[np.float64]
 def median_interval(samples: npt.ArrayLike, resamples: int = 1000) -> tuple[float, float]:
     """95 % interval of the median of successive samples.
 
-    The percentile bootstrap takes samples for independent. Those of a machine whose speed wanders
-    are not, and say less than their number n: the interval is widened by the square root of the
-    :func:`correlation_time` tau, and as Student's is wider than the normal at n / tau samples.
+    The percentile bootstrap assumes independent samples. On a machine whose speed drifts, n samples
+    are not independent and carry less information. So the interval is widened by the square root of
+    the :func:`correlation_time` tau, and further by the ratio of Student's quantile at n / tau
+    samples to the normal one.
 
     Args:
         samples: At least one, in the order in which they were taken.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
     """
-    # Imported here: half of the start of a process that times nothing.
+    # Imported here because it would be half of the start-up time of processes that time nothing.
     from scipy.stats import bootstrap, norm, t
 
     array = np.asarray(samples, dtype=float)
     middle = float(np.median(array))
-    if array.min() == array.max():  # one sample, or a clock that stands still
+    if array.min() == array.max():  # a single sample, or a clock that does not advance
         return middle, middle
     low, high = bootstrap(
         (array,), np.median, n_resamples=resamples, method="percentile",
@@ -38,9 +39,9 @@ def median_interval(samples: npt.ArrayLike, resamples: int = 1000) -> tuple[floa
 
 
 def correlation_time(samples: Floats) -> float:
-    """How many successive samples say of the median what one independent sample would; at least 1.
+    """Number of successive samples worth one independent sample for the median; at least 1.
 
-    The variance of a median is decided by which samples lie above it: this is ``1 + 2 sum of
+    The variance of a median depends on which samples lie above it. This is ``1 + 2 sum of
     autocorrelations`` of that indicator, summed in pairs as long as the pairs are positive (Geyer
     1992), over lags of up to a third of the samples.
     """

@@ -1,6 +1,6 @@
-"""The contract of an output layer as a check that anybody can run on their own layer.
+"""Check that an output layer, from this package or another, keeps the contract.
 
-In a test, ``check_output_layer(MyLayer)`` is all; with options of its own, it is
+In a test, ``check_output_layer(MyLayer)`` suffices. For a layer with options of its own, write
 
 ``check_output_layer(lambda width, classes, **common: MyLayer(width, classes, rank=3, **common))``.
 """
@@ -34,27 +34,28 @@ def check_output_layer(
 ) -> None:
     """Check that a layer keeps the whole contract, at each number of classes in ``sizes``.
 
-    In float64, on counts with zeros and ties in no order: it describes itself; ``log_prob`` sums to
-    1, and ``target_log_prob``, ``topk`` and ``sample`` agree with it; the loss is finite, ignored
-    targets give neither loss nor gradient, and the three reductions agree; an ``exact`` layer has
-    the loss and the gradients of ``-log_prob`` under autograd; after ``eval()`` every layer has
-    that loss; gradients are row-sparse where ``row_sparse_parameters`` says so, and coalesced;
-    ``flops`` and ``rows_touched`` are numbers;
-    a copy, a loaded state dict and ``float()`` give the same distribution; bad input raises a
-    ``ValueError`` (``SoftmaxBenchError`` is one) before anything changes; an empty batch is no
-    special case.
+    The checks run in float64, on unordered counts with zeros and ties. The layer describes itself.
+    ``log_prob`` sums to 1, and ``target_log_prob``, ``topk`` and ``sample`` agree with it. The loss
+    is finite, ignored targets give neither loss nor gradient, and the three reductions agree. An
+    ``exact`` layer has the loss and gradients of ``-log_prob`` under autograd, and after ``eval()``
+    every layer has that loss. Gradients are row-sparse and coalesced where
+    ``row_sparse_parameters`` says so. ``flops`` and ``rows_touched`` return numbers. A copy, a
+    loaded state dict and ``float()`` give the same distribution. Bad input raises a ``ValueError``
+    (``SoftmaxBenchError`` is one) before anything changes. An empty batch works.
 
     Args:
-        factory: Makes the layer.
+        factory: Creates the layer.
         sizes: Numbers of classes.
-        every_gradient: Whether every parameter must get a gradient in every step, without which
-            data-parallel training stops.
+        every_gradient: Whether every parameter must get a gradient in every step, as data-parallel
+            training requires.
 
     Raises:
-        AssertionError: It does not; the message says which part.
+        AssertionError: The layer breaks the contract; the message says where.
     """
     for num_classes in sizes:
-        counts = torch.randint(0, 50, (num_classes,)).double()  # zeros and ties, in any order
+        counts = torch.randint(
+            0, 50, (num_classes,)
+        ).double()  # counts with zeros and ties, unordered
         layer = factory(6, num_classes, class_counts=counts, dtype=torch.float64)
         _check_description(layer)
         _check_distribution(layer)
@@ -81,7 +82,7 @@ def _check_description(layer: OutputLayer) -> None:
     claim = layer.unnormalized_target_log_prob(_hidden(layer, 1), torch.zeros(1, dtype=torch.int64))
     by_training = layer.normalised == "by training"
     assert (claim is not None) == by_training, (
-        "unnormalized_target_log_prob is for layers that are normalised by training, and only them"
+        "layers normalised by training, and only they, must have unnormalized_target_log_prob"
     )
 
 
@@ -142,12 +143,12 @@ def _check_loss(layer: OutputLayer, *, every_gradient: bool) -> None:
     assert float(nothing.detach()) == 0.0, "without targets the loss must be 0"
     _check_drawing(layer, hidden, target)
     cost = layer.cost(8)
-    assert 0 <= cost.flops < math.inf, "flops must be a number from 0"
-    assert 0 <= cost.rows_touched < math.inf, "rows_touched must be a number from 0"
+    assert 0 <= cost.flops < math.inf, "flops must be a number of at least 0"
+    assert 0 <= cost.rows_touched < math.inf, "rows_touched must be a number of at least 0"
 
 
 def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
-    """Whatever is random in a training step, dropout modules aside, is the drawing of classes."""
+    """Apart from dropout modules, only the drawing of classes may be random in a training step."""
     seen = []
 
     @contextmanager
@@ -163,7 +164,7 @@ def _check_drawing(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
     drawn = not torch.equal(before, torch.get_rng_state())
     assert seen or not drawn, (
         "the layer draws random numbers: mark the method that draws classes with "
-        "softmax_bench.classes.draws.draws, or its time is reported as that of the forward pass"
+        "softmax_bench.classes.draws.draws, or its time will be counted as forward"
     )
 
 
@@ -183,7 +184,9 @@ def _check_likelihood(layer: OutputLayer) -> None:
     loss = layer(hidden, target)
     plain = -layer.log_prob(hidden).gather(-1, target.unsqueeze(-1)).mean()
     assert torch.allclose(loss, plain), "the loss of an exact layer must be the mean of -log_prob"
-    with_all = plain + 0 * hidden.sum()  # one class is certain: then nothing depends on anything
+    with_all = (
+        plain + 0 * hidden.sum()
+    )  # with one class, which is certain, nothing depends on anything
     for ours, wanted in zip(gradients(loss), gradients(with_all), strict=True):
         assert torch.allclose(ours, wanted), (
             "gradients of an exact layer must be those of -log_prob"
@@ -195,8 +198,8 @@ def _check_evaluation(layer: OutputLayer) -> None:
     hidden, target = _hidden(layer, 2, 4), torch.randint(layer.num_classes, (2, 4))
     nll = -layer.target_log_prob(hidden, target).mean()
     assert torch.allclose(layer(hidden, target), nll), (
-        "after eval() forward must give the mean of -target_log_prob: validation loops take its "
-        "exponential for a perplexity"
+        "after eval() forward must give the mean of -target_log_prob, because validation loops "
+        "report its exponential as the perplexity"
     )
 
 
@@ -212,26 +215,28 @@ def _check_reductions(layer: OutputLayer) -> None:
         layer.zero_grad()
         layer.reduction = reduction
         hidden.grad = None
-        torch.manual_seed(7)  # the same sample for layers that draw one
+        torch.manual_seed(7)  # the same sample, for layers that draw one
         loss = layer(hidden, target)
         loss.sum().backward()
         gradients = [p.grad for p in (hidden, *layer.parameters()) if p.grad is not None]
         return loss.detach(), [g.to_dense() for g in gradients]
 
     each, of_each = run("none")
-    assert each.shape == (2, 4), "reduction='none' must give one loss a target"
+    assert each.shape == (2, 4), "reduction='none' must give one loss per target"
     assert each[1, 2] == 0, "reduction='none' must give 0 for an ignored target"
     total, of_total = run("sum")
     mean, _ = run("mean")
     assert torch.allclose(each.sum(), total), "reduction='sum' must be the sum of 'none'"
-    assert torch.allclose(total / 7, mean), "reduction='mean' must be over targets not ignored"
+    assert torch.allclose(total / 7, mean), (
+        "reduction='mean' must average over the targets that are not ignored"
+    )
     for one, other in zip(of_each, of_total, strict=True):
         assert torch.allclose(one, other), "gradients of 'sum' and of the summed 'none' must agree"
 
 
 def _check_state(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
     hidden = _hidden(layer, 3)
-    # Other counts: whatever the layer derives from them must come with the state.
+    # With other counts, everything that the layer derives from them must come with the state.
     other = factory(6, layer.num_classes, class_counts=counts.flip(0), dtype=torch.float64)
     other.load_state_dict(layer.state_dict())
     for twin in (other, copy.deepcopy(layer)):
@@ -244,11 +249,11 @@ def _check_state(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
     log_prob = single.log_prob(hidden.float())
     assert log_prob.dtype == torch.float32, "layer.float() must make a float32 layer"
     loss = single(hidden.float(), torch.zeros(3, dtype=torch.int64))
-    assert loss.dtype == torch.float32, "the loss must have the layer's type"
+    assert loss.dtype == torch.float32, "the loss must have the layer's dtype"
 
 
 def _check_memory(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
-    """In the middle of training another layer takes over parameters and buffers."""
+    """In the middle of training, another layer takes over the parameters and buffers."""
     layer = copy.deepcopy(layer)
     other = factory(6, layer.num_classes, class_counts=counts, dtype=torch.float64)
     hidden = _hidden(layer, 4)
@@ -272,8 +277,8 @@ def _check_memory(factory: Factory, layer: OutputLayer, counts: Tensor) -> None:
         torch.manual_seed(7)
         losses.append(torch.stack([train(one), train(one)]))
     assert torch.equal(*losses), (
-        "what a layer remembers from step to step must be in parameters and buffers: a layer that "
-        "was given them must go on alike"
+        "everything a layer remembers between steps must be in its parameters and buffers, so that "
+        "a layer given these continues alike"
     )
 
 
@@ -286,13 +291,13 @@ def _check_refusals(layer: OutputLayer) -> None:
     for what, states, target in (
         ("hidden states of another width", _hidden(layer, 2)[:, 1:], zeros),
         ("targets of another shape", hidden, zeros[:1]),
-        ("a target that is no class", hidden, zeros + layer.num_classes),
+        ("a target outside the classes", hidden, zeros + layer.num_classes),
         ("a negative target", hidden, zeros - 1),
-        ("a target that is not whole", hidden, zeros.double()),
+        ("a target that is not an integer", hidden, zeros.double()),
         ("NaN in the hidden states", not_finite, zeros),
     ):
         if layer.num_classes == 1 and what.startswith("NaN"):
-            continue  # one class is certain whatever the hidden state
+            continue  # one class is certain, whatever the hidden state is
         try:
             layer(states, target)
         except ValueError:

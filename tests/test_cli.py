@@ -165,7 +165,7 @@ def test_advice(
     assert call(monkeypatch, "advise", "--counts", str(counts), *small) == 0
     printed = capsys.readouterr().out
     assert "V = 40 classes by your counts" in printed
-    assert "at sizes held out the median error was" in printed.replace("\n", " ")
+    assert "the median error at held" in printed.replace("\n", " ")
     assert "create_layer('" in printed
     assert len(list((tmp_path / "calibration").iterdir())) == 1
     assert call(monkeypatch, "advise", "--vocab", "30", *small, "--measure") == 0
@@ -181,9 +181,9 @@ def test_advice(
         (["run", "--set", "hidden_size=0"], "hidden_size must be a whole number from 1"),
         (["run", "--hidden", "h.npy"], "--hidden and --targets go together"),
         (["run", "--hidden", "h.npy", "--targets", "t.npy"], "cannot read"),
-        (["advise"], "say how many classes there are"),
+        (["advise"], "give the number of classes"),
         (["advise", "--vocab", "9", "--need", "speed"], "unknown need 'speed'; there are"),
-        (["advise", "--vocab", "9", "--max-memory", "much"], "write it as 4GB"),
+        (["advise", "--vocab", "9", "--max-memory", "much"], "write it like 4GB"),
         (["advise", "--vocab", "9", "--layers", "ful"], "did you mean 'full'"),
         (["run", "--vocab-sizes", "1"], "from 2 to 10,000,000"),
         (["run", "--corpus", "no/such/text"], "no text at no/such/text"),
@@ -197,8 +197,8 @@ def test_advice(
         (["time", "--vocab-sizes", "20000000000"], "--vocab-sizes: 20,000,000,000 classes take"),
         (["run", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
         (["plan", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
-        (["advise", "--vocab", "20000000000"], "so many classes take 480 GB alone"),
-        (["fidelity", "--samples", "4,inf"], "--samples takes numbers separated by commas"),
+        (["advise", "--vocab", "20000000000"], "that many classes alone take 480 GB"),
+        (["fidelity", "--samples", "4,inf"], "--samples must be numbers separated by commas"),
         (["report", "no/such/results"], "no results at"),
         (["compare", "no/such/results"], "give two folders"),
         (["compare", "a", "b", "--fail-if", "speed > 1"], "unknown metric 'speed'"),

@@ -1,1 +1,1 @@
-"""Everything that only a GPU can tell, in eight minutes: ``python -m benchmarks.gpu``."""
+"""Everything that only a GPU can show, in eight minutes: ``python -m benchmarks.gpu``."""

@@ -1,9 +1,9 @@
-"""Everything that only a GPU can tell, in eight minutes: ``python -m benchmarks.gpu``.
+"""Everything that only a GPU can show, in eight minutes: ``python -m benchmarks.gpu``.
 
-Four parts: ``checks`` (every layer against float64), ``dense`` (exact softmax raced against what is
-installed), ``layers`` (training steps up to 10^7 classes) and ``training`` (perplexity as the
-vocabulary grows). Each case is a file of its own as soon as it is done; the same command goes on
-where it was cut. ``--device cpu --small`` is a rehearsal.
+There are four parts: ``checks`` (every layer against float64), ``dense`` (exact softmax against
+other installed implementations), ``layers`` (training steps up to 10^7 classes) and ``training``
+(perplexity as the vocabulary grows). Each case is written to its own file as soon as it is done,
+and an interrupted command resumes where it stopped. ``--device cpu --small`` is a rehearsal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PARTS: dict[str, tuple[Cases, float]] = {
     "dense": (dense.cases, 0.25),
     "training": (training.cases, 0.25),
 }
-"""What gives the cases of a part, and its share of the time."""
+"""For each part, the function that yields its cases, and its share of the time."""
 _TRIES = 5
 _BROKEN = 3
 ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Run what has not been run, as long as there is time, and write the pages."""
+    """Run the missing cases while there is time, and write the pages."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas")
@@ -51,9 +51,9 @@ def main() -> int:
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose {', '.join(PARTS)}")
     if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device found; '--device cpu --small --out DIR' is a rehearsal")
+        parser.error("no CUDA device found; use '--device cpu --small --out DIR' for a rehearsal")
     if device.type != "cuda" and args.out.resolve() == ROOT / "results" / "gpu":
-        parser.error("results/gpu holds the figures of a GPU only: choose another --out")
+        parser.error("results/gpu is for GPU results only; choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
     environment = {"card": card, **describe_environment()}
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def _run_apart(part: str, args: argparse.Namespace, seconds: float) -> None:
-    """A part in a process of its own, and in another one as often as a kernel breaks it."""
+    """Run a part in a process of its own, and in a new one whenever a kernel breaks it."""
     options = [f"--out={args.out}", f"--parts={part}", f"--device={args.device}"]
     options += ["--small"] * args.small
     end = time.perf_counter() + seconds
@@ -105,7 +105,7 @@ def _run_part(part: str, cases: Iterator[Case], out: Path, seconds: float) -> No
 
 
 def _figures(case: Case) -> Figures:
-    """What a case gives; one that fails says so in its record and stops nothing."""
+    """Figures of a case; a failure is recorded and stops nothing else."""
     try:
         return case.run()
     except Exception as error:
@@ -117,7 +117,7 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, content: object) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     write_file(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""One thing to find out, under a name by which it is not found out twice."""
+"""One case to measure, under a name by which it is not measured twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Figures = dict[str, str | float | bool | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A name, unique in its part, and what gives its figures."""
+    """A unique name within its part, and the function that measures its figures."""
 
     name: str
     run: Callable[[], Figures]

@@ -19,14 +19,14 @@ from softmax_bench.measure import zipf_counts
 
 TOKENS, WIDTH, CLASSES = 300, 48, 700
 DRAWS_OF_ITS_OWN = {"partial_fc", "kernel", "rff", "midx"}
-"""Draw otherwise on a GPU, or by probabilities that rounding changes."""
+"""Layers that draw differently on a GPU, or by probabilities that rounding changes."""
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MODULES = ("ops.dispatch", "ops.all_classes", "lm.optimizers")
-"""That decide by device."""
+"""Modules that choose an implementation by device."""
 
 
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
-    """One for each layer, number type and rule."""
+    """One case for each layer, dtype and rule."""
     specs = [*layer_names(), "nce(shared=False, num_samples=20)", "sampled(replacement=True)"]
     for spec in specs[::6] if small else specs:
         for kind in TYPES:
@@ -72,5 +72,5 @@ def _step(layer: OutputLayer, rule: str, hidden: Tensor, target: Tensor) -> list
 
 
 def _error(seen: Tensor, wanted: Tensor) -> float:
-    """Relative, in the 2-norm."""
+    """Relative error in the 2-norm."""
     return float((seen - wanted).norm() / wanted.norm().clamp(min=1e-30))

@@ -1,4 +1,4 @@
-"""Times, peaks, waits and graphs of a step on a GPU; on a CPU what of it there is."""
+"""Time, peak memory, synchronisations and CUDA graph of a step; fewer of these on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = Callable[[], object]
 
 
 def median_seconds(run: Run, device: torch.device, *, seconds: float = 1.0) -> float:
-    """Median of up to 30 runs, after two that are not counted."""
+    """Median seconds of up to 30 runs, after two warm-up runs."""
     for _ in range(2):
         run()
     samples: list[float] = []
@@ -29,12 +29,12 @@ def median_seconds(run: Run, device: torch.device, *, seconds: float = 1.0) -> f
 
 
 def peak_gib(run: Run, device: torch.device) -> float:
-    """Most bytes held at once beyond those held before, in GiB."""
+    """Peak GiB beyond what was held before."""
     return peak_bytes(run, device) / 2**30
 
 
 def waits(run: Run, device: torch.device) -> int | None:
-    """How often a run waits for the GPU, as torch counts it."""
+    """How often a run synchronises with the GPU, as counted by torch."""
     if device.type != "cuda":
         return None
     torch.cuda.set_sync_debug_mode("warn")
@@ -48,9 +48,9 @@ def waits(run: Run, device: torch.device) -> int | None:
 
 
 def captured(run: Run, device: torch.device) -> Run | None:
-    """The same run as one CUDA graph, all of whose kernels are launched together.
+    """The same run as one CUDA graph, which launches all its kernels together.
 
-    None where it cannot be captured: it waits for the GPU, or its sizes change.
+    None if it cannot be captured, because it synchronises or its sizes change.
     """
     if device.type != "cuda":
         return None

@@ -1,4 +1,4 @@
-"""Exact softmax over all classes, raced against what is installed: whole steps, and evaluation."""
+"""Exact softmax over all classes against other installed implementations: steps and evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
-    """One for each size and racer."""
+    """One case for each size and competitor."""
     sizes = ((64, 16, 300, torch.float32),) if small else SIZES
     for size in sizes:
         name = "N={} H={} V={} {}".format(*size[:3], str(size[3]).removeprefix("torch."))
@@ -148,7 +148,7 @@ def _floor(
 
 @contextmanager
 def _as_trained(dtype: torch.dtype) -> Iterator[None]:
-    """float32 is raced with TF32."""
+    """In float32, products use TF32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if dtype == torch.float32 else before)
     try:

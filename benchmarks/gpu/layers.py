@@ -20,7 +20,7 @@ TO_A_MILLION = (
 
 
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
-    """The layers that shall be flat first, smallest vocabularies first."""
+    """Layers expected to be flat in V first, and small vocabularies first."""
     tokens, width = (64, 16) if small else (4096, 512)
     sizes = (100, 1000) if small else (10**4, 10**5, 10**6, 10**7)
     for size in sizes:

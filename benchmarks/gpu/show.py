@@ -22,7 +22,7 @@ _LINES = (
 
 
 def write_pages(out: Path, card: str) -> None:
-    """``README.md`` with all tables, and a picture of each that grows with the vocabulary."""
+    """Write ``README.md`` with all tables, and a plot of each part that grows with V."""
     frames = {part: _frame(out / "records" / part) for part in TITLES}
     text = [
         f"# On {card}",

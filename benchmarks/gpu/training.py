@@ -20,7 +20,7 @@ BATCH, WINDOW = 128, 35
 
 
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
-    """Small vocabularies first; full softmax up to 10^5 classes."""
+    """Small vocabularies first; full softmax up to 10^5 classes only."""
     tokens, width = (2_000, 16) if small else (1_000_000, 512)
     for size in (100, 300) if small else (10**4, 10**5, 10**6):
         for spec in SPECS if size <= 10**5 else SPECS[1:]:

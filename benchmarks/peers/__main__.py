@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before any of the competitors looks: one machine, no accelerator, quiet logs.
+# Set before any competitor is imported: one machine, no accelerator, quiet logs.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,7 +39,7 @@ def main() -> None:
         _run(RACES[options.race], options.seconds, options.out, console)
     else:
         for race in RACES:
-            # Some of the competitors do not bear each other in one process.
+            # Some competitors cannot share a process.
             command = [sys.executable, "-m", "benchmarks.peers", "--race", race]
             command += ["--seconds", str(options.seconds), "--out", str(options.out)]
             subprocess.run(command, check=True)
@@ -61,7 +61,7 @@ def _run(race: Race, seconds: float, out: Path, console: Console) -> None:
 def _meet(
     race: Race, size: tuple[int, int, int | None], seconds: float, console: Console
 ) -> list[dict[str, Any]]:
-    """All competitors of a race at one size, taking turns."""
+    """Time all competitors of a race at one size in alternation."""
     tokens, vocabulary, samples = size
     inputs = make_inputs(tokens, HIDDEN_SIZE, vocabulary, samples)
     runners = {
@@ -72,7 +72,7 @@ def _meet(
     losses = {name: run() for name, run in runners.items()}
     known = [loss for loss in losses.values() if loss is not None]
     if known and max(known) - min(known) > 1e-3 * abs(known[0]):
-        raise RuntimeError(f"losses that should agree do not: {losses}")
+        raise RuntimeError(f"losses that should agree differ: {losses}")
     timed = interleave(
         {name: _timed(run) for name, run in runners.items()},
         budget_seconds=seconds,

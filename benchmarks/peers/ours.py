@@ -1,4 +1,4 @@
-"""The layers of this package, and the floor under each: its bare matrix products."""
+"""The layers of this package, and their floor: the bare matrix products."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _layer_step(spec: str, inputs: Inputs, *, comparable: bool) -> Step:
 
 
 def _floor(inputs: Inputs, classes: int) -> Step:
-    """Scores, gradient of the hidden states, gradient of the rows: nothing else."""
+    """Only the products for scores, gradient of the hidden states and gradient of the rows."""
     rows = inputs.weight[:classes].contiguous()
     scores = torch.zeros(inputs.num_tokens, classes)
     grad_hidden, grad_rows = torch.zeros_like(inputs.hidden), torch.zeros_like(rows)
@@ -68,7 +68,7 @@ def hierarchical(inputs: Inputs) -> Step:
 
 @competes("sampled softmax", OURS)
 def sampled(inputs: Inputs) -> Step:
-    """``SampledSoftmax`` with distinct log-uniform samples, as TensorFlow's."""
+    """``SampledSoftmax`` with distinct log-uniform samples, like TensorFlow's."""
     return _layer_step(f"sampled(num_samples={inputs.num_samples})", inputs, comparable=False)
 
 
@@ -82,14 +82,14 @@ def sample_floor(inputs: Inputs) -> Step:
 
 @competes("NCE, shared noise", "softmax-bench, uniform noise")
 def nce_uniform(inputs: Inputs) -> Step:
-    """``NCE`` with noise in which hardly a class is drawn twice: all its products are made."""
+    """``NCE`` with noise that hardly draws a class twice, so that it computes all products."""
     spec = f"nce(num_samples={inputs.num_samples}, noise='uniform')"
     return _layer_step(spec, inputs, comparable=False)
 
 
 @competes("NCE, shared noise", OURS)
 def nce(inputs: Inputs) -> Step:
-    """``NCE`` with unigram noise: classes drawn twice are scored once."""
+    """``NCE`` with unigram noise, where classes drawn twice are scored once."""
     return _layer_step(f"nce(num_samples={inputs.num_samples})", inputs, comparable=False)
 
 
@@ -114,13 +114,13 @@ def adaptive_chosen(inputs: Inputs) -> Step:
 
 @competes("two-level softmax", OURS)
 def two_level(inputs: Inputs) -> Step:
-    """``TwoLevelSoftmax``: some 4 sqrt(V) scores a token, from the rows of many clusters."""
+    """``TwoLevelSoftmax``: some 4 sqrt(V) scores per token, from the rows of many clusters."""
     return _layer_step("two_level", inputs, comparable=False)
 
 
 @competes("two-level softmax", "softmax-bench: sampled softmax, as many scores")
 def sampled_like_two_level(inputs: Inputs) -> Step:
-    """``SampledSoftmax``: as many scores a token, from the same rows for all."""
+    """``SampledSoftmax``: as many scores per token, from the same rows for all tokens."""
     return sampled(inputs)
 
 

@@ -1,4 +1,4 @@
-"""The race as a table and a picture: how many times our time each competitor took."""
+"""The race as a table and a plot of each competitor's time relative to ours."""
 
 from __future__ import annotations
 

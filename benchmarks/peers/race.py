@@ -1,4 +1,4 @@
-"""What a race is made of: inputs, competitors, and the register of them."""
+"""The parts of a race: inputs, competitors and their registry."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 from softmax_bench.measure import zipf_counts, zipf_targets
 
 Step = Callable[[], float | None]
-"""Forward and backward once; gives the loss where it should agree with others, else None."""
+"""Runs forward and backward once; returns the loss if it should agree with others, else None."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The numbers that all competitors of a race get."""
+    """The inputs that all competitors of a race receive."""
 
     num_tokens: int
     hidden_size: int
@@ -34,7 +34,7 @@ class Inputs:
 def make_inputs(
     num_tokens: int, hidden_size: int, vocab_size: int, num_samples: int | None
 ) -> Inputs:
-    """Hidden states like an LSTM's, small weights, targets by Zipf's law."""
+    """Hidden states like an LSTM's, small weights, and targets that follow Zipf's law."""
     generator = torch.Generator().manual_seed(0)
     return Inputs(
         num_tokens,
@@ -50,23 +50,23 @@ def make_inputs(
 
 @dataclass(frozen=True)
 class Competitor:
-    """One way to do the work of a race."""
+    """One implementation that takes part in a race."""
 
     name: str
     build: Callable[[Inputs], Step]
     needs: str | None
-    """Module that must be installed."""
+    """Name of a module that must be installed."""
     max_flops: float
-    """Left out of races in which full softmax would cost more: it would take minutes."""
+    """Skip races in which full softmax would need more operations, as they would take minutes."""
 
     def missing(self) -> bool:
-        """Whether the module it needs is not there."""
+        """Whether the required module is missing."""
         return self.needs is not None and importlib.util.find_spec(self.needs) is None
 
 
 @dataclass
 class Race:
-    """Competitors for the same work, ours first, and the sizes at which they meet."""
+    """Competitors for the same work, ours first, and the sizes at which they are compared."""
 
     name: str
     sizes: Sequence[tuple[int, int, int | None]]
@@ -75,7 +75,7 @@ class Race:
 
 
 def scores_of_two_levels(vocab_size: int) -> int:
-    """A token's scores in two-level softmax: all 4 sqrt(V) clusters, and the classes of one."""
+    """Scores per token in two-level softmax: all 4 sqrt(V) clusters, and the classes of one."""
     clusters = 4 * isqrt(vocab_size)
     return clusters + ceil(vocab_size / clusters)
 
@@ -115,12 +115,12 @@ def competes(
 
 
 def cutoffs(inputs: Inputs) -> list[int]:
-    """Usual cut-offs of adaptive softmax: ten times as many classes in each part."""
+    """Common cut-offs of adaptive softmax, each part with ten times as many classes as the last."""
     return [cut for cut in (2000, 20_000, 200_000) if cut < inputs.vocab_size]
 
 
 def leaves(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states, weight and bias that want gradients."""
+    """Hidden states, weight and bias that require gradients."""
     hidden = inputs.hidden.clone().requires_grad_()
     weight = torch.nn.Parameter(inputs.weight.clone())
     bias = torch.nn.Parameter(inputs.bias.clone())
@@ -128,7 +128,7 @@ def leaves(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def backward(loss: Tensor, *operands: Tensor) -> float:
-    """Drop old gradients, make new ones; the loss."""
+    """Drop the old gradients, compute new ones, and return the loss."""
     for operand in operands:
         operand.grad = None
     loss.backward()

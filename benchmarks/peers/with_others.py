@@ -17,7 +17,7 @@ from softmax_bench.measure import zipf_counts
 def hsigmoid(inputs: Inputs) -> Step:
     """The same Huffman tree as ours, as padded paths.
 
-    With a dense gradient: ``is_sparse=True`` ends in a segmentation fault (3.3.1).
+    Its gradient is dense, because ``is_sparse=True`` ends in a segmentation fault (3.3.1).
     """
     import paddle
 
@@ -49,10 +49,10 @@ def hsigmoid(inputs: Inputs) -> Step:
     return step
 
 
-# It runs a loop over tokens and levels in Python.
+# It loops over tokens and levels in Python.
 @competes("two-level softmax", "hierarchicalsoftmax", needs="hierarchicalsoftmax", max_flops=1e11)
 def hierarchicalsoftmax(inputs: Inputs) -> Step:
-    """A tree of two levels, sqrt(V) nodes below each of sqrt(V)."""
+    """A tree of two levels: sqrt(V) inner nodes with sqrt(V) leaves each."""
     from hierarchicalsoftmax import (
         HierarchicalSoftmaxLinear,
         HierarchicalSoftmaxLoss,
@@ -73,7 +73,7 @@ def hierarchicalsoftmax(inputs: Inputs) -> Step:
 
 @competes("full softmax", "cut-cross-entropy, torch_compile (no bias)", needs="cut_cross_entropy")
 def cut_cross_entropy(inputs: Inputs) -> Step:
-    """What it does on a CPU: the usual two lines, fused by inductor. Without a bias."""
+    """Its CPU implementation: the usual two lines without a bias, fused by inductor."""
     from cut_cross_entropy import linear_cross_entropy
 
     hidden, weight, _ = leaves(inputs)
@@ -105,14 +105,14 @@ def _pytorch_nce(inputs: Inputs, *, per_word: bool) -> Step:
     return step
 
 
-# Its table is built by a loop over the classes: larger vocabularies would take it minutes.
+# Its table is built by a loop over the classes, which takes minutes for larger vocabularies.
 @competes("NCE, shared noise", "Pytorch-NCE", needs="nce", max_flops=2e11)
 def pytorch_nce(inputs: Inputs) -> Step:
-    """Noise shared by the batch."""
+    """Noise shared by the whole batch."""
     return _pytorch_nce(inputs, per_word=False)
 
 
 @competes("NCE, noise per token", "Pytorch-NCE", needs="nce", max_flops=2e11)
 def pytorch_nce_per_word(inputs: Inputs) -> Step:
-    """Noise for every token."""
+    """Separate noise for every token."""
     return _pytorch_nce(inputs, per_word=True)

@@ -16,7 +16,7 @@ def _tensorflow() -> Any:
         tf.config.threading.set_intra_op_parallelism_threads(torch.get_num_threads())
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        pass  # set by an earlier race: it cannot be changed any more
+        pass  # set by an earlier race, and cannot be changed any more
     return tf
 
 
@@ -66,7 +66,7 @@ def _sampling(inputs: Inputs, loss: str) -> Step:
         ),
     )
 
-    def run() -> None:  # another sample, another loss: nothing to agree on
+    def run() -> None:  # the sample differs, so losses need not agree
         step()
 
     return run
@@ -74,11 +74,11 @@ def _sampling(inputs: Inputs, loss: str) -> Step:
 
 @competes("sampled softmax", "TensorFlow: sampled_softmax_loss", needs="tensorflow")
 def sampled(inputs: Inputs) -> Step:
-    """Log-uniform, distinct."""
+    """Distinct log-uniform samples."""
     return _sampling(inputs, "sampled_softmax_loss")
 
 
 @competes("NCE, shared noise", "TensorFlow: nce_loss", needs="tensorflow")
 def nce(inputs: Inputs) -> Step:
-    """Log-uniform, distinct."""
+    """Distinct log-uniform samples."""
     return _sampling(inputs, "nce_loss")

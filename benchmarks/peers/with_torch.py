@@ -1,4 +1,4 @@
-"""What people write with torch itself, and torch's own losses."""
+"""Common implementations in plain torch, and torch's own losses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def linear_cross_entropy_256(inputs: Inputs) -> Step:
 
 @competes("hierarchical softmax", "torch: Embedding(sparse=True), einsum on padded paths")
 def padded_paths(inputs: Inputs) -> Step:
-    """Paths as a padded table, nodes looked up for every token, one product a pair."""
+    """Paths as a padded table, with nodes gathered for every token and one product per pair."""
     paths = huffman_tree(zipf_counts(inputs.vocab_size)).paths()
     lengths = torch.from_numpy(paths.starts).diff()
     deepest = int(lengths.max())
@@ -70,7 +70,7 @@ def padded_paths(inputs: Inputs) -> Step:
 
 @competes("NCE, noise per token", "torch: Embedding(sparse=True), einsum")
 def gathered_noise(inputs: Inputs) -> Step:
-    """K rows looked up for every token, one product a pair."""
+    """K rows gathered for every token, with one product per pair."""
     assert inputs.num_samples is not None
     k = inputs.num_samples
     noise = make_noise("unigram", inputs.vocab_size, zipf_counts(inputs.vocab_size))
@@ -91,7 +91,7 @@ def gathered_noise(inputs: Inputs) -> Step:
 
 @competes("adaptive softmax", "torch: AdaptiveLogSoftmaxWithLoss")
 def torch_adaptive(inputs: Inputs) -> Step:
-    """Its tails have no bias, which ours have."""
+    """Unlike ours, its tails have no bias."""
     layer = nn.AdaptiveLogSoftmaxWithLoss(
         inputs.hidden_size, inputs.vocab_size, cutoffs(inputs), head_bias=True
     )

@@ -1,1 +1,1 @@
-"""Which layer to use at a given size: a cost model of this machine, and what studies have found."""
+"""Which layer to use at a given size: a cost model of this machine, and findings of studies."""

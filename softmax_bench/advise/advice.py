@@ -1,4 +1,4 @@
-"""Which layer to use at a given size: the layers ranked, with reasons in words."""
+"""Which layer to use at a given size: the layers ranked, with reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softmax_bench.measure.memory import OPTIMIZER_STATES
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What rules a layer out."""
+    """Limits that rule a layer out."""
 
     memory_bytes: float | None = None
     needs: Sequence[str] = ()
@@ -25,18 +25,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Advice:
-    """What is to be said of one layer."""
+    """The verdict on one layer."""
 
     work: Workload
     step: Prediction
     memory_bytes: int
     """Parameters, tables, the optimiser's state, gradients and everything else at the peak."""
     penalty: Penalty | None
-    """In perplexity, of the stored study nearest in V; None where no study had the layer."""
+    """Perplexity penalty in the stored study nearest in V; None if no study has this layer."""
     objection: str
-    """Why the layer is ruled out, in words; empty if it is not."""
+    """Why the layer is ruled out; empty if it is not."""
     doubt: str = ""
-    """Why it may not do, in words: a study speaks against it, but not for certain."""
+    """Why the layer may be unsuitable: a study suggests it, but does not establish it."""
 
     @property
     def layer(self) -> str:
@@ -50,13 +50,13 @@ def advise(
     limits: Limits,
     optimizer: str,
 ) -> list[Advice]:
-    """Rank layers by the time of a step: those that will do, those in doubt, those ruled out.
+    """Rank layers by the time of a step: suitable ones, then doubtful ones, then excluded ones.
 
     Args:
-        loads: The step of each layer at the size in question.
-        steps: By layer, its time and memory.
+        loads: Each layer's step at the size in question.
+        steps: Time and memory by layer.
         limits: What rules a layer out.
-        optimizer: Name of the rule, for the memory of its state.
+        optimizer: Name of the optimiser, which determines the memory of its state.
     """
     all_of_them = []
     for work in loads:
@@ -73,14 +73,14 @@ def advise(
 
 
 def recommended(advice: Sequence[Advice]) -> Advice | None:
-    """The fastest that is not ruled out and whose perplexity a study knows; else the fastest."""
+    """The fastest layer not ruled out whose perplexity a study knows; else the fastest one."""
     possible = [one for one in advice if not one.objection]
     known = [one for one in possible if one.penalty is not None]
     return next(iter(known or possible), None)
 
 
-def not_told_apart(choice: Advice, advice: Sequence[Advice]) -> list[Advice]:
-    """The others that may be as fast, by the intervals, and of which as much is known."""
+def as_fast_as(choice: Advice, advice: Sequence[Advice]) -> list[Advice]:
+    """Layers that may be just as fast, by the intervals, with perplexities known as well."""
     return [
         one
         for one in advice
@@ -108,14 +108,14 @@ def _objection(work: Workload, memory: int, penalty: Penalty | None, limits: Lim
 
 
 def _doubt(work: Workload, penalty: Penalty | None, limits: Limits) -> str:
-    """Of a penalty that was measured at another size, or that may be chance."""
+    """A doubt from a penalty that was measured at another size or may be chance."""
     if penalty is None or penalty.change <= max(limits.penalty, penalty.chance):
         return ""
     return f"raised perplexity by {penalty.change:.0%} at V = {penalty.vocab_size:,}"
 
 
 def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
-    """Why this layer, and what to know before using it: one sentence each."""
+    """Why to use this layer, and what to know before using it, one sentence each."""
     layer, _ = parse_spec(choice.layer)
     said = [f"It scores {layer.scores}. Good for {layer.good_for}."]
     full = next((one for one in advice if one.layer == "full"), None)
@@ -128,19 +128,18 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         said.append("No stored study has trained it, so its cost in perplexity is unknown.")
     elif full is None or choice is not full:
         penalty = choice.penalty
-        found = (
-            f"was no different for certain ({penalty.change:+.1%}, within chance)"
-            if abs(penalty.change) <= penalty.chance
-            else f"was {penalty.change:+.1%}"
-        )
+        direction = "above" if penalty.change > 0 else "below"
+        found = f"was {abs(penalty.change):.1%} {direction}"
+        if abs(penalty.change) <= penalty.chance:
+            found = f"did not differ significantly ({penalty.change:+.1%}) from"
         said.append(
-            f"Perplexity {found} against full softmax's in {penalty}. Yours will differ: with the "
-            "data, the vocabulary and the length of training."
+            f"Its perplexity {found} full softmax's in {penalty}. Yours will depend on the data, "
+            "the vocabulary and the length of training."
         )
     if choice.work.row_sparse:
         said.append(
-            "The time is with row-sparse gradients (sparse=True): train it with "
-            "softmax_bench.lm.make_optimizer, or with SGD, Adagrad or SparseAdam of torch."
+            "The time assumes row-sparse gradients (sparse=True), so train it with "
+            "softmax_bench.lm.make_optimizer, or with torch's SGD, Adagrad or SparseAdam."
         )
     quicker = [
         one.layer
@@ -148,19 +147,17 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         if one.step.seconds < choice.step.seconds and one.penalty is None and not one.objection
     ]
     if choice.penalty is not None and quicker:
-        said.append(
-            f"{', '.join(quicker)}: faster still, but no stored study has their perplexity."
-        )
+        said.append(f"Faster still, but without a known perplexity: {', '.join(quicker)}.")
     return said
 
 
 def code(choice: Advice) -> str:
-    """The lines that put the layer into a model."""
+    """Code that puts the layer into a model."""
     work = choice.work
     sparse = ", sparse=True" if work.row_sparse else ""
     return (
         "from softmax_bench import create_layer\n"
         f"layer = create_layer({work.layer!r}, {work.hidden_size}, {work.vocab_size}, counts"
-        f"{sparse})  # counts (V,): of the classes\n"
+        f"{sparse})  # class counts (V,)\n"
         "loss = layer(hidden, target)  # hidden (..., H), target (...)"
     )

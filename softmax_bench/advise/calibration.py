@@ -1,4 +1,4 @@
-"""Steps of the layers timed at a few small sizes: what this machine is like, kept for next time."""
+"""Timings of the layers at a few small sizes on this machine, kept for next time."""
 
 from __future__ import annotations
 
@@ -32,23 +32,26 @@ SIZES = (
     (2000, 384, 800), (128_000, 128, 700), (32_000, 64, 1000), (4000, 192, 1000), (8000, 512, 200),
     (64_000, 192, 1000),
 )  # fmt: skip
-"""V, H and N: each over its range whatever the others are. Each size is as far as can be from those
-before it: a slow or busy machine is measured at the first of them only."""
+"""V, H and N. Each covers its range independently of the others, and each size is as far as
+possible from those before it, since a slow or busy machine is measured only at the first few.
+"""
 MOST_SECONDS = 35.0
-"""After which no further size is begun: advice is to be had within a minute."""
+"""No further size is started after this time, so that the first advice takes about a minute."""
 LEAST_SIZES = 5
-"""Fewer say too little, however long they take."""
+"""Fewer sizes are too few to predict from, however long they take."""
 MAX_FLOPS = 4e10
-"""A step with more is not timed: its time is that of large products, which smaller ones tell."""
+"""Steps with more operations are not timed: large products dominate them, which smaller steps
+measure.
+"""
 MAX_SECONDS = 1.0
-"""Nor is one that took longer at its first try."""
+"""Layers whose first step took longer are not timed either."""
 MAX_BYTES = 2**30
-"""Of the layers that take turns, with gradients and the optimiser's state."""
+"""Memory limit for the layers timed together, with gradients and the optimiser's state."""
 SECONDS_A_CELL = 0.1
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What a calibration holds for."""
+    """The conditions for which a calibration holds."""
 
     processor: str
     cores: int
@@ -60,11 +63,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     optimizer: str
     encoder: str = "lstm"
-    """Whose step comes before each timed one."""
+    """The encoder whose step precedes each timed one."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """A layer's step at one size, measured."""
+    """A measured step of one layer at one size."""
 
     workload: Workload
     seconds: float
@@ -72,7 +75,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     high: float
     peak_bytes: int
-    """Most held at once in forward and backward beyond the parameters, gradients included."""
+    """Peak bytes in forward and backward beyond the parameters, including gradients."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,15 +83,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     setting: Setting
     layers: list[str]
-    """Those that were tried; one that is slow everywhere has no cells."""
+    """The layers that were tried; a layer that is slow everywhere has no cells."""
     cells: list[Cell]
     disturbed: str = ""
-    """What others did on the machine meanwhile, in words; empty where they did nothing. It is made
-    again when the machine is calm."""
+    """What disturbed the timings; empty if nothing did. A disturbed calibration is repeated once
+    the machine is quiet.
+    """
 
 
 def this_setting(*, threads: int, device: str, dtype: str, optimizer: str) -> Setting:
-    """This machine, with these versions."""
+    """The setting of this machine and these versions."""
     described = describe_environment()
     here = {name: described[name] for name in ("processor", "cores", "accelerator", "blas")}
     return Setting(
@@ -102,13 +106,13 @@ def this_setting(*, threads: int, device: str, dtype: str, optimizer: str) -> Se
 
 
 def calibration_path(folder: Path, setting: Setting) -> Path:
-    """The file of a setting: machines and versions do not share one."""
+    """The file of a setting; different machines and versions have different files."""
     text = msgspec.json.encode(setting, order="sorted")
     return folder / f"{hashlib.sha256(text).hexdigest()[:16]}.json"
 
 
 def load(folder: Path, setting: Setting) -> Calibration:
-    """What is known in a setting; without cells where nothing is.
+    """The calibration stored for a setting, without cells if there is none.
 
     Raises:
         SoftmaxBenchError: The file is damaged.
@@ -120,12 +124,12 @@ def load(folder: Path, setting: Setting) -> Calibration:
         return msgspec.json.decode(path.read_bytes(), type=Calibration)
     except msgspec.DecodeError as error:
         raise SoftmaxBenchError(
-            f"{path} is no calibration ({error}): delete it, and it is made anew"
+            f"{path} is not a calibration ({error}): delete it to have it recreated"
         ) from error
 
 
 def save(folder: Path, calibration: Calibration) -> Path:
-    """Write a calibration whole or not at all."""
+    """Write a calibration atomically."""
     path = calibration_path(folder, calibration.setting)
     text = msgspec.json.format(msgspec.json.encode(calibration), indent=1) + b"\n"
     return write_file(path, text)
@@ -139,19 +143,19 @@ def calibrated(
     anew: bool = False,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> Calibration:
-    """A calibration that knows these layers: read where it is kept, and completed where it is not.
+    """A calibration that covers these layers: the stored one, completed if layers are missing.
 
-    One that was disturbed serves until the machine is calm.
+    A disturbed calibration is used until the machine is quiet.
 
     Args:
         specs: The layers.
-        setting: What it is to hold for.
+        setting: The conditions it should hold for.
         folder: Where calibrations are kept.
-        anew: Whether to measure again what is known.
-        on_share: Told after each layer and size which share is done.
+        anew: Whether to repeat existing measurements.
+        on_share: Called after each layer and size with the share that is done.
 
     Raises:
-        SoftmaxBenchError: The file is damaged, or a layer cannot be made.
+        SoftmaxBenchError: The file is damaged, or a layer cannot be created.
     """
     known = load(folder, setting)
     if known.disturbed and is_calm():
@@ -195,17 +199,17 @@ def measure(
     max_seconds: float = MAX_SECONDS,
     on_cell: Callable[[], None] = lambda: None,
 ) -> list[Cell]:
-    """Time the step of each layer at each size, layers of one size in turns.
+    """Time the step of each layer at each size, alternating between the layers of one size.
 
     Args:
         specs: The layers.
-        setting: What holds for all of them.
+        setting: The conditions common to all of them.
         sizes: V, H and N of each size.
-        counts: (V,) how often each class occurs; by Zipf's law where they are not given.
-        seconds: For each layer at each size.
-        max_flops: Of a step; layers with more are left out at that size.
-        max_seconds: Of a layer's first step; slower ones are left out at that size.
-        on_cell: Told after each layer and size, left out or not.
+        counts: How often each class occurs, of shape (V,); Zipf's law by default.
+        seconds: Time for each layer at each size.
+        max_flops: Layers whose step needs more operations are left out at that size.
+        max_seconds: Layers whose first step takes longer are left out at that size.
+        on_cell: Called after each layer and size, whether timed or left out.
     """
     torch.set_num_threads(setting.threads)
     cells = []
@@ -238,7 +242,7 @@ def _steps(
     max_flops: float,
     max_seconds: float,
 ) -> Iterator[tuple[str, LayerStep | None]]:
-    """Each layer's step, made when it is asked for; None where it takes too long."""
+    """Each layer's step, created on demand; None if it takes too long."""
     vocab_size, hidden_size, num_tokens = size
     given = zipf_counts(vocab_size) if counts is None else as_counts(counts, vocab_size)
     target = draw_targets(num_tokens, given, seed=0)

@@ -1,4 +1,4 @@
-"""What a layer must be able to do besides being fast."""
+"""Properties that a user may require of a layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from softmax_bench.layers.linear import LinearOutputLayer
 
 @dataclass(frozen=True)
 class Need:
-    """A demand, and how a layer's own description answers it."""
+    """A requirement, and how a layer's own description answers it."""
 
     what: str
-    """In words that complete "it must have ..."."""
+    """Completes the sentence "it lacks ..."."""
     is_met: Callable[[type[OutputLayer]], bool]
 
 
@@ -25,15 +25,15 @@ NEEDS = {
         lambda layer: layer.normalised == "by construction",
     ),
     "self-normalised": Need(
-        "scores that can be taken for log-probabilities as they are",
+        "scores that approximate log-probabilities without normalisation",
         lambda layer: layer.normalised != "no",
     ),
     "exact": Need(
-        "the model's own likelihood as its training objective, not an estimate",
+        "the exact likelihood of the model as its training objective",
         lambda layer: layer.exact,
     ),
     "linear": Need(
-        "one row a class: to load into nn.Linear, to tie, to search by an index",
+        "one row per class, for loading into nn.Linear, weight tying and index search",
         lambda layer: issubclass(layer, LinearOutputLayer),
     ),
     "any-order": Need("class ids in any order", lambda layer: not layer.needs_sorted_ids),
@@ -45,8 +45,8 @@ def check_needs(names: Sequence[str]) -> None:
     """Raise a SoftmaxBenchError if one is not among :data:`NEEDS`."""
     for name in names:
         if name not in NEEDS:
-            known = "; ".join(f"{need!r}: {told.what}" for need, told in NEEDS.items())
-            raise SoftmaxBenchError(f"unknown need {name!r}; there are {known}")
+            listed = "; ".join(f"{need!r}: {known_need.what}" for need, known_need in NEEDS.items())
+            raise SoftmaxBenchError(f"unknown need {name!r}; there are {listed}")
 
 
 def unmet_need(spec: str, names: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
-"""What layers cost in perplexity, by the studies this package stands behind.
+"""What layers cost in perplexity, by the studies in this repository.
 
-``penalties.json`` lies beside this file, so that it is there where the studies' records are not;
-``python -m benchmarks.penalties`` makes it from them.
+``python -m benchmarks.penalties`` makes ``penalties.json`` from the studies' records. It is stored
+beside this file, so that installations without the records have it too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from softmax_bench.report.tables.selection import best_trials
 from softmax_bench.report.tables.summary import summary_table
 
 NEAR = 3.0
-"""Vocabularies whose sizes differ by a larger factor are another task."""
+"""Findings do not carry over to vocabularies whose size differs by a larger factor."""
 
 
 class Penalty(msgspec.Struct, frozen=True, kw_only=True):
-    """Test perplexity of a layer over that of full softmax, all else equal."""
+    """Ratio of a layer's test perplexity to that of full softmax, all else equal."""
 
     layer: str
     vocab_size: int
@@ -33,7 +33,7 @@ class Penalty(msgspec.Struct, frozen=True, kw_only=True):
     hidden_size: int
     train_tokens: int
     origin: str
-    """Folder of the records, in this project's repository."""
+    """Folder of the records in this repository."""
 
     @property
     def change(self) -> float:
@@ -42,15 +42,15 @@ class Penalty(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def chance(self) -> float:
-        """Changes up to this are no finding: other seeds differ by as much."""
+        """Smaller changes are not significant, because other seeds differ by as much."""
         return 0.05 if self.seeds == 1 else 0.02
 
     def is_near(self, vocab_size: int) -> bool:
-        """Whether the study's vocabulary is like one of this size."""
+        """Whether the study's vocabulary is of a similar size."""
         return abs(math.log(self.vocab_size / vocab_size)) <= math.log(NEAR)
 
     def __str__(self) -> str:
-        """Where the figure comes from, in words."""
+        """The source of the figure, in words."""
         return (
             f"{self.corpus}, V = {self.vocab_size:,}, {self.encoder} of {self.hidden_size}, "
             f"{self.train_tokens / 1e6:.3g} million tokens, {self.seeds} seed(s): {self.origin}"
@@ -58,7 +58,7 @@ class Penalty(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def penalties_of(results: Results, origin: str) -> list[Penalty]:
-    """Every layer of a study, at every vocabulary size at which full softmax was trained too."""
+    """Penalties of a study's layers at every vocabulary size that full softmax was trained at."""
     best = best_trials(results)
     if best.empty:
         return []
@@ -86,13 +86,13 @@ def penalties_of(results: Results, origin: str) -> list[Penalty]:
 
 @cache
 def stored_penalties() -> list[Penalty]:
-    """Those that come with the package."""
+    """The penalties that ship with the package."""
     text = files("softmax_bench.advise").joinpath("penalties.json").read_bytes()
     return msgspec.json.decode(text, type=list[Penalty])
 
 
 def expected_penalty(spec: str, vocab_size: int) -> Penalty | None:
-    """That of the study whose vocabulary is nearest in proportion; None where there is none."""
+    """The penalty from the study nearest in V, by ratio; None if there is none."""
     known = [penalty for penalty in stored_penalties() if penalty.layer == spec]
     if not known:
         return None

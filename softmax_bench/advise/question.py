@@ -1,4 +1,4 @@
-"""The size that advice is asked for, as people write it."""
+"""The size that advice is asked for, as users give it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.measure import zipf_counts
 
 _BYTES_A_CLASS = 24
-"""Frequencies, and what is derived of them."""
+"""Memory for the frequencies and what is derived from them."""
 
 Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A size, and how often each class occurs where that is known."""
+    """A size, and how often each class occurs, if known."""
 
     vocab_size: int
     hidden_size: int
@@ -32,10 +32,10 @@ class Question:
     counts: Counts | None = None
 
     def workloads(self, specs: Sequence[str]) -> list[Workload]:
-        """A step of each layer, without memory for its parameters.
+        """A step of each layer, without allocating its parameters.
 
         Raises:
-            SoftmaxBenchError: A layer cannot be made at this size.
+            SoftmaxBenchError: A layer cannot be created at this size.
         """
         counts = zipf_counts(self.vocab_size) if self.counts is None else self.counts
         return [
@@ -47,15 +47,15 @@ class Question:
 def ask(
     vocab_size: int | None, hidden_size: int, num_tokens: int, counts_file: Path | None
 ) -> Question:
-    """Read a question; the number of classes may come from the counts.
+    """Parse a question; the number of classes may follow from the counts.
 
     Raises:
-        SoftmaxBenchError: A size is not positive, none is given, or the counts do not fit it.
+        SoftmaxBenchError: A size is missing or not positive, or the counts do not match it.
     """
     counts = None if counts_file is None else read_counts(counts_file)
     if vocab_size is None:
         if counts is None:
-            raise SoftmaxBenchError("say how many classes there are: --vocab 250000, or --counts")
+            raise SoftmaxBenchError("give the number of classes with --vocab 250000 or --counts")
         vocab_size = len(counts)
     for option, size in (
         ("--vocab", vocab_size),
@@ -67,8 +67,8 @@ def ask(
     needed, memory = _BYTES_A_CLASS * vocab_size, psutil.virtual_memory().total
     if needed > memory:
         raise SoftmaxBenchError(
-            f"--vocab {vocab_size:,}: the frequencies of so many classes take {needed / 1e9:,.0f} "
-            f"GB alone, and this machine has {memory / 1e9:,.0f} GB"
+            f"--vocab {vocab_size:,}: the frequencies of that many classes alone take "
+            f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB"
         )
     if counts is not None:
         counts = check_counts(counts, vocab_size)
@@ -76,7 +76,7 @@ def ask(
 
 
 def read_counts(path: Path) -> Counts:
-    """How often each class occurs, from an array (``.npy``) or from a text of numbers.
+    """Read how often each class occurs, from an array (``.npy``) or a text file of numbers.
 
     Raises:
         SoftmaxBenchError: There is no such file, or it holds something else.
@@ -90,12 +90,12 @@ def read_counts(path: Path) -> Counts:
         raise SoftmaxBenchError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise SoftmaxBenchError(
-            f"{path} holds no counts: expected an array (.npy), or a text with one number a class "
-            f"({error})"
+            f"{path} does not contain counts: expected an array (.npy), or a text file with one "
+            f"number per class ({error})"
         ) from error
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.number) or not len(counts):
         raise SoftmaxBenchError(
-            f"{path} must hold one number a class, not {counts.dtype} of shape {counts.shape}"
+            f"{path} must contain one number per class, not {counts.dtype} of shape {counts.shape}"
         )
     return counts.astype(np.float64)
 
@@ -107,10 +107,10 @@ def read_bytes(text: str) -> float:
     """An amount of memory: bytes, or ``4GB``, ``512MiB``.
 
     Raises:
-        SoftmaxBenchError: The text is no such amount.
+        SoftmaxBenchError: The text is not such an amount.
     """
     match = _BYTES.fullmatch(text.strip())
     if match is None or (match["binary"] and not match["unit"]) or not float(match["number"]):
-        raise SoftmaxBenchError(f"cannot read {text!r} as an amount of memory: write it as 4GB")
+        raise SoftmaxBenchError(f"cannot read {text!r} as an amount of memory; write it like 4GB")
     power = " kmgt".index(match["unit"].lower() or " ")
     return float(match["number"]) * (1024 if match["binary"] else 1000) ** power

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from softmax_bench.advise.advice import Advice, code, not_told_apart, reasons, recommended
+from softmax_bench.advise.advice import Advice, as_fast_as, code, reasons, recommended
 from softmax_bench.advise.question import Question
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def print_advice(
         question: What was asked.
         advice: The layers, ranked.
         how: Where the times come from, in a sentence.
-        console: Where to.
-        disturbed: What else the machine did while layers were timed, and too much of it.
+        console: Where to print.
+        disturbed: What disturbed the machine while layers were timed; empty if nothing did.
     """
 
     def say(text: str) -> None:
@@ -35,11 +35,11 @@ def print_advice(
     frequency = "by Zipf's law" if question.counts is None else "by your counts"
     say(
         f"V = {question.vocab_size:,} classes {frequency}, H = {question.hidden_size:,}, "
-        f"N = {question.num_tokens:,} targets a step. {how}\n"
+        f"N = {question.num_tokens:,} targets per step. {how}\n"
     )
     choice = recommended(advice)
     if choice is not None:
-        for sentence in _answer(choice, not_told_apart(choice, advice), disturbed):
+        for sentence in _answer(choice, as_fast_as(choice, advice), disturbed):
             say(sentence)
         for sentence in reasons(choice, advice):
             say(f"* {sentence}")
@@ -61,28 +61,28 @@ def print_advice(
 
 
 _WIDE = 4.0
-"""Ends of an interval that differ by a larger factor are no time to choose by."""
+"""A prediction whose interval spans more than this factor is too uncertain to choose by."""
 
 
 def _answer(choice: Advice, others: Sequence[Advice], disturbed: str) -> Iterator[str]:
-    costs = f"{_time(choice)} a step, {_memory(choice)} of memory"
+    costs = f"{_time(choice)} per step, {_memory(choice)} of memory"
     if disturbed:
-        costs += f" (not to be trusted: layers were timed while {disturbed})"
+        costs += f" (unreliable: layers were timed while {disturbed})"
     if not others:
         yield f"Use {choice.layer}: {costs}."
     else:
         names = ", ".join(one.layer for one in others[:-1])
         listed = f"{names + ' or ' if names else ''}{others[-1].layer}"
         yield (
-            f"Use {choice.layer}: {costs}. By the intervals {listed} may be as fast; "
-            "--measure tells them apart."
+            f"Use {choice.layer}: {costs}. Within the intervals, {listed} may be as fast; "
+            "--measure decides."
         )
     if choice.step.high > _WIDE * choice.step.low:
-        yield "This prediction is too wide to choose by: --measure times the layers at your size."
+        yield "This prediction is too uncertain: use --measure to time the layers at your size."
 
 
 def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:
-    """Layers by what speaks against them."""
+    """Excluded layers, grouped by the reason."""
     found: dict[str, list[str]] = {}
     for one in advice:
         if one.objection:

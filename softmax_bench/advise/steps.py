@@ -1,4 +1,4 @@
-"""Time and memory of the layers at the size asked for: predicted, or measured now."""
+"""Time and memory of the layers at the given size, predicted or measured now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softmax_bench.measure import watch_machine
 from softmax_bench.measure.memory import OPTIMIZER_STATES
 
 SLOWEST = 20.0
-"""Seconds of a step; a layer that takes longer is not measured to the end."""
+"""A layer whose step takes longer is not measured further."""
 
 _LOOK_SECONDS = 0.3
 _BUSY = 0.25
@@ -32,10 +32,10 @@ def predicted(
     anew: bool,
     on_share: Callable[[float], None],
 ) -> tuple[Steps, str, str]:
-    """By the cost model of this machine, which is calibrated where that has not been done.
+    """Predict by the cost model of this machine, after calibrating it if necessary.
 
     Returns:
-        The steps, a few sentences on how far to trust them, and what disturbed them, if anything.
+        The steps, how reliable they are in a few sentences, and what disturbed them, if anything.
 
     Raises:
         SoftmaxBenchError: The stored calibration is damaged.
@@ -45,14 +45,14 @@ def predicted(
     )
     model = CostModel(known.cells)
     steps = {work.layer: model.predict(work) for work in loads if work.layer in model.layers}
-    trust = "Predicted, for a quiet machine, from steps at small sizes"
+    trust = "Predicted from timed steps at small sizes, for a quiet machine"
     if steps:
-        trust += f"; at sizes held out the median error was {model.median_error:.0%}"
+        trust += f"; the median error at held-out sizes was {model.median_error:.0%}"
     if known.disturbed:
-        trust += f". They were timed while {known.disturbed}, and are timed again when it is calm"
+        trust += f". They were timed while {known.disturbed}; timing is repeated once it is quiet"
     busy = psutil.cpu_percent(_LOOK_SECONDS) / 100
     if busy > _BUSY:
-        trust += f". Now {busy:.0%} of the processor is taken: steps will take longer meanwhile"
+        trust += f". The processor is {busy:.0%} busy now, so steps take longer at the moment"
     return steps, f"{trust}.", known.disturbed
 
 
@@ -64,13 +64,12 @@ def measured(
     seconds: float,
     on_share: Callable[[float], None],
 ) -> tuple[Steps, str, str]:
-    """By steps taken now, on random hidden states and targets drawn by the counts.
+    """Measure steps now, on random hidden states and targets drawn by the counts.
 
-    Layers that do not fit into the memory that is free, or are slower than :data:`SLOWEST`, are
-    left out.
+    Layers that do not fit into free memory, or are slower than :data:`SLOWEST`, are left out.
 
     Returns:
-        The steps, how they were made, in a sentence, and what disturbed them, if anything.
+        The steps, a sentence on how they were measured, and what disturbed them, if anything.
     """
     copies = 2 + OPTIMIZER_STATES[setting.optimizer]  # parameters, dense gradients, states
     free = psutil.virtual_memory().available

@@ -1,4 +1,4 @@
-"""What a training step of an output layer is to do, by the layer's own account: nothing is run."""
+"""What a training step of an output layer does, as the layer describes it, without running it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softmax_bench.measure.memory import stored_bytes
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of one layer at one size."""
+    """The step of one layer at one size."""
 
     layer: str
     vocab_size: int
@@ -22,11 +22,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     rows_touched: int
     parameter_bytes: int
     table_bytes: int
-    """Of what the layer holds besides its parameters: noise distributions, trees."""
+    """Bytes that the layer holds besides its parameters, such as noise distributions and trees."""
     gradient_bytes: float
-    """Of the parameters, after a step, as a mean over targets and draws."""
+    """Mean gradient bytes of the parameters after a step, over targets and draws."""
     row_sparse: bool
-    """Whether there are parameters whose gradients are."""
+    """Whether any parameter has row-sparse gradients."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -42,10 +42,10 @@ def workload(
     counts: Counts | None,
     dtype: torch.dtype = torch.float32,
 ) -> Workload:
-    """The step of a layer that is made without memory for its parameters.
+    """The step of a layer that is created without allocating its parameters.
 
     Raises:
-        SoftmaxBenchError: There is no such layer, or a size or the counts do not fit.
+        SoftmaxBenchError: There is no such layer, or a size or the counts are invalid.
     """
     layer = create_layer(
         spec, hidden_size, vocab_size, counts, device="meta", dtype=dtype, sparse=True
@@ -54,7 +54,7 @@ def workload(
 
 
 def of_layer(spec: str, layer: OutputLayer, num_tokens: int) -> Workload:
-    """The step of a layer that is there."""
+    """The step of an existing layer."""
     cost = layer.cost(num_tokens)
     return Workload(
         layer=spec,

@@ -42,6 +42,6 @@ def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArr
 
 
 def unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> npt.NDArray[np.float64]:
-    """Relative frequency of each class (V,); a class never seen counts as seen once."""
+    """Relative frequency of each class (V,); a class that never occurs counts as occurring once."""
     positive = positive_counts(counts, num_classes)
     return positive / positive.sum()

@@ -140,7 +140,7 @@ class UnigramNoise(Noise):
 def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Tensor:
     """Logarithm of :func:`unigram`, float64.
 
-    Where scores start, the loss starts at the unigram model's: the same start for every layer.
+    The scores of every layer start here, so every loss starts at that of the unigram model.
     """
     return torch.from_numpy(np.log(unigram(counts, num_classes)))
 

@@ -1,4 +1,4 @@
-"""The command line: one command a file, each thin.
+"""The command line: one thin command per file.
 
 Heavy imports happen inside the commands, so that ``--help`` is instant.
 """
@@ -43,9 +43,11 @@ app.command()(env)
 
 
 def main() -> None:
-    """Entry point: bad input ends with a message and status 2, not with a traceback."""
+    """Entry point: bad input ends with a message and status 2 instead of a traceback."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    sys.path.append(str(Path.cwd()))  # for a layer module:Class that lies here; last, to hide none
+    sys.path.append(
+        str(Path.cwd())
+    )  # finds layers given as module:Class in this folder; last, so that it shadows no package
     try:
         app()
     except SoftmaxBenchError as error:
@@ -53,10 +55,10 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         if error.filename is None and not disk_full(error):
-            raise  # about no file that somebody has named
-        what = f"no space is left ({error}); results are kept" if disk_full(error) else error
+            raise  # not about a file that the user named
+        what = f"no disk space left ({error}); results are kept" if disk_full(error) else error
         print(f"softmax-bench: {what}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nsoftmax-bench: stopped; finished trials are kept", file=sys.stderr)
+        print("\nsoftmax-bench: interrupted; finished trials are kept", file=sys.stderr)
         sys.exit(130)

@@ -42,10 +42,11 @@ def advise(
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time the layers at this size now; predict nothing.")
+        bool,
+        typer.Option("--measure", help="Time the layers at this size now instead of predicting."),
     ] = False,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Time the small sizes again.")
+        bool, typer.Option("--recalibrate", help="Repeat the calibration.")
     ] = False,
     calibrations: Annotated[
         Path | None, typer.Option(help="Folder of calibrations; in the user's cache by default.")
@@ -104,6 +105,6 @@ def advise(
     print_advice(question, ranked, how, console, disturbed)
     left_out = [work.layer for work in loads if work.layer not in known]
     if left_out:
-        console.print(f"Too slow or too large to be timed: {', '.join(left_out)}.", markup=False)
+        console.print(f"Too slow or too large to time: {', '.join(left_out)}.", markup=False)
     if advice.recommended(ranked) is None:
         raise SoftmaxBenchError("every layer is ruled out; the reasons are above")

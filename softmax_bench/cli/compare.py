@@ -18,19 +18,23 @@ def compare(
     a: Annotated[
         Path, typer.Argument(help="Folder of results, or a file of pytest --benchmark-json.")
     ],
-    b: Annotated[Path | None, typer.Argument(help="Another one to compare with.")] = None,
+    b: Annotated[
+        Path | None, typer.Argument(help="Results to compare with, of the same kind.")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(help="Two layers, A and B, to compare within one folder.")
     ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with status 1 if the ratio A / B of time, memory or perplexity is certainly "
+            help="Exit with status 1 if the ratio A / B of time, memory or perplexity is clearly "
             "beyond a bound: 'time > 1.1' holds if the whole 95 % interval lies above 1.1. Times "
-            "that other processes disturbed are not judged. Repeatable."
+            "disturbed by other processes are not judged. Repeatable."
         ),
     ] = None,
-    markdown: Annotated[bool, typer.Option(help="Print Markdown, for a pull request.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="Print Markdown, for example for a pull request.")
+    ] = False,
 ) -> None:
     """Compare two result sets, or two layers of one."""
     from softmax_bench.layers import split_specs
@@ -50,7 +54,8 @@ def compare(
         pair = split_specs(layers or "")
         if len(pair) != 2:
             raise SoftmaxBenchError(f"--layers needs two layers, not {len(pair)}")
-        # pytest-benchmark times one case to its end before the next: layers took no turns there
+        # pytest-benchmark finishes one case before the next, so its layers are not timed in
+        # alternation
         comparison = compare_layers(_load(a), *pair, paired=not a.is_file())
     outcomes = [condition.check(comparison.table) for condition in conditions]
     console = make_console()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def env() -> None:
-    """Print the machine and library versions that results made here carry."""
+    """Print the machine and library versions that are stored with results made here."""
     from softmax_bench.measure import describe_environment
 
     for name, value in describe_environment().items():

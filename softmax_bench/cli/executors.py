@@ -1,4 +1,4 @@
-"""Where a study runs: the choice of ``--executor``."""
+"""The choice of ``--executor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ExecutorName(StrEnum):
-    """What may be asked for."""
+    """Possible values of ``--executor``."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -21,11 +21,11 @@ class ExecutorName(StrEnum):
 
 
 def make_executor(name: ExecutorName, store: Path, slots: int, address: str | None) -> Executor:
-    """The executor of a name, for ``store``.
+    """Create an executor for ``store``.
 
     Raises:
-        SoftmaxBenchError: It has no use for an address, it is not installed, or there is nothing
-            at the address.
+        SoftmaxBenchError: It takes no address, is not installed, or nothing is found at the
+            address.
     """
     if name is ExecutorName.RAY:
         from softmax_bench.study.executors.on_ray import RayExecutor
@@ -36,7 +36,7 @@ def make_executor(name: ExecutorName, store: Path, slots: int, address: str | No
 
         if address not in (None, "slurm", "local"):
             raise SoftmaxBenchError(
-                f"--address {address}: Slurm is found by itself; 'local' rehearses on this machine"
+                f"--address {address}: Slurm needs no address; 'local' rehearses on this machine"
             )
         return SlurmExecutor(store, slots, address or "slurm")
     if address is not None:

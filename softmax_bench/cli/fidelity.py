@@ -21,27 +21,29 @@ def fidelity(
     samples: Annotated[
         str, typer.Option(help="Numbers of samples at which gradients are measured.")
     ] = "4,16,64,256,1024",
-    draws: Annotated[int, typer.Option(help="Of each gradient.")] = 64,
+    draws: Annotated[int, typer.Option(help="Number of times each gradient is drawn.")] = 64,
     max_tokens: Annotated[
-        int, typer.Option(help="Training tokens of the full model, and of each layer.")
+        int, typer.Option(help="Training tokens for the full model and for each layer.")
     ] = 100_000,
-    learning_rate: Annotated[float, typer.Option(help="Of the full model.")] = 0.1,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the full model.")] = 0.1,
     learning_rates: Annotated[
-        str, typer.Option(help="Of the layers; each gets the one it does best with.")
+        str, typer.Option(help="Learning rates of the layers; each layer gets its best one.")
     ] = "0.03,0.1,0.3,1",
-    encoder: Annotated[str, typer.Option(help="rnn, gru, lstm, nplm, lbl, transformer.")] = "lstm",
-    hidden_size: Annotated[int, typer.Option(help="Size of a hidden state and a word vector.")] = (
+    encoder: Annotated[
+        str, typer.Option(help="rnn, gru, lstm, nplm, lbl or transformer.")
+    ] = "lstm",
+    hidden_size: Annotated[int, typer.Option(help="Size of hidden states and word vectors.")] = (
         128
     ),
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
-    batch_size: Annotated[int, typer.Option(help="Streams side by side.")] = 20,
-    bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Parallel streams of text.")] = 20,
+    bptt: Annotated[int, typer.Option(help="Time steps of backpropagation.")] = 20,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Out = Path("runs/fidelity"),
 ) -> None:
-    """Compare each layer with full softmax: its gradient, its samples, what it learns."""
+    """Compare each layer with full softmax: its gradient, its samples and what it learns."""
     from softmax_bench.layers import split_specs
     from softmax_bench.records.frames import load_results
     from softmax_bench.records.trial import FidelityTrial

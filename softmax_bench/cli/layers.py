@@ -10,7 +10,9 @@ from softmax_bench.cli.output import make_console
 
 
 def list_layers(
-    markdown: Annotated[bool, typer.Option(help="Print the page docs/layers.md.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="Print the page docs/layers.md as Markdown.")
+    ] = False,
 ) -> None:
     """List the output layers and their options, including those of installed packages."""
     from rich.table import Table

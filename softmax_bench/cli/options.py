@@ -1,4 +1,4 @@
-"""Options that commands share, and how their texts are read."""
+"""Options that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ Layers = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder of the results; existing results are kept.")]
 Threads = Annotated[
     int,
-    typer.Option(min=0, help="Threads; 0 for OMP_NUM_THREADS or else all cores of this machine."),
+    typer.Option(
+        min=0, help="Number of threads; 0 for OMP_NUM_THREADS or else all cores of this machine."
+    ),
 ]
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """The numbers of a comma-separated text that was given to ``option``."""
+    """Parse the comma-separated numbers given to ``option``."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
     if not found or not all(map(math.isfinite, found)):
-        raise SoftmaxBenchError(f"{option} takes numbers separated by commas, not {text!r}")
+        raise SoftmaxBenchError(f"{option} must be numbers separated by commas, not {text!r}")
     return found

@@ -1,4 +1,4 @@
-"""What commands run and show."""
+"""What commands run and print."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def make_console() -> Console:
-    """Where commands print."""
+    """The console that commands print to."""
     from rich.console import Console
 
     return Console()
 
 
 def show_report(results: Path, console: Console, out: Path | None = None) -> None:
-    """Print the answer, the table and the doubts, write the report, and say where that is."""
+    """Print the answer, the table and the caveats, write the report, and print its path."""
     from softmax_bench.records.frames import load_results
     from softmax_bench.report import write_report
     from softmax_bench.report.show.terminal import print_summary
@@ -50,22 +50,22 @@ def run_plan(
     retry_failed: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Run what is planned, show how it goes, and the report at the end.
+    """Run a plan, show its progress, and report at the end.
 
     Args:
-        plan: What there is to do.
+        plan: The jobs to do.
         store: Folder of the results.
         console: Where to print.
-        workers: How many jobs at once.
-        executor: Runs them, for this store, and is closed at the end; processes of this machine
-            by default.
-        show: Prints the results in place of the report.
-        again: Run also what is done.
+        workers: Number of jobs that run at once.
+        executor: Runs the jobs, for this store, and is closed at the end; by default, they are
+            processes of this machine.
+        show: Prints the results instead of the report.
+        again: Re-run finished trials too.
         retry_failed: Re-run failed trials too.
         tensorboard: Write learning curves.
 
     Raises:
-        SoftmaxBenchError: Nothing can be written into the store.
+        SoftmaxBenchError: The store is not writable.
         typer.Exit: Not every trial has a result; the status is 1.
     """
     from softmax_bench.records.store import make_store
@@ -101,11 +101,11 @@ def _show_failures(outcome: Outcome, store: Path, console: Console) -> None:
         for failure in outcome.failures.values()
     ]
     if outcome.hopeless:
-        lines.append(f"{outcome.hopeless} more were not run: no learning rate went well")
+        lines.append(f"{outcome.hopeless} more were not run because every learning rate failed")
     if outcome.waiting:
-        lines.append(f"{outcome.waiting} more wait for what was killed: give the command again")
-    lines.append(
-        f"What each of them printed is in {store / 'jobs'}; --retry-failed runs them again"
-    )
+        lines.append(
+            f"{outcome.waiting} more depend on killed trials: repeat the command to run them"
+        )
+    lines.append(f"Their output is in {store / 'jobs'}; --retry-failed runs them again")
     for line in lines:
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)

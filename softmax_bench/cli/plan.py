@@ -8,7 +8,7 @@ from softmax_bench.cli.study_options import StudyRequest, read_texts, study_comm
 
 @study_command
 def plan(asked: StudyRequest) -> None:
-    """Print the trials of a study, which are finished, and the time and memory of the rest."""
+    """Print a study's trials, which of them are finished, and the time and memory of the rest."""
     chosen = asked.read()
     import torch
 

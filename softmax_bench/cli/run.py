@@ -45,10 +45,10 @@ def run(
         bool, typer.Option("--tensorboard", help="Write learning curves for TensorBoard.")
     ] = False,
 ) -> None:
-    """Train the shared language model with each layer, time the layers, write the report.
+    """Train the shared language model with each layer, time the layers and write a report.
 
-    Every trial is a process of its own; if one fails, that is recorded and the study continues.
-    Finished trials are skipped, and an interrupted study resumes with the same command.
+    Each trial runs in its own process; if one fails, that is recorded and the study continues.
+    Finished trials are skipped, and the same command resumes an interrupted study.
     """
     chosen = asked.read()
     from softmax_bench.study.plan.grid import plan_given, plan_study, workers_of

@@ -1,4 +1,4 @@
-"""Options of the commands about studies: the few that people type most; the rest is ``--set``."""
+"""Options of the commands that take a study: the most common ones; ``--set`` covers the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """A study, what a command line changes in it, and where its texts and results are."""
+    """A study, the command line's changes to it, and where its corpora and results are."""
 
     study: Annotated[
         str,
@@ -33,7 +33,9 @@ class StudyRequest:
     ] = "quick"
     corpus: Annotated[
         str | None,
-        typer.Option(help="Corpora: 'synthetic', a file, or a folder with train, valid and test."),
+        typer.Option(
+            help="Corpora: 'synthetic', a text file, or a folder with train, valid and test."
+        ),
     ] = None
     vocab_sizes: Annotated[
         str | None,
@@ -48,9 +50,7 @@ class StudyRequest:
     ] = None
     learning_rates: Annotated[
         str | None,
-        typer.Option(
-            help="Learning rates; with several, each layer uses the one that suits it best."
-        ),
+        typer.Option(help="Learning rates; if several are given, each layer uses its best one."),
     ] = None
     max_tokens: Annotated[
         str | None, typer.Option(help="Training budgets in tokens, separated by commas.")
@@ -76,10 +76,10 @@ class StudyRequest:
     ] = None
 
     def read(self, settings: Sequence[str] = ()) -> Study:
-        """The study as changed, by further ``settings`` last.
+        """The study with these changes; ``settings`` are applied last.
 
         Raises:
-            SoftmaxBenchError: There is no such study, or something in it is wrong.
+            SoftmaxBenchError: There is no such study, or it is invalid.
         """
         from softmax_bench.study.study_file import Change, load_study, parse_change
 
@@ -98,12 +98,12 @@ class StudyRequest:
 
     @property
     def store(self) -> Path:
-        """Where the results go."""
+        """The folder of the results."""
         return self.out or Path("runs") / Path(self.study).stem
 
 
 def study_command(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, whose first argument is a request, with the options of one in its place."""
+    """Replace ``command``'s first argument, a request, by the options that make one."""
     shared = inspect.signature(StudyRequest, eval_str=True).parameters
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
@@ -116,11 +116,11 @@ def study_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[KnownText]:
-    """Look into the texts of a study and print what they are.
+    """Inspect the texts of a study and print their sizes.
 
     Raises:
-        SoftmaxBenchError: There is no such text, it does not offer such a vocabulary, or that has
-            no room in memory.
+        SoftmaxBenchError: There is no such text, it has too few types for the vocabulary, or the
+            vocabulary does not fit into memory.
     """
     from softmax_bench.study.check import memory_mistake, sample_notes
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
@@ -149,7 +149,7 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
             say(f"{note}.")
         if text.train_tokens > NGRAM_MOST_TOKENS:
             say(
-                f"{text.name}: without an n-gram model, which would need too much memory for more "
-                f"than {NGRAM_MOST_TOKENS:,} training tokens"
+                f"{text.name}: the n-gram model is skipped, because it needs too much memory for "
+                f"more than {NGRAM_MOST_TOKENS:,} training tokens"
             )
     return texts

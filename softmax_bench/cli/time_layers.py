@@ -17,14 +17,14 @@ def time_layers(
     vocab_sizes: Annotated[
         str, typer.Option(help="Vocabulary sizes, separated by commas.")
     ] = "1000,10000,100000,1000000",
-    hidden_size: Annotated[int, typer.Option(help="Size of a hidden state.")] = 256,
-    num_tokens: Annotated[int, typer.Option(help="Targets in a step.")] = 700,
+    hidden_size: Annotated[int, typer.Option(help="Size of the hidden states.")] = 256,
+    num_tokens: Annotated[int, typer.Option(help="Targets per step.")] = 700,
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
-    clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
+    clip_norm: Annotated[float, typer.Option(help="Maximum norm of all gradients together.")] = 5.0,
     time_budget: Annotated[
-        float, typer.Option(help="Seconds for the layers of one vocabulary size together.")
+        float, typer.Option(help="Seconds for all layers of one vocabulary size together.")
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     threads: Threads = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Out = Path("runs/speed"),
@@ -59,7 +59,7 @@ def time_layers(
     if too_large := memory_mistake(study):
         raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
     groups = [
-        # a step's targets are given as one number: the encoder reads them in streams as usual
+        # --num-tokens is given as one number; the encoder reads these tokens in streams as usual
         [msgspec.structs.replace(trial, bptt=BPTT) for trial in speed_trials(study, size, "lstm")]
         for size in study.vocab_sizes
         if size != "all"

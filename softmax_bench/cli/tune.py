@@ -13,15 +13,17 @@ from softmax_bench.cli.study_options import StudyRequest, read_texts, study_comm
 @study_command
 def tune(
     asked: StudyRequest,
-    trials: Annotated[int, typer.Option(min=1, help="For each layer.")] = 12,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials for each layer.")] = 12,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Budget of each trial; the study's by default.")
+        int | None,
+        typer.Option(min=1, help="Training tokens of each trial; the study's budget by default."),
     ] = None,
 ) -> None:
     """Find each layer's learning rate and options with Optuna, with an equal budget for all.
 
-    Of several learning rates the ends are those of the range; of one, a factor of ten around it.
-    The trials are kept: 'run' with '--set tuning_trials=N' goes on with the best of them.
+    If several learning rates are given, their ends are the range to search; if one is given, a
+    factor of ten around it. The trials are kept: 'run' with '--set tuning_trials=N' continues with
+    the best of them.
     """
     changes = [f"tuning_trials={trials}"]
     if tokens is not None:

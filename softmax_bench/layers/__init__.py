@@ -1,9 +1,9 @@
-"""The output layers, one a file, and the registry that finds them.
+"""The output layers, one per file, and the registry that finds them.
 
-A new layer is a new file in one of these folders with one class derived from
-:class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``, or a class of that kind in any
-installed package with an entry point (see :mod:`softmax_bench.layers.plugins`): tests, benchmarks,
-command line and reports pick it up by themselves.
+A new layer is a new file in one of these folders, with one class derived from
+:class:`~softmax_bench.layers.base.OutputLayer` that sets ``name``; or such a class in any installed
+package with an entry point (see :mod:`softmax_bench.layers.plugins`). Tests, benchmarks, the
+command line and reports find it by themselves.
 """
 
 from softmax_bench.layers.base import OutputLayer

@@ -1,7 +1,7 @@
-"""What layers that score all classes share: options of their loss, and what a token's scores say.
+"""Shared by layers that score all classes: options of their loss, and statistics of each token.
 
-The options follow torch's ``cross_entropy`` and what models in use ask for; each is differentiated
-in the same pass as the loss, and none costs N x V numbers.
+The options follow torch's ``cross_entropy`` and published models. Each is differentiated in the
+same pass as the loss, and none needs memory for N x V numbers.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from softmax_bench.ops import Terms, TokenSums
 
 
 class AllClassesOptions(CommonOptions, total=False):
-    """What the constructor of a layer that scores all classes takes besides the common options.
+    """Further constructor arguments of layers that score all classes.
 
-    Of the distribution that the layer defines, in training and evaluation:
+    These change the distribution that the layer defines, in training and evaluation:
 
-    * ``temperature``: scores are divided by it (default 1).
+    * ``temperature``: divisor of the scores (default 1).
     * ``soft_cap``: scores become ``soft_cap tanh(score / soft_cap)``, before the temperature
       (Gemma 2; default 0: none).
 
-    Of the training objective only:
+    These change the training objective only:
 
     * ``label_smoothing``: share of the target's probability that is spread evenly over all classes
       (Szegedy et al. 2016).
@@ -37,9 +37,9 @@ class AllClassesOptions(CommonOptions, total=False):
       divided by the sum of the targets' weights.
     * ``log_z_penalty``: weight of ``(log Z)^2`` (z-loss).
 
-    And of how it is computed:
+    This changes how it is computed:
 
-    * ``save_memory``: on CUDA, hold a quarter of the scores at once, for some percent of the time.
+    * ``save_memory``: on CUDA, hold a quarter of the scores at once, which takes slightly longer.
     """
 
     temperature: float
@@ -51,22 +51,22 @@ class AllClassesOptions(CommonOptions, total=False):
 
 
 class TokenStatistics(NamedTuple):
-    """What the distribution at each token is like; all but ``correct`` are differentiable."""
+    """Statistics of the distribution at each token; all but ``correct`` are differentiable."""
 
     log_prob: Float[Tensor, "*batch"]
-    """Of the target; 0 where it is ignored."""
+    """Log-probability of the target; 0 if it is ignored."""
     log_z: Float[Tensor, "*batch"]
     entropy: Float[Tensor, "*batch"]
     """In nats."""
     correct: Bool[Tensor, "*batch"]
-    """Whether the target is the most probable class; false where it is ignored."""
+    """Whether the target is the most probable class; false if it is ignored."""
 
 
 def check_objective(label_smoothing: float, log_z_penalty: float) -> None:
-    """Refuse what is no share, or a negative weight.
+    """Check the range of the options of the objective.
 
     Raises:
-        SoftmaxBenchError: One of them is.
+        SoftmaxBenchError: One of them is out of range.
     """
     if not 0 <= label_smoothing < 1:
         raise SoftmaxBenchError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
@@ -102,27 +102,27 @@ class AllClassesLayer(OutputLayer):
             if not fits or not bool((class_weight >= 0).all() & class_weight.isfinite().all()):
                 raise SoftmaxBenchError(
                     f"class_weight must be {num_classes} finite numbers that are not negative, "
-                    f"one a class, not {tuple(class_weight.shape)} numbers such as "
+                    f"one per class, not {tuple(class_weight.shape)} numbers such as "
                     f"{class_weight.flatten()[:3].tolist()}"
                 )
         self.register_buffer("class_weight", class_weight, persistent=False)
 
     @property
     def plain(self) -> bool:
-        """Whether the training objective is the likelihood alone."""
+        """Whether the training objective is just the likelihood."""
         return not self.label_smoothing and not self.log_z_penalty and self.class_weight is None
 
     @abstractmethod
     def _token_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
-        """Of the scores of each token, temperature and cap applied, for ``hidden`` (N, H)."""
+        """Statistics of each token's scores, after temperature and cap, for ``hidden`` (N, H)."""
 
     def token_statistics(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> TokenStatistics:
         """Log-probability, log-normaliser, entropy and accuracy of each token, in one pass.
 
-        Memory is bounded whatever N x V, also where these are differentiated. In training mode
-        products follow mixed precision, as the loss does.
+        Memory is bounded for any N x V, even under differentiation. In training mode, products use
+        mixed precision, as the loss does.
         """
         flat = self._flatten(hidden)
         if self.training:

@@ -1,8 +1,8 @@
-"""The contract of an output layer: what every method of this package can do, and how it is asked.
+"""The contract of an output layer: its methods and conventions.
 
 The conventions are torch's own (``nn.Linear``, ``nn.AdaptiveLogSoftmaxWithLoss``), so that a layer
-can be lifted into any model. A layer is one file with one class that says which (hidden state,
-row) pairs are scored, how the scores become a loss, and how they give a normalised distribution.
+can be moved into any model. A layer is one file with one class, which defines which (hidden state,
+row) pairs are scored, how the scores become a loss, and how they define a normalised distribution.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from softmax_bench.ops import accumulator, dense_gradient, untraced
 _OF_ALL_SCORES = (
     "label_smoothing", "class_weight", "log_z_penalty", "soft_cap", "temperature"
 )  # fmt: skip
-"""Options of :class:`~softmax_bench.layers.all_classes.AllClassesLayer` that others cannot have."""
+"""Options of :class:`~softmax_bench.layers.all_classes.AllClassesLayer` that no other layer has."""
 
 
 P = ParamSpec("P")
@@ -38,7 +38,7 @@ R = TypeVar("R")
 def _traced_if_traceable(
     method: Callable[Concatenate[OutputLayer, P], R],
 ) -> Callable[Concatenate[OutputLayer, P], R]:
-    """``method``, kept out of a compiled model's graphs unless its layer is ``traceable``."""
+    """Keep ``method`` out of a compiled model's graph unless its layer is ``traceable``."""
     opaque = untraced(method)
 
     @functools.wraps(method)
@@ -51,12 +51,12 @@ def _traced_if_traceable(
 class OutputLayer(CheckedInputs, ABC):
     """A distribution over classes given a hidden state.
 
-    Hidden states are taken in the parameters' type. Under ``torch.autocast`` the training step
-    multiplies in the lower type and sums in float32; exact evaluation stays in the parameters'.
-    What a layer remembers from step to step is a parameter or a buffer (``persistent=False`` keeps
-    it out of the state dict), and it draws from torch's generators: so training that was stopped
-    goes on as if it had not been. Casting the module casts its parameters; buffers stay as precise
-    as they were made (:class:`~softmax_bench.classes.kept_buffers.KeptBuffers`).
+    Hidden states are converted to the parameters' dtype. Under ``torch.autocast``, the training
+    step multiplies in the lower precision and sums in float32; exact evaluation stays in the
+    parameters' dtype. Everything that a layer remembers between steps is a parameter or a buffer
+    (``persistent=False`` keeps it out of the state dict), and it draws from torch's generators, so
+    an interrupted training resumes exactly. Casting the module casts its parameters; buffers keep
+    their precision (:class:`~softmax_bench.classes.kept_buffers.KeptBuffers`).
 
     Args:
         in_features: Size H of a hidden state.
@@ -65,36 +65,38 @@ class OutputLayer(CheckedInputs, ABC):
 
     Raises:
         TypeError: The layer has no option of that name.
-        SoftmaxBenchError: A size is not positive, or counts do not fit.
+        SoftmaxBenchError: A size is not positive, or the counts are invalid.
     """
 
     name: ClassVar[str]
-    """How ``create_layer`` and the command line call the layer; the one attribute to be set."""
+    """The layer's name in ``create_layer`` and the command line; the only required attribute."""
     scores: ClassVar[str] = "-"
-    """Which pairs a training step scores, in a few words for the tables."""
+    """The pairs that a training step scores, in a few words for the tables."""
     source: ClassVar[str] = "-"
-    """The paper."""
+    """The paper that describes the method."""
     good_for: ClassVar[str] = "-"
     """When to choose the layer, in a few words for the tables."""
     step_flops: ClassVar[str] = "-"
     """Floating-point operations of a training step as a formula in N, V, H and its options."""
     exact: ClassVar[bool] = False
-    """Whether the training objective is the likelihood of the model itself, not an estimate."""
+    """Whether the training objective is the exact likelihood of the model, not an estimate."""
     normalised: ClassVar[Normalised] = "no"
-    """What makes the probability of a class known without a sum over all classes."""
+    """How the probability of a class is known without a sum over all classes, if it is."""
     knobs: ClassVar[Mapping[str, Knob]] = MappingProxyType({})
-    """Options of the layer that ``softmax-bench tune`` looks for, beside the learning rate."""
+    """Options of the layer that ``softmax-bench tune`` searches, besides the learning rate."""
     options_type: ClassVar[type[CommonOptions]] = CommonOptions
-    """What the constructor takes as keywords besides those in its signature."""
+    """The keyword arguments of the constructor besides those in its signature."""
     needs_sorted_ids: ClassVar[bool] = False
-    """Whether class ids must be ranks of frequency; most layers rank by ``class_counts``."""
+    """Whether class ids must be frequency ranks; most layers rank classes by ``class_counts``."""
     sees_other_tokens: bool = False
-    """Whether a token's loss depends on the other tokens of its batch, so that those which are
-    ignored must not be there."""
+    """Whether a token's loss depends on the other tokens of its batch, so that ignored ones must be
+    removed.
+    """
     traceable: ClassVar[bool] = False
-    """Whether ``torch.compile`` may look into the layer: it is made of torch's dense operations,
-    with shapes that no data decide and without random draws. Otherwise a compiled model runs it
-    as it is, after a graph break."""
+    """Whether ``torch.compile`` may trace the layer: it consists of torch's dense operations, with
+    shapes that do not depend on data and without random draws. Otherwise, a compiled model runs it
+    eagerly after a graph break.
+    """
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):
@@ -103,8 +105,8 @@ class OutputLayer(CheckedInputs, ABC):
             known = layer_options(type(self))
             if option in _OF_ALL_SCORES:
                 raise TypeError(
-                    f"{type(self).__name__} has no option {option!r}: it is made of the scores of "
-                    "all classes, which a training step of this layer does not make; full, "
+                    f"{type(self).__name__} has no option {option!r}: it needs the scores of all "
+                    "classes, which a training step of this layer does not compute; full, "
                     "self_normalized and differentiated have it"
                 )
             raise TypeError(
@@ -130,16 +132,16 @@ class OutputLayer(CheckedInputs, ABC):
         target: Int[Tensor, "*batch"],
         weight: Float[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, ""] | Float[Tensor, "*batch"]:
-        """The loss in nats: mean, sum, or one a target, as ``reduction`` says.
+        """The loss in nats: the mean, the sum, or one per target, according to ``reduction``.
 
-        In training mode it is the training objective. After ``eval()`` it is the exact negative
+        In training mode, this is the training objective. After ``eval()`` it is the exact negative
         log-likelihood, whatever the layer is trained with: ``exp`` of its mean is the perplexity.
 
         Args:
             hidden: Hidden states.
             target: Class of each token.
-            weight: Of each token's loss, of any sign (default 1). A mean is over the number of
-                targets that are not ignored, not over the sum of these.
+            weight: Weight of each token's loss, of any sign (default 1). A mean is divided by the
+                number of targets that are not ignored, not by the sum of weights.
 
         Raises:
             SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite. On a
@@ -184,10 +186,10 @@ class OutputLayer(CheckedInputs, ABC):
         return self._marked(losses.view(target.shape), target)
 
     def _leaves_out(self, kept: Tensor) -> bool:
-        """Whether tokens are ignored before the loss, rather than by a weight of 0 in it.
+        """Whether to drop ignored tokens before the loss, rather than weight their loss by 0.
 
-        On a CPU that is quicker. An accelerator would have to say how many they are, and does so
-        only where ``_losses`` must not see them; ``_loss`` tells them by their weight.
+        This is faster on a CPU. An accelerator would have to report how many they are, which it
+        does only if ``_losses`` must not see them; ``_loss`` recognises them by their weight.
         """
         looks = kept.device.type == "cpu" or (self.sees_other_tokens and self.reduction == "none")
         return looks and not torch.compiler.is_compiling() and not bool(kept.all())
@@ -197,26 +199,26 @@ class OutputLayer(CheckedInputs, ABC):
         return -self._target_log_prob(hidden, target)
 
     def _counted(self, kept: Tensor, target: Tensor) -> Tensor:
-        """What each target counts in the number that a mean of the objective is divided by."""
+        """Each target's share in the divisor of the objective's mean."""
         return kept
 
     def _sum(self, losses: Tensor) -> Tensor:
-        """Of the losses of all tokens."""
+        """The sum of the losses of all tokens."""
         return losses.sum()
 
     def _num_targets(self, kept: Tensor) -> Tensor:
-        """How many targets a mean is over, when ``kept`` (N,) is 1 for each that is not ignored."""
+        """The divisor of a mean, where ``kept`` (N,) is 1 for each target that is not ignored."""
         return kept.sum()
 
     @abstractmethod
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The loss of each token, differentiable, for hidden (N, H) and target (N,)."""
+        """The differentiable loss of each token, for hidden (N, H) and target (N,)."""
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         """``sum_n coefficient_n loss_n`` for hidden (N, H), target (N,) and coefficient (N,).
 
-        A layer that can make its gradient in the same pass once the coefficients are known says
-        how here.
+        A layer that can compute its gradient in the same pass, given the coefficients, overrides
+        this.
         """
         losses = self._losses(hidden, target)
         return torch.dot(losses, coefficient.to(losses.dtype))
@@ -226,9 +228,9 @@ class OutputLayer(CheckedInputs, ABC):
         """Floating-point operations of a step's matrix products, forward and backward."""
 
     def rows_touched(self, num_tokens: int) -> float:
-        """Rows of each row-sparse parameter that get a gradient in a step, as a mean.
+        """Mean number of rows of each row-sparse parameter that get a gradient in a step.
 
-        All, unless a layer with row-sparse gradients says otherwise.
+        All of them, unless a layer with row-sparse gradients overrides this.
         """
         return self.num_classes
 
@@ -255,7 +257,7 @@ class OutputLayer(CheckedInputs, ABC):
     @_traced_if_traceable
     @exactly
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:
-        """Normalised log-probabilities of all classes: exact for the model the layer defines."""
+        """Normalised log-probabilities of all classes, exact for the layer's distribution."""
         return self._log_prob(self._flatten(hidden)).view(*hidden.shape[:-1], self.num_classes)
 
     @_traced_if_traceable
@@ -263,9 +265,9 @@ class OutputLayer(CheckedInputs, ABC):
     def target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"]:
-        """Normalised log-probability of one class each, 0 where the target is ``ignore_index``.
+        """Normalised log-probability of each target, 0 where it is ``ignore_index``.
 
-        Never holds N x V numbers.
+        This never holds N x V numbers.
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
@@ -275,7 +277,7 @@ class OutputLayer(CheckedInputs, ABC):
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
-        """Log-probability if scores are taken as normalised, for layers trained to be so."""
+        """Log-probability without normalisation, for layers that learn normalised scores."""
         return None
 
     @untraced
@@ -284,7 +286,7 @@ class OutputLayer(CheckedInputs, ABC):
     def topk(
         self, hidden: Float[Tensor, "*batch H"], k: int
     ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
-        """The ``k`` most probable classes: their log-probabilities, falling, and their ids.
+        """Log-probabilities, in descending order, and ids of the ``k`` most probable classes.
 
         Raises:
             SoftmaxBenchError: ``k`` is not in [1, V].
@@ -299,7 +301,7 @@ class OutputLayer(CheckedInputs, ABC):
     @torch.no_grad()
     @exactly
     def sample(self, hidden: Float[Tensor, "*batch H"]) -> Int[Tensor, "*batch"]:
-        """One class drawn from the distribution at each hidden state."""
+        """Draw one class from the distribution at each hidden state."""
         return self._sample(self._flatten(hidden)).view(hidden.shape[:-1])
 
     @abstractmethod
@@ -315,11 +317,11 @@ class OutputLayer(CheckedInputs, ABC):
     def _sample(self, hidden: Tensor) -> Tensor: ...
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters whose gradients are row-sparse: their optimiser must know."""
+        """The parameters with row-sparse gradients, which their optimiser must support."""
         return iter(())
 
     def _trained(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Parameters as a step that touches few rows reads them: ``sparse`` says how it ends."""
+        """Parameters as read by a step that touches few rows; ``sparse`` decides their gradient."""
         if self.sparse:
             return weight, bias
         return dense_gradient(weight), None if bias is None else dense_gradient(bias)

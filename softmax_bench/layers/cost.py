@@ -1,4 +1,4 @@
-"""What one training step of an output layer costs, from what the layer says of it."""
+"""What one training step of an output layer costs, derived from the layer's description."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 ID_BYTES = 8
-"""Of the id of a row in a row-sparse gradient."""
+"""Bytes of a row id in a row-sparse gradient."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Cost:
     flops: float
     """Floating-point operations of the matrix products."""
     bytes: float
-    """Fewest bytes to move: operands and gradients once each, scores never."""
+    """Fewest bytes that must move: operands and gradients once each, scores never."""
     parameters: int
     rows_touched: int
-    """Rows of the parameters that the step reads and updates, as a mean over targets and draws."""
+    """Mean number of rows that the step reads and updates, over targets and draws."""
     gradient_bytes: float
-    """Of the parameters' gradients after the step: numbers, and ids of the rows of sparse ones."""
+    """Bytes of the gradients after the step: numbers, and row ids of sparse ones."""
 
 
 def step_cost(
@@ -34,16 +34,16 @@ def step_cost(
     rows_touched: float,
     hidden_numbers: int,
 ) -> Cost:
-    """Of a step that reads every dense parameter, and of row-sparse ones the rows it touches.
+    """Cost of a step that reads every dense parameter, and the touched rows of row-sparse ones.
 
-    A dense parameter is read and its gradient written; of a row-sparse one the rows are gathered as
-    well. Hidden states are read and their gradient written.
+    A dense parameter is read and its gradient is written; the rows of a row-sparse one are also
+    gathered. Hidden states are read and their gradient is written.
 
     Args:
-        parameters: All of the layer's.
-        row_sparse: Those of them whose gradients are row-sparse. Where a parameter has blocks of
-            rows (C, B, H), its gradient is sparse in the blocks.
-        flops: Of the matrix products.
+        parameters: All parameters of the layer.
+        row_sparse: The parameters with row-sparse gradients. If a parameter has blocks of rows
+            (C, B, H), its gradient is sparse in the blocks.
+        flops: Operations of the matrix products.
         rows_touched: Rows of each row-sparse parameter that get a gradient.
         hidden_numbers: Numbers in the hidden states.
     """

@@ -1,4 +1,4 @@
-"""A draw from the softmax of each row of scores."""
+"""Draws from the softmax of each row of scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def draw(scores: Tensor) -> Tensor:
-    """One column a row: the argmax of score minus log of exponential noise (Gumbel-max)."""
+    """Draw one column per row: the argmax of score minus log of exponential noise (Gumbel-max)."""
     if not scores.numel():
         return scores.new_zeros(scores.shape[0]).long()
     return (scores - scores.new_empty(scores.shape).exponential_().log_()).argmax(1)

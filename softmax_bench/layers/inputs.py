@@ -27,7 +27,7 @@ class CheckedInputs(KeptBuffers):
         return hidden.reshape(-1, self.in_features).to(dtype)
 
     def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat targets with ignored ones set to class 0, and which are kept."""
+        """Flatten the targets, set ignored ones to class 0, and return which are kept."""
         if target.shape != hidden.shape[:-1]:
             raise SoftmaxBenchError(
                 f"target must have the shape {tuple(hidden.shape[:-1])} of the hidden states, "
@@ -51,7 +51,7 @@ class CheckedInputs(KeptBuffers):
         return ids, kept
 
     def _marked(self, values: Tensor, target: Tensor) -> Tensor:
-        """NaN for targets that are no classes, where nobody looked at them."""
+        """NaN for targets outside the classes, if nothing has checked them."""
         if _may_look(target) or torch.compiler.is_compiling():
             return values
         wrong = (target < 0) | (target >= self.num_classes)
@@ -59,19 +59,19 @@ class CheckedInputs(KeptBuffers):
         return torch.where(wrong if values.dim() else wrong.any(), torch.nan, values)
 
     def _check_loss(self, loss: Tensor, hidden: Tensor) -> None:
-        # Whatever is not finite in the input shows in the loss, and one number is cheap to see.
+        # Anything not finite in the input shows in the loss, and checking one number is cheap.
         if not _may_look(loss) or bool(loss.isfinite()):
             return
         bad = int((~hidden.isfinite().all(-1)).sum())
         if bad:
             raise SoftmaxBenchError(
-                f"{bad} of {hidden.shape[0]} hidden states hold NaN or infinity: the model before "
+                f"{bad} of {hidden.shape[0]} hidden states are NaN or infinite: the model before "
                 "the output layer has diverged; try a lower learning rate or clip gradients"
             )
 
 
 def _may_look(tensor: Tensor) -> bool:
-    """Whether a look at numbers stops nothing: on an accelerator it would stop the queue."""
+    """Whether reading numbers is free; on an accelerator it would stall the queue."""
     if torch.compiler.is_compiling():
         return False
     return tensor.device.type == "cpu" or torch.is_anomaly_enabled()

@@ -1,4 +1,4 @@
-"""What layers with one row and one offset a class share: exact inference over all of them."""
+"""Shared by layers with one row and one offset per class: exact inference over all of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from softmax_bench.layers.precision import exactly
 from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
 
 _SCORES_AT_ONCE = 2**22
-"""Scores held at once by ``topk`` and ``sample``."""
+"""Most scores that ``topk`` and ``sample`` hold at once."""
 
 
 class LinearOutputLayer(OutputLayer):
-    """Scores ``h . w_j + b_j``, normalised over all classes when asked.
+    """Scores ``h . w_j + b_j``, normalised over all classes on demand.
 
-    ``weight`` (V, H) and ``bias`` (V,) are named as in ``nn.Linear``: state dicts are exchangeable.
-    The bias starts at the log-unigram distribution where counts are given.
+    ``weight`` (V, H) and ``bias`` (V,) are named as in ``nn.Linear``, so state dicts are
+    exchangeable. If counts are given, the bias starts at the log-unigram distribution.
     """
 
     touches_all_rows: ClassVar[bool] = True
-    """Whether a training step's gradient is dense, whatever ``sparse`` says."""
+    """Whether a training step's gradient is dense, whatever ``sparse`` is."""
 
     bias: nn.Parameter | None
 
@@ -48,7 +48,7 @@ class LinearOutputLayer(OutputLayer):
             keep_coalesced(parameter)
 
     def reset_parameters(self) -> None:
-        """Small uniform rows as in ``nn.Linear``; the bias at the log-unigram distribution."""
+        """Small uniform rows as in ``nn.Linear``, and a bias at the log-unigram distribution."""
         bound = 1 / math.sqrt(self.in_features)
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
@@ -61,14 +61,14 @@ class LinearOutputLayer(OutputLayer):
         return log_unigram(self._counts, self.num_classes)
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
-        """Weight and bias, where a step touches few rows."""
+        """Weight and bias, if a step touches few rows."""
         if self.sparse and not self.touches_all_rows:
             yield from (p for p in (self.weight, self.bias) if p is not None)
 
     @torch.no_grad()
     @exactly
     def log_normalizer(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch"]:
-        """``log Z``: log of the sum of exponentiated scores over all classes."""
+        """``log Z``, the log of the sum of exponentiated scores over all classes."""
         return self._normalizer(self._flatten(hidden)).view(hidden.shape[:-1])
 
     def _normalizer(self, hidden: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class LinearOutputLayer(OutputLayer):
     def unnormalized_target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
-        """The target's score, where training makes it a log-probability by itself, nearly."""
+        """The target's score, if training makes it nearly a log-probability."""
         if self.normalised == "no":
             return None
         flat = self._flatten(hidden)
@@ -97,7 +97,7 @@ class LinearOutputLayer(OutputLayer):
         return self.bias
 
     def _self_normalized(self, scores: Tensor) -> Tensor:
-        """Log-probabilities if scores are taken as normalised."""
+        """Log-probabilities, assuming normalised scores."""
         return scores
 
     def _log_prob(self, hidden: Tensor) -> Tensor:

@@ -18,20 +18,21 @@ Normalised = Literal["by construction", "by training", "no"]
 
 
 class CommonOptions(TypedDict, total=False):
-    """What every layer's constructor takes besides its sizes and its own options.
+    """Constructor arguments of every layer, besides its sizes and its own options.
 
     * ``class_counts``: (V,) how often each class occurs in the training data. Ids need not be
-      sorted by frequency. Without counts all classes are taken to be alike.
-    * ``bias``: whether scores have an offset a class (default true).
+      sorted by frequency. Without counts, all classes are assumed to be equally frequent.
+    * ``bias``: whether each class has an offset (default true).
     * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
     * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or
-      ``"none"`` for one loss a target, which costs more where the gradient is otherwise made in
+      ``"none"`` for one loss per target, which costs more if the gradient is otherwise computed in
       the forward pass.
     * ``sparse``: whether the gradients of parameters hold only the rows that the step touches, as
-      in ``nn.Embedding`` (default false). A step then costs nothing in V, but its optimiser and its
-      clipping must know such gradients: :func:`~softmax_bench.lm.make_optimizer` does, most others
-      do not. A layer whose every step touches all rows has dense gradients in any case.
-    * ``device``, ``dtype``: of the parameters.
+      in ``nn.Embedding`` (default false). The cost of a step is then independent of V, but its
+      optimiser and its clipping must support such gradients:
+      :func:`~softmax_bench.lm.make_optimizer` does, most others do not. A layer whose every step
+      touches all rows has dense gradients in any case.
+    * ``device``, ``dtype``: those of the parameters.
     """
 
     class_counts: Counts | None
@@ -45,15 +46,15 @@ class CommonOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Knob:
-    """The range in which to tune an option that changes how well a layer learns, not its cost."""
+    """The range in which to tune an option that changes what a layer learns, not what it costs."""
 
     low: float
     high: float
     log: bool = False
-    """Whether ratios matter rather than differences."""
+    """Whether to search on a logarithmic scale."""
 
 
 def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
-    """Class counts from a tensor or anything numpy reads, checked."""
+    """Convert class counts from a tensor or anything that numpy reads, and check them."""
     array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
     return check_counts(array, num_classes)

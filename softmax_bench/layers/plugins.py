@@ -1,6 +1,6 @@
-"""Where a layer's class is defined: in this folder, or in a package of somebody else.
+"""Where a layer's class is defined: in this package, or in somebody else's.
 
-Another package offers a layer under a name by an entry point of the group :data:`GROUP`::
+Another package offers a layer under a name by an entry point in the group :data:`GROUP`::
 
     [project.entry-points."softmax_bench.layers"]
     bottleneck = "bottleneck_softmax:BottleneckSoftmax"
@@ -24,12 +24,12 @@ GROUP = "softmax_bench.layers"
 
 @dataclass(frozen=True)
 class Origin:
-    """The place of a class, which is not imported before it is wanted."""
+    """The location of a class that is not imported before it is needed."""
 
     location: str
     """``package.module:Class``."""
     distribution: str = ""
-    """Name and version of the installed package that offers it, where one does."""
+    """Name and version of the installed package that offers it, if any."""
 
     def __str__(self) -> str:
         return f"{self.location} ({self.distribution})" if self.distribution else self.location
@@ -38,12 +38,12 @@ class Origin:
         """Import the class.
 
         Raises:
-            SoftmaxBenchError: It cannot be imported, or is no output layer.
+            SoftmaxBenchError: It cannot be imported, or is not an output layer.
         """
         module_name, _, class_name = self.location.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # whatever a module of somebody else may raise
+        except Exception as error:  # anything that a foreign module may raise
             raise SoftmaxBenchError(
                 f"cannot import layer {self}: {type(error).__name__}: {error}"
             ) from error
@@ -55,10 +55,10 @@ class Origin:
             )
         layer = getattr(module, class_name)
         if not (isinstance(layer, type) and issubclass(layer, OutputLayer)):
-            raise SoftmaxBenchError(f"{self} is no layer: a layer is a subclass of OutputLayer")
+            raise SoftmaxBenchError(f"{self} is not a layer: a layer is a subclass of OutputLayer")
         if inspect.isabstract(layer):
             missing = ", ".join(sorted(layer.__abstractmethods__))
-            raise SoftmaxBenchError(f"{self} is no complete layer: it does not define {missing}")
+            raise SoftmaxBenchError(f"{self} is not a complete layer: it does not define {missing}")
         check_description(layer)
         return layer
 
@@ -76,10 +76,10 @@ _DESCRIPTION = {
 
 
 def check_description(layer: type[OutputLayer]) -> None:
-    """Refuse a layer whose class attributes are missing or wrong.
+    """Check the class attributes of a layer.
 
     Raises:
-        SoftmaxBenchError: Some are; the message names each with what would be right.
+        SoftmaxBenchError: Some are missing or wrong; the message says what each should be.
     """
     wrong = [
         f"{attribute} must be a {kind.__name__}, not {getattr(layer, attribute, 'missing')!r}"

@@ -17,7 +17,7 @@ L = TypeVar("L")
 def exactly(
     method: Callable[Concatenate[L, Tensor, P], R],
 ) -> Callable[Concatenate[L, Tensor, P], R]:
-    """``method`` in the parameters' type, also inside of ``torch.autocast``."""
+    """Run ``method`` in the parameters' dtype, even inside ``torch.autocast``."""
 
     @functools.wraps(method)
     def run(self: L, hidden: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -31,7 +31,7 @@ def exactly(
 
 
 def lowered(hidden: Tensor) -> Tensor:
-    """Hidden states in the type of mixed precision, where it is on: products follow their type."""
+    """Hidden states in the dtype of mixed precision, if enabled; products follow their dtype."""
     device = hidden.device.type
     if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
         return hidden.to(torch.get_autocast_dtype(device))

@@ -23,9 +23,9 @@ _SPEC = re.compile(r"(?P<name>[\w.-]+(:\w+)?)\s*(?P<options>\(.*\))?", re.DOTALL
 
 @cache
 def _origins() -> dict[str, list[Origin]]:
-    """By name: the layers of this folder and those of installed packages, none imported yet.
+    """Origins by name: our own layers and those of installed packages, not imported yet.
 
-    More than one origin to a name is a conflict, which :func:`_find` reports when the name is
+    More than one origin for a name is a conflict, which :func:`_find` reports when the name is
     used: two packages that do not know each other must not make all other layers unusable.
     """
     found: dict[str, list[Origin]] = {}
@@ -35,7 +35,7 @@ def _origins() -> dict[str, list[Origin]]:
 
 
 def _own_layers() -> list[tuple[str, Origin]]:
-    """Every layer class defined in a module of this folder or of a folder in it."""
+    """Every layer class defined in a module below this folder."""
     found = []
     package = softmax_bench.layers
     for module_info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -60,7 +60,7 @@ def _find(name: str) -> type[OutputLayer]:
     if others:
         raise SoftmaxBenchError(
             f"more than one layer is called {name!r}: {', '.join(map(str, [first, *others]))}; "
-            f"say which one you mean, for example {first.location!r}"
+            f"name the one you mean, for example {first.location!r}"
         )
     layer = first.load()
     if layer.name != name:
@@ -72,9 +72,9 @@ def _find(name: str) -> type[OutputLayer]:
 
 
 def layer_names() -> list[str]:
-    """Names of all output layers, those of installed packages included.
+    """Names of all output layers, including those of installed packages.
 
-    One that cannot be used is left out with a warning in the log.
+    A layer that cannot be used is left out, with a warning in the log.
     """
     usable = []
     for name in sorted(_origins()):
@@ -96,13 +96,13 @@ def parse_spec(spec: str) -> tuple[type[OutputLayer], dict[str, Any]]:
     """The class and the options that a specification names.
 
     Args:
-        spec: A layer's name, or ``package.module:Class`` for one that no name leads to, alone or
+        spec: A layer's name, or ``package.module:Class`` for a layer without one, optionally
             with literal keyword arguments in parentheses: ``"full"``,
             ``"nce(num_samples=25, log_z='learned')"``, ``"my_layers:Mine(rank=3)"``.
 
     Raises:
-        SoftmaxBenchError: The text is no such call, or no layer or option has that name; the
-            nearest right one is proposed.
+        SoftmaxBenchError: The text cannot be parsed, or no layer or option has that name; the
+            message suggests the nearest one.
     """
     match = _SPEC.fullmatch(spec.strip())
     options = None if match is None else _read_options(match["options"] or "()")
@@ -123,7 +123,7 @@ def parse_spec(spec: str) -> tuple[type[OutputLayer], dict[str, Any]]:
 
 
 def _read_options(text: str) -> dict[str, Any] | None:
-    """Literal keyword arguments in parentheses; None where the text is something else."""
+    """Literal keyword arguments in parentheses; None if the text is something else."""
     try:
         call = ast.parse(f"f{text}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
@@ -138,7 +138,7 @@ _QUOTED_OR_ONE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOT
 
 
 def split_specs(text: str) -> list[str]:
-    """Layers in a comma-separated list, or every layer there is for ``"all"``.
+    """Layers in a comma-separated list; ``"all"`` stands for every layer.
 
     Commas inside parentheses belong to a layer's options.
     """
@@ -168,10 +168,10 @@ def create_layer(
         in_features: Size H of a hidden state.
         num_classes: Number V of classes.
         class_counts: (V,) how often each class occurs in the training data.
-        **options: Further options; where the specification sets the same, it wins.
+        **options: Further options; the specification takes precedence.
 
     Raises:
-        SoftmaxBenchError: An unknown layer or option, or a value that does not fit.
+        SoftmaxBenchError: A layer or option is unknown, or a value is invalid.
     """
     layer, own = parse_spec(spec)
     return layer(in_features, num_classes, **{"class_counts": class_counts, **options, **own})

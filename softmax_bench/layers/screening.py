@@ -1,4 +1,4 @@
-"""The best classes without scoring all of them: an index over the rows proposes a few."""
+"""Top-k without scoring all classes: an index over the rows proposes candidates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from softmax_bench.layers.linear import LinearOutputLayer
 
 
 class Screen:
-    """Approximate top-k for a layer with one row a class, by faiss's inverted file.
+    """Approximate top-k for a layer with one row per class, by faiss's inverted file.
 
-    Rows, with their offsets as one more dimension, are clustered once; a hidden state is compared
-    with the clusters, and then with the rows of the ``probes`` nearest ones only. The classes that
-    are found have their exact scores; some of the best may not be found: :meth:`recall` tells how
-    many. For ``hierarchical`` and ``adaptive``, ``topk`` is exact without all V scores already.
+    Rows, with their offsets as one more dimension, are clustered once. A hidden state is compared
+    with the clusters, and then only with the rows of the ``probes`` nearest ones. Scores of the
+    classes found are exact, but some of the best classes may be missed; :meth:`recall` measures how
+    many. For ``hierarchical`` and ``adaptive``, ``topk`` is already exact without all V scores.
 
-    Source: the inverted file of Sivic & Zisserman 2003, in maximum inner product form; screening
-    a softmax so: Shim et al. 2017, Chen et al. 2019.
+    Source: the inverted file of Sivic & Zisserman 2003, for maximum inner products; used to screen
+    a softmax by Shim et al. 2017 and Chen et al. 2019.
 
     Args:
         layer: ``full``, ``sampled``, ``nce`` or another with ``weight`` and ``bias``. Its rows
-            are copied: after more training, make another screen.
+            are copied, so create a new screen after further training.
         clusters: About ``4 sqrt(V)`` if None.
-        probes: Clusters searched for a hidden state: recall against time.
+        probes: Clusters searched per hidden state; more improve recall and take longer.
 
     Raises:
         SoftmaxBenchError: faiss is not installed, or the layer has no such rows.
@@ -45,7 +45,7 @@ class Screen:
             ) from None
         if not isinstance(layer, LinearOutputLayer):
             raise SoftmaxBenchError(
-                f"screening needs a layer with one row a class, not {type(layer).__name__}"
+                f"screening needs a layer with one row per class, not {type(layer).__name__}"
             )
         if clusters is None:
             clusters = min(layer.num_classes, 4 * math.isqrt(layer.num_classes))
@@ -63,7 +63,7 @@ class Screen:
         self._index = faiss.IndexIVFFlat(
             quantizer, rows.shape[1], clusters, faiss.METRIC_INNER_PRODUCT
         )
-        # It asks for 39 rows a cluster, and says so on the terminal where there are fewer.
+        # faiss warns on the terminal if there are fewer than 39 rows per cluster.
         self._index.cp.min_points_per_centroid = 1
         self._index.train(rows.numpy())
         self._index.add(rows.numpy())
@@ -73,13 +73,13 @@ class Screen:
     def topk(
         self, hidden: Float[Tensor, "*batch H"], k: int
     ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
-        """Scores, falling, and ids of ``k`` classes; not normalised, which would take all V.
+        """Scores, in descending order, and ids of ``k`` classes.
 
-        Where the clusters searched hold fewer than ``k`` classes, the last ids are -1 and their
-        scores ``-inf``.
+        The scores are not normalised, which would take all V. If the searched clusters hold fewer
+        than ``k`` classes, the last ids are -1 and their scores ``-inf``.
 
         Raises:
-            SoftmaxBenchError: Shapes do not fit, or ``k`` is not in [1, V].
+            SoftmaxBenchError: Shapes do not match, or ``k`` is not in [1, V].
         """
         width, classes = self.layer.in_features, self.layer.num_classes
         if hidden.dim() == 0 or hidden.shape[-1] != width:

@@ -1,4 +1,4 @@
-"""What the layers say of themselves and what a step costs them, in Markdown: docs/layers.md."""
+"""The page docs/layers.md: how the layers describe themselves, and what a step costs them."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ _TEXT = """\
 
 <!-- Made by "softmax-bench layers --markdown" from the layers' own descriptions: do not edit. -->
 
-## What they are
+## Overview
 
 {what}
-## How they train
+## Training
 
-Perplexity is exact and normalised for every layer; this is about the training objective.
+Perplexity is exact and normalised for every layer; this table is about the training objective.
 
 * *Exact*: the objective is the likelihood of the model itself, not an estimate of it.
-* *Normalised*: whether the probability of a class is known without a sum over all of them: by
-  construction; by training, approximately, as scores tend to be normalised by themselves; or not.
-* *Gradient*: dense, or row-sparse if the layer is made with `sparse=True`: then clipping and
-  optimiser cost nothing in V either.
+* *Normalised*: whether the probability of a class is known without a sum over all classes. It may
+  be known by construction, or approximately by training, which drives the scores to be normalised.
+* *Gradient*: dense, or row-sparse if the layer is created with `sparse=True`, so that the cost of
+  clipping and optimiser does not depend on V either.
 * *Compiled*: in a model under `torch.compile`, a traced layer becomes part of the model's graph,
-  its passes over all classes as one operator each. Before any other the graph breaks once, and the
-  layer runs as it does in eager mode: loss, draws and gradients are the same. Torch compiles
-  neither row-sparse gradients nor sizes that the data decide.
+  with one operator for each of its passes over all classes. Before any other layer, the graph
+  breaks once, and the layer runs as in eager mode, with the same loss, draws and gradients. Torch
+  compiles neither row-sparse gradients nor sizes that depend on data.
 
 {how}
-## What a training step costs
+## Cost of a training step
 
-Forward and backward at the layer's default options, for N = {tokens} targets, H = {width} and
-V = {classes:,} classes that follow Zipf's law, in float32. Operations and rows are each layer's own
-count; bytes moved are the fewest that these allow. Memory is that of the parameters and of the
-layer's tables. Activations are measured, in one step on a CPU: what it holds beside them at its
-peak, without the gradients of the parameters (saved tensors, scratch, samples, the gradient of the
-hidden states).
+The table covers forward and backward with each layer's default options, for N = {tokens} targets,
+H = {width} and V = {classes:,} classes that follow Zipf's law, in float32. Each layer states its
+operations and rows; bytes moved are the fewest that these allow. Memory is that of the parameters
+and the layer's tables. Activations are measured in one step on a CPU: the peak beyond parameters,
+tables and the parameters' gradients (saved tensors, scratch, samples, the gradient of the hidden
+states).
 
 {cost}"""
 
 
 def markdown(names: Sequence[str]) -> str:
-    """The page about these layers, a row a layer in each of its tables."""
+    """The page about these layers, with one row per layer in each of its tables."""
     what, how, cost = [], [], []
     for name in names:
-        torch.manual_seed(0)  # what is held depends on the draws, if little
+        torch.manual_seed(0)  # memory depends slightly on the draws
         layer = create_layer(name, HIDDEN_SIZE, VOCAB_SIZE, zipf_counts(VOCAB_SIZE), sparse=True)
         what.append(
             [f"`{name}`", f"`{type(layer).__name__}`", layer.scores, layer.good_for, layer.source]

@@ -95,7 +95,7 @@ def write_record(folder: Path, record: Stored) -> Path:
         path = write_file(record_path(folder, record.id), text)
     except OSError as error:
         if disk_full(error):
-            raise DiskFullError(f"no space is left to write a record in {folder}") from error
+            raise DiskFullError(f"no disk space left to write a record in {folder}") from error
         raise
     failure_path(folder, record.id).unlink(missing_ok=True)
     return path

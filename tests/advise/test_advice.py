@@ -64,9 +64,9 @@ def test_the_fastest_whose_perplexity_is_known_is_recommended() -> None:
     assert choice.layer == "nce"
     said = " ".join(reasons(choice, advice))
     assert "2.0% of full softmax's time" in said
-    assert "no different for certain (+1.0%, within chance) against full softmax's in ptb" in said
+    assert "did not differ significantly (+1.0%) from full softmax's in ptb" in said
     assert "row-sparse" in said
-    assert "partial_fc: faster still" in said
+    assert "without a known perplexity: partial_fc" in said
 
 
 def test_a_study_of_another_size_or_within_chance_rules_nothing_out() -> None:
@@ -88,9 +88,9 @@ def test_a_prediction_that_says_nothing_says_so(capsys: pytest.CaptureFixture[st
         replace(one, step=replace(one.step, low=one.step.low / 50)) for one in ranked()
     ]  # fmt: skip
     print_advice(QUESTION, wide, "Measured.", Console(width=100))
-    assert "too wide to choose by: --measure" in capsys.readouterr().out
+    assert "too uncertain: use --measure" in capsys.readouterr().out
     print_advice(QUESTION, ranked(), "Measured.", Console(width=200), "others took 42% of it")
-    assert "memory (not to be trusted: layers were timed while others took 42% of it)." in (
+    assert "memory (unreliable: layers were timed while others took 42% of it)." in (
         capsys.readouterr().out
     )
 
@@ -102,7 +102,7 @@ def test_limits() -> None:
     exact = ranked(Limits(needs=["exact"]))
     assert [one.layer for one in exact if not one.objection] == ["full"]
     assert {one.objection for one in exact if one.layer in ("nce", "sampled", "partial_fc")} == {
-        "lacks the model's own likelihood as its training objective, not an estimate"
+        "lacks the exact likelihood of the model as its training objective"
     }
     normalised = ranked(Limits(needs=["normalised"], penalty=0.5))
     assert [one.layer for one in normalised if not one.objection] == ["hierarchical"]
@@ -159,9 +159,11 @@ def test_printed(capsys: pytest.CaptureFixture[str]) -> None:
     print_advice(QUESTION, ranked(Limits(needs=["any-order"])), "Measured.", console)
     printed = capsys.readouterr().out
     told = " ".join(printed.split())
-    assert "Use nce: 20 ms (10 ms to 40 ms) a step, 1.1 MB of memory. By the intervals" in told
-    assert "By the intervals sampled may be as fast; --measure tells them apart." in told
-    assert "too wide to choose by" not in told
+    assert (
+        "Use nce: 20 ms (10 ms to 40 ms) per step, 1.1 MB of memory. Within the intervals, " in told
+    )
+    assert "Within the intervals, sampled may be as fast; --measure decides." in told
+    assert "too uncertain" not in told
     assert "+1.0%, chance" in told
     assert (
         "Ruled out because it raised perplexity by more than 5% on ptb: hierarchical (10 ms)."
@@ -185,7 +187,7 @@ def test_amounts_of_memory(text: str, amount: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "4XB", "GB", "-4GB", "0GB", "4iB"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
-    with pytest.raises(ValueError, match="write it as 4GB"):
+    with pytest.raises(ValueError, match="write it like 4GB"):
         read_bytes(text)
 
 
@@ -204,10 +206,10 @@ def test_questions_that_make_no_sense(tmp_path: Path) -> None:
     text.write_text("three\n")
     np.save(table, np.ones((2, 2)))
     for arguments, message in (
-        ((None, 4, 5, None), "say how many classes"),
+        ((None, 4, 5, None), "give the number of classes"),
         ((10, 0, 5, None), "--hidden must be at least 1, not 0"),
         ((10, 4, 5, tmp_path / "none.txt"), r"cannot read .*none\.txt"),
-        ((10, 4, 5, text), "holds no counts"),
+        ((10, 4, 5, text), "does not contain counts"),
         ((10, 4, 5, table), r"one number a class, not float64 of shape \(2, 2\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -124,7 +124,7 @@ def test_calibration_is_kept_and_completed(tmp_path: Path, monkeypatch: pytest.M
 def test_a_damaged_calibration_says_so(tmp_path: Path) -> None:
     path = calibration_path(tmp_path, SETTING)
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"is no calibration.*delete it"):
+    with pytest.raises(ValueError, match=r"is not a calibration.*delete it"):
         load(tmp_path, SETTING)
 
 

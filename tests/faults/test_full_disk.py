@@ -55,7 +55,7 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(
         said = log.read_text()
         log.resolve().unlink()
         assert status == 2, said
-        assert "no space is left" in said
+        assert "no disk space left" in said
         assert "Traceback" not in said
         stops += 1
         assert read_store(store).damaged == {}

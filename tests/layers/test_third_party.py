@@ -77,7 +77,7 @@ def test_a_class_by_its_place(install: Install) -> None:
     [
         ("no_such_module:Mine", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("bad_layers:Min", "the module has no class 'Min': did you mean 'Mine'"),
-        ("bad_layers:function", "is no layer: a layer is a subclass of OutputLayer"),
+        ("bad_layers:function", "is not a layer: a layer is a subclass of OutputLayer"),
         (
             "bad_layers:Nameless",
             "name must be a str, not 'missing'; exact must be a bool, not 'yes'; normalised ",

@@ -1,4 +1,4 @@
-"""Ignored tokens in layers whose sample is the batch, without asking a device how many they are."""
+"""Ignored tokens in layers whose sample is the batch, without asking a device for their number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def of_kept_classes(target: Tensor, kept: Tensor) -> Tensor:
-    """Targets (N,) in which tokens that are not ``kept`` have the class of the first that is."""
+    """Targets (N,) where tokens that are not ``kept`` get the class of the first one that is."""
     if not target.shape[0]:
         return target
     first = kept.int().argmax(0, keepdim=True)
@@ -15,16 +15,18 @@ def of_kept_classes(target: Tensor, kept: Tensor) -> Tensor:
 
 
 def count_of_kept(rows: Tensor, count: Tensor, target: Tensor, kept: Tensor) -> Tensor:
-    """How often each of the sorted ``rows`` is the target of a token that is kept.
+    """How often each of the sorted ``rows`` is the target of a kept token.
 
     Args:
         rows: The classes in ``target``.
-        count: How often each is there.
+        count: How often each of them occurs in ``target``.
         target: From :func:`of_kept_classes`.
         kept: (N,) which tokens count.
     """
     if not target.shape[0]:
         return count
-    ignored = target.index_select(0, kept.int().argmin(0, keepdim=True))  # all of one class
+    ignored = target.index_select(
+        0, kept.int().argmin(0, keepdim=True)
+    )  # all in the first kept token's class
     number = (~kept).sum(0, keepdim=True).to(count.dtype)
     return count.index_add(0, torch.searchsorted(rows, ignored), -number)

@@ -1,4 +1,4 @@
-"""In-batch softmax: the targets of the other tokens are the negatives."""
+"""In-batch softmax: the targets of the other tokens serve as negatives."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ class InBatchSoftmax(SharedNegativesSoftmax):
     """Sampled softmax whose sample is the batch's own targets.
 
     ``log(exp(s_t) + sum over the others j of exp(s_j) (1 - p_t) / (n_t p_j)) - s_t``, where n_t
-    tokens have another target than t. Nothing is drawn: a batch of data is a sample from the data's
-    own distribution p, whose probabilities come from ``class_counts`` (logQ correction; Yi et al.
-    2019, with the target's score left as it is, because the target is there with certainty).
-    Without the correction frequent classes are negatives so often that they are predicted too
-    rarely.
+    tokens have a target other than t. Nothing is drawn: a batch is a sample from the data's own
+    distribution p, whose probabilities come from ``class_counts`` (logQ correction; Yi et al. 2019,
+    except that the target's score is not corrected, because the target is always present). Without
+    the correction, frequent classes are negatives so often that they are predicted too rarely.
 
-    Classes that are rare in the data are hardly ever negatives. ``num_samples`` more classes for
-    the whole batch, drawn from ``noise``, make them so (mixed negative sampling, Yang et al. 2020);
-    the sum is then over ``exp(s_j) count_j / ((N - 1) p_j + S q_j)``, with the count that the
-    mixture leads to expect.
+    Rare classes are hardly ever negatives, unless ``num_samples`` further classes for the whole
+    batch are drawn from ``noise`` (mixed negative sampling, Yang et al. 2020). The sum is then over
+    ``exp(s_j) count_j / ((N - 1) p_j + S q_j)``, whose denominator is the expected count under the
+    mixture.
 
     Args:
-        correction: Whether to weight by p; without, ``log(exp(s_t) + sum exp(s_j)) - s_t``.
-        num_samples: Classes S to draw beside the batch's.
+        correction: Whether to weight by p; if not, ``log(exp(s_t) + sum exp(s_j)) - s_t``.
+        num_samples: Number S of classes to draw in addition to the batch's.
         noise: Their distribution q: ``"uniform"``, ``"log_uniform"`` or ``"unigram"``.
         **common: As for every output layer.
     """
@@ -41,7 +40,7 @@ class InBatchSoftmax(SharedNegativesSoftmax):
     name = "in_batch"
     scores = "N x the distinct targets of the batch"
     source = "Hidasi et al. 2016; Yi et al. 2019; Yang et al. 2020"
-    good_for = "recommenders whose rows come from a network and are made for the batch anyway"
+    good_for = "recommenders whose rows come from a network that computes them for the batch anyway"
     step_flops = "6 N (N' + 1) H, N' the distinct targets"
     sees_other_tokens = True
 
@@ -85,7 +84,7 @@ class InBatchSoftmax(SharedNegativesSoftmax):
         return Negatives(rows, offset, own_offset)
 
     def flops(self, num_tokens: int) -> float:
-        """Three products over the distinct classes that p and q lead to expect."""
+        """Three products over the expected number of distinct classes under p and q."""
         return 6.0 * num_tokens * (self.rows_touched(num_tokens) + 1) * self.in_features
 
     def rows_touched(self, num_tokens: int) -> float:

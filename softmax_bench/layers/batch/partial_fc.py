@@ -14,14 +14,14 @@ from softmax_bench.ops import fill_up
 
 
 class PartialFC(SharedNegativesSoftmax):
-    """Cross-entropy over S classes: all targets of the batch, the rest drawn uniformly.
+    """Cross-entropy over S classes: all targets of the batch, and others drawn uniformly.
 
-    Drawn without replacement and used as they are, without any correction: the loss is that of a
-    smaller softmax, in which frequent and rare negatives are alike (class-centre sampling; An et
-    al. 2021, 2022). A draw costs nothing in V unless S is near it.
+    Classes are drawn without replacement and not corrected for: the loss is that of a smaller
+    softmax, in which frequent and rare negatives are equally likely (class-centre sampling; An et
+    al. 2021, 2022). The cost of a draw does not depend on V unless S is close to it.
 
     Args:
-        num_samples: S; more where the batch has more distinct targets.
+        num_samples: S; more if the batch has more distinct targets.
         **common: As for every output layer.
     """
 
@@ -46,7 +46,7 @@ class PartialFC(SharedNegativesSoftmax):
 
     @draws
     def draw(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes (M,), and what to add to their scores: 0, or ``-inf`` for those not drawn."""
+        """Classes (M,), and corrections of their scores: 0, or ``-inf`` for those not drawn."""
         rows, count = fill_up(target, self.num_samples, self.num_classes)
         return rows, count.to(self.weight.dtype).log()
 
@@ -59,5 +59,5 @@ class PartialFC(SharedNegativesSoftmax):
         return 6.0 * num_tokens * (self.rows_touched(num_tokens) + 1) * self.in_features
 
     def rows_touched(self, num_tokens: int) -> float:
-        """Those of the sample; targets that are more are not expected."""
+        """The rows of the sample; it is assumed to hold all targets."""
         return min(self.num_samples, self.num_classes)

@@ -1,1 +1,1 @@
-"""Layers that tell the data's class from sampled ones: noise-contrastive estimation and its kin."""
+"""Layers that distinguish the data's class from sampled ones: NCE and related methods."""

@@ -18,23 +18,23 @@ from softmax_bench.ops import subset_scores
 class BlackOut(SampledSoftmax):
     """``loss = -log p_t - sum_{j in sample} log(1 - p_j)``.
 
-    p is the softmax over target and sample of ``s_j - log q_j``: the target is to be likely, and
-    each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The sample is shared by the
-    batch; where it holds a token's own target, that one is left out for the token. As the sample
-    grows the gradient tends to that of the target's log odds ``-log(p_t / (1 - p_t))`` under the
-    full softmax, since a target is never among its own negatives; its bias falls like 1/k^2.
+    p is the softmax over target and sample of ``s_j - log q_j``. The loss makes the target likely
+    and each sampled class unlikely (Ji et al. 2016, equations 4 to 6). The batch shares the sample;
+    a token leaves out its own target. As the sample grows, the gradient tends to that of the
+    target's log odds ``-log(p_t / (1 - p_t))`` under the full softmax, since a target is never
+    among its own negatives; its bias falls as 1/k^2.
 
     Args:
-        num_samples: Classes shared by the batch, drawn with replacement.
-        power: Exponent of the counts that classes are drawn by; the paper's best fall from 0.4 to
-            0.1 as the vocabulary grows.
+        num_samples: Number of classes drawn with replacement and shared by the batch.
+        power: Exponent of the counts that classes are drawn by; the paper's best values fall from
+            0.4 to 0.1 as the vocabulary grows.
         **common: As for every output layer.
     """
 
     name = "blackout"
     scores = "N x k, one sample for all tokens"
     source = "Ji et al. 2016"
-    good_for = "large V; the negatives push harder than in sampled softmax"
+    good_for = "large V; negatives are penalised more than in sampled softmax"
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     def __init__(
@@ -65,12 +65,12 @@ class BlackOut(SampledSoftmax):
         )
         own = own - log_q(target).to(own.dtype)
         scores = scores - log_q(sample.rows).to(own.dtype)
-        # A class drawn c times is in the sample c times.
+        # A class drawn c times counts c times.
         count = sample.count.to(own.dtype)
         hit = sample.rows == target.unsqueeze(1)
         weighted = (scores + count.log()).masked_fill(hit, -math.inf)
         log_z = torch.logaddexp(own, weighted.logsumexp(1))
-        # A class that took all the probability would cost infinitely much: bound it.
+        # Bound the loss, which is infinite if one class takes all the probability.
         p = torch.exp(scores - log_z.unsqueeze(1)).clamp(max=1 - 1e-6)
         unlikely = torch.log1p(-p).masked_fill(hit, 0.0) @ count
         return log_z - own - unlikely

@@ -1,4 +1,4 @@
-"""Noise-contrastive estimation: classes told from noise, so that no normaliser is needed."""
+"""Noise-contrastive estimation: telling classes from noise needs no normaliser."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
 class NCE(LinearOutputLayer):
     """Noise-contrastive estimation of ``log p(w|h) = s_w - log Z`` with one ``log Z`` for all h.
 
-    A target is told from k classes drawn from the noise q by logistic regression on the log odds
-    ``x_w = s_w - log Z - log(k q_w)``::
+    Logistic regression distinguishes the target from k classes drawn from the noise q, by the log
+    odds ``x_w = s_w - log Z - log(k q_w)``::
 
         loss = softplus(-x_target) + sum over the k noise classes of softplus(x)
 
-    As k grows the gradient tends to that of maximum likelihood; at any k the optimum is the data
-    distribution, scores normalised by themselves. ``log_prob`` nevertheless normalises exactly;
-    ``unnormalized_target_log_prob`` takes the scores as normalised.
+    As k grows, the gradient tends to that of maximum likelihood. At any k, the optimum is the data
+    distribution with normalised scores. ``log_prob`` nevertheless normalises exactly;
+    ``unnormalized_target_log_prob`` assumes that the scores are normalised.
 
-    The bias starts at log-unigram + log Z: the model starts self-normalised at the unigram
-    distribution. With Z = 1 and zero bias instead, training first spends its time on learning V.
+    The bias starts at log-unigram + log Z, so the model starts self-normalised at the unigram
+    distribution. With Z = 1 and a zero bias, training would first have to learn V.
 
     Args:
-        num_samples: Noise classes k a token.
+        num_samples: Noise classes k per token.
         noise: ``"unigram"``, ``"log_uniform"`` or ``"uniform"``.
         power: Exponent of the counts, for ``"unigram"``.
         shared: Whether all tokens of a batch share their noise (one dense product), or each draws
-            its own (k pairs a token; costs more at equal k, with less variance).
+            its own (k pairs per token, which costs more at equal k but has less variance).
         log_z: A number to fix it, ``"learned"`` to make it a parameter (started at 0), or
             ``"estimated"`` for a running importance-sampled estimate (shared noise only).
         **common: As for every output layer.
@@ -47,14 +47,14 @@ class NCE(LinearOutputLayer):
     name = "nce"
     scores = "N x k, one sample for all tokens or one each"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
-    good_for = "large V, where scores without a normaliser are wanted afterwards"
+    good_for = "large V, if scores are used without a normaliser afterwards"
     step_flops = "6 N (num_samples + 1) H"
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
     exact = False
     normalised: ClassVar[Normalised] = "by training"
     touches_all_rows = False
     positive_weight = 1.0
-    """Weight of the target's term in the loss; the fused pass has no place for another."""
+    """Weight of the target's term in the loss; the fused pass supports no other value than 1."""
 
     log_z: Tensor
 
@@ -85,7 +85,8 @@ class NCE(LinearOutputLayer):
         if log_z == "learned":
             self.log_z = nn.Parameter(self.weight.new_zeros(()))
         else:
-            # float64, whatever the parameters' type: a running average moves by small steps.
+            # float64, whatever the parameters' dtype is, because a running average moves in small
+            # steps.
             start = 0.0 if isinstance(log_z, str) else float(log_z)
             self.register_buffer("log_z", torch.tensor(start, dtype=torch.float64, device="cpu"))
         self.to(self.weight.device)
@@ -123,7 +124,7 @@ class NCE(LinearOutputLayer):
         return self.positive_weight * F.softplus(-own) + negatives
 
     def _log_noise(self, classes: Tensor) -> Tensor:
-        """``log(k q)`` of classes, float64."""
+        """``log(k q)`` of classes, in float64."""
         return self.sampler.log_expected_count(classes)
 
     def _draw(self, hidden: Tensor, kept: Tensor) -> Sample:

@@ -17,22 +17,23 @@ from softmax_bench.layers.options import CommonOptions, Knob
 class NegativeSampling(NCE):
     """``loss = softplus(-s_target) + sum over the k negatives of softplus(s)``.
 
-    NCE without the noise's probabilities. At its optimum the scores are ``log p(w|h) - log k q_w``:
-    pointwise mutual information less ``log k`` when q is the unigram distribution (Levy & Goldberg
-    2014). So they are good vectors, but no log-probabilities; those are ``s_w + log(k q_w)``. The
-    distribution of ``log_prob``, and any perplexity, is that of these sums. A softmax of the scores
-    alone would give rare classes the probability of frequent ones.
+    This is NCE without the noise's probabilities. At its optimum, the scores are
+    ``log p(w|h) - log k q_w``, which is pointwise mutual information minus ``log k`` if q is the
+    unigram distribution (Levy & Goldberg 2014). So the vectors are good, but the scores are not
+    log-probabilities; those are ``s_w + log(k q_w)``. ``log_prob``, and any perplexity, use these
+    sums. A softmax of the scores alone would give rare classes the probability of frequent ones.
 
-    With ``calibration`` t the target's term is weighted by ``beta = 1 - t (1 - k / (V - 1))``: gBCE
-    (Petrov & Macdonald 2023), whose alpha is ``k / (V - 1)``. Among few negatives a target looks
-    certain too easily, which beta takes back: the optimum is then higher by ``log beta``, and with
-    uniform negatives (``power=0``) and t = 1 it is ``log p(w|h)``, nearly. (beta is 1 without.)
+    With ``calibration`` t, the target's term is weighted by ``beta = 1 - t (1 - k / (V - 1))``:
+    gBCE (Petrov & Macdonald 2023), whose alpha is ``k / (V - 1)``. With few negatives, a target
+    becomes certain too easily, and beta compensates for this: the optimum changes by ``log beta``,
+    and with uniform negatives (``power=0``) and t = 1 it is nearly ``log p(w|h)``. Without
+    calibration, beta is 1.
 
     Args:
-        num_samples: Negatives k a token.
+        num_samples: Negatives k per token.
         power: Exponent of the class counts that negatives are drawn by.
         shared: Whether all tokens of a batch share their negatives.
-        calibration: t from 0, plain negative sampling, to 1.
+        calibration: t, from 0 (plain negative sampling) to 1.
         **common: As for every output layer.
     """
 
@@ -43,7 +44,7 @@ class NegativeSampling(NCE):
     knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
 
     log_noise: Tensor
-    """(V,) ``log(k q / beta)``: in the state dict, since the distribution depends on it."""
+    """(V,) ``log(k q / beta)``; in the state dict, because the distribution depends on it."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class NegativeSampling(NCE):
         return unigram - (power * unigram).log_softmax(0) - log_factor
 
     def offsets(self) -> Tensor:
-        """The bias, and what the scores leave out of log-probabilities: log(k q / beta)."""
+        """The bias, and the difference between log-probabilities and scores: log(k q / beta)."""
         log_noise = self.log_noise.to(self.weight.dtype)
         return log_noise if self.bias is None else self.bias + log_noise
 

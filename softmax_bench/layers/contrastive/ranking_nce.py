@@ -1,4 +1,4 @@
-"""Ranking NCE, also called InfoNCE: which of k + 1 classes is the data's, the rest is noise?"""
+"""Ranking NCE, also called InfoNCE: which of k + 1 classes is the data's, and which are noise?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from softmax_bench.layers.sampled.sampled import SampledSoftmax
 class RankingNCE(SampledSoftmax):
     """``loss = log(exp(x_t) + sum over k noise classes of exp(x)) - x_t`` with ``x = s - log q``.
 
-    Unlike sampled softmax's, the target's score is corrected too, and noise that happens to be the
-    target stays: the objective's optimum is then the conditional distribution itself, at any k,
-    with scores free up to a constant a hidden state (Ma & Collins 2018, theorem 4.1).
+    Unlike in sampled softmax, the target's score is corrected too, and noise that happens to be the
+    target stays. The optimum of the objective is then the conditional distribution itself, at any
+    k, with scores determined up to a constant per hidden state (Ma & Collins 2018, theorem 4.1).
 
     Args:
-        num_samples: Noise classes k, shared by the batch, drawn with replacement.
+        num_samples: Noise classes k, drawn with replacement and shared by the batch.
         noise: ``"unigram"``, ``"log_uniform"`` or ``"uniform"``.
         power: Exponent of the counts, for ``"unigram"``.
         **common: As for every output layer.

@@ -17,7 +17,7 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
     """``p(w|h) = exp(h . w_w + b_w) / sum_j exp(h . w_j + b_j)``, trained by exact likelihood.
 
     A drop-in replacement for ``nn.Linear`` followed by ``cross_entropy`` that never holds the
-    N x V scores. A step costs 6NVH flop.
+    N x V scores. A step takes 6NVH floating-point operations.
 
     Args:
         **options: As for every output layer, and
@@ -27,7 +27,7 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
     name = "full"
     scores = "all N x V"
     source = "-"
-    good_for = "the baseline; up to some 10,000 classes, or where time matters least"
+    good_for = "the baseline; up to some 10,000 classes, or if time does not matter"
     step_flops = "6 N V H"
     exact = True
     normalised: ClassVar[Normalised] = "no"

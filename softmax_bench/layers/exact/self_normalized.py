@@ -14,12 +14,12 @@ from softmax_bench.layers.options import Knob
 class SelfNormalizedSoftmax(FullSoftmax):
     """``loss = log Z - s_t + penalty (log Z)^2``: full softmax with ``log_z_penalty``.
 
-    Trained so, a score is nearly a log-probability by itself: ``unnormalized_target_log_prob``
-    costs one product a token. Training costs what full softmax does.
+    After this training, a score is nearly a log-probability: ``unnormalized_target_log_prob`` costs
+    one product per token. Training costs as much as full softmax.
 
     Args:
-        penalty: Weight of the squared log-normaliser. More of it holds log Z closer to 0 and costs
-            likelihood.
+        penalty: Weight of the squared log-normaliser. A larger weight keeps log Z closer to 0 and
+            costs likelihood.
         **options: As for full softmax.
     """
 
@@ -44,7 +44,7 @@ class SelfNormalizedSoftmax(FullSoftmax):
 
 
 def check_penalty(penalty: float) -> None:
-    """Refuse a negative weight.
+    """Check that a weight is not negative.
 
     Raises:
         SoftmaxBenchError: It is negative.

@@ -1,4 +1,4 @@
-"""torch's own loss that never holds all scores, as a reference in every table."""
+"""torch's own loss that never holds all scores, as a reference in the tables."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class TorchLinearCrossEntropy(FullSoftmax):
     """``torch.nn.functional.linear_cross_entropy``: full softmax in chunks of tokens.
 
     Args:
-        chunk_tokens: Tokens whose scores are made at once. None leaves it to torch, whose choice
-            on a CPU is one token at a time from about 10^5 classes on.
-        **options: As for full softmax, but for ``soft_cap``, ``log_z_penalty`` and
-            ``label_smoothing``, which torch's does not do in chunks.
+        chunk_tokens: Tokens whose scores are computed at once. None leaves it to torch, which on a
+            CPU takes one token at a time from about 10^5 classes on.
+        **options: As for full softmax, except ``soft_cap``, ``log_z_penalty`` and
+            ``label_smoothing``, which torch's function does not support in chunks.
     """
 
     name = "torch_linear_cross_entropy"
     source = "torch 2.13"
-    good_for = "the reference for full"
+    good_for = "a reference for full"
     traceable = False
 
     def __init__(
@@ -51,7 +51,9 @@ class TorchLinearCrossEntropy(FullSoftmax):
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         counted = coefficient[coefficient != 0]
         if not counted.numel() or bool((counted != counted[0]).any()):
-            return super()._loss(hidden, target, coefficient)  # torch's takes no weights of tokens
+            return super()._loss(
+                hidden, target, coefficient
+            )  # torch's function takes no weights of tokens
         chunk = None if self.chunk_tokens is None else min(self.chunk_tokens, hidden.shape[0])
         ignored = target.masked_fill(coefficient == 0, -100)
         hidden, weight = differentiable_once(hidden, self.weight)

@@ -1,1 +1,1 @@
-"""Layers that score the target and a sample drawn from a proposal that follows the model."""
+"""Layers that score the target and a sample from a proposal that follows the model."""

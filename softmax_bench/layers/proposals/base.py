@@ -1,9 +1,9 @@
-"""Sampled softmax whose proposal follows the model: what such layers share.
+"""Shared by layers that sample from a proposal that follows the model.
 
-A proposal that knows the hidden state draws for each token the classes that matter there, so few
-samples do what a fixed distribution needs many for (Bengio & Senecal 2008; Blanc & Rendle 2018).
-It draws from a *snapshot* of the rows, renewed from time to time: the correction uses the
-probabilities of the draw itself, so a snapshot that is out of date costs variance, not bias.
+A proposal that knows the hidden state draws for each token the classes that matter there, so it
+needs few samples where a fixed distribution needs many (Bengio & Senecal 2008; Blanc & Rendle
+2018). It draws from a *snapshot* of the rows, which is renewed from time to time. The correction
+uses the probabilities of the draw itself, so an outdated snapshot costs variance, not bias.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from softmax_bench.ops import pair_scores
 class ProposalSoftmax(LinearOutputLayer):
     """``log(exp(s_t) + sum over draws j != t of exp(s_j) (1 - q_t) / (n q_j)) - s_t``.
 
-    Of a token's m draws from q(.|h), n fell on classes other than its target t; those are a sample
-    of the other classes, which have mass 1 - q_t. The sum estimates what they contribute to Z
-    without bias, whatever q, and exactly where q is the softmax itself (Blanc & Rendle 2018,
-    theorem 2.1).
+    Of a token's m draws from q(.|h), n are classes other than its target t: a sample of the other
+    classes, which have mass 1 - q_t. The sum estimates their contribution to Z without bias for any
+    q, and exactly if q is the softmax itself (Blanc & Rendle 2018, theorem 2.1).
 
     Args:
-        num_samples: Draws m for each token.
-        refresh: Training steps between snapshots of the rows, at most: early in training, when rows
-            move fast, a snapshot serves for a tenth of the steps before it.
+        num_samples: Number of draws m for each token.
+        refresh: Most training steps between snapshots of the rows. Early in training, when rows
+            move fast, a snapshot is used for a tenth as many steps as preceded it.
     """
 
     touches_all_rows = False
@@ -45,7 +44,7 @@ class ProposalSoftmax(LinearOutputLayer):
     normalised = "no"
 
     _clock: Tensor
-    """Training steps so far, and at which of them the next snapshot is due."""
+    """Training steps so far, and the step at which the next snapshot is due."""
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class ProposalSoftmax(LinearOutputLayer):
 
     @abstractmethod
     def _snapshot(self, rows: Tensor) -> None:
-        """Take what the proposal needs from the rows (V, H) as they are, into buffers."""
+        """Store what the proposal needs of the current rows (V, H) in buffers."""
 
     @abstractmethod
     def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,13 +81,13 @@ class ProposalSoftmax(LinearOutputLayer):
     @draws
     @torch.no_grad()
     def propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw for each token from a snapshot that is not older than ``refresh`` steps.
+        """Draw for each token from a snapshot that is at most ``refresh`` steps old.
 
         Returns:
             Classes (N, m), drawn with replacement; the log-probability of each draw (N, m), and
             that of each target (N,).
         """
-        # Probabilities in the snapshot's type also under autocast: they correct the loss.
+        # Probabilities keep the snapshot's dtype under autocast too, because they correct the loss.
         with torch.autocast(hidden.device.type, enabled=False):
             steps, due = self._clock.tolist()
             if steps >= due:
@@ -111,9 +110,10 @@ class ProposalSoftmax(LinearOutputLayer):
     def _log_prior(self) -> Tensor:
         """Log-probabilities (V,) that proposals start from, of the bias or else of the counts.
 
-        The bias has most of what the classes' frequencies say. A proposal without it would draw
-        frequent classes so rarely that nothing keeps their scores from growing: a class that is
-        drawn m q_j times a token cannot be pushed down where p_j is larger.
+        The bias holds most of the information about the classes' frequencies. Without it, a
+        proposal would draw frequent classes so rarely that nothing would keep their scores from
+        growing: a class that is drawn m q_j times per token cannot be pushed down where p_j is
+        larger.
         """
         if self.bias is None:
             return log_unigram(self._counts, self.num_classes).to(self.weight.device)
@@ -121,14 +121,14 @@ class ProposalSoftmax(LinearOutputLayer):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._clock = torch.zeros_like(self._clock, device="cpu")  # it is read at every step
+        self._clock = torch.zeros_like(self._clock, device="cpu")  # because every step reads it
         return self
 
     def propose_others(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes (N, m) drawn for each token, and the log of how often each was to be expected.
+        """Classes (N, m) drawn for each token, and the log of each one's expected count.
 
-        That is among draws that are not the target; for the target it is infinite, which leaves it
-        out of any sum of weights.
+        The count is that among draws other than the target. For the target it is infinite, which
+        excludes it from any sum of weights.
         """
         drawn, log_q, log_q_target = self.propose(hidden, target)
         hit = drawn == target.unsqueeze(1)
@@ -142,12 +142,12 @@ class ProposalSoftmax(LinearOutputLayer):
         tokens, width = rows.shape
         starts = torch.arange(tokens + 1, device=hidden.device) * width
         scores = pair_scores(hidden, *self._trained(self.weight, self.bias), starts, rows.view(-1))
-        # The target is there for certain: the log of its expected count is 0.
+        # The target is always present: the log of its expected count is 0.
         scores = scores.view(tokens, width) - F.pad(log_expected, (1, 0)).to(scores.dtype)
         return F.cross_entropy(scores, torch.zeros_like(target), reduction="none")
 
     def _proposal_flops(self, num_tokens: int) -> float:
-        """Of drawing, the snapshot's share of a step included."""
+        """Operations of drawing, including a step's share of the snapshot."""
         raise NotImplementedError
 
     def flops(self, num_tokens: int) -> float:
@@ -163,17 +163,17 @@ class ProposalSoftmax(LinearOutputLayer):
 
 
 def draw_columns(masses: Tensor, num_samples: int) -> Tensor:
-    """``num_samples`` columns a row in proportion to masses (R, C)."""
+    """Draw ``num_samples`` columns per row in proportion to masses (R, C)."""
     running = masses.cumsum(1, dtype=torch.float64)
     total = running[:, -1:].contiguous()
     u = torch.rand(masses.shape[0], num_samples, dtype=torch.float64, device=masses.device)
     column = torch.searchsorted(running, u * total, right=True)
-    # Rounding may pass the last column that has mass: the first that holds the whole sum. And
-    # masses that are not a number must not lead outside: the loss will tell of them.
+    # Rounding may go past the last column with mass, so take the first that holds the whole sum.
+    # Masses that are NaN must not lead outside either; the loss will report them.
     last = torch.searchsorted(running, total)
     return torch.minimum(column, last).clamp_(max=masses.shape[1] - 1)
 
 
 def log_share(masses: Tensor, column: Tensor) -> Tensor:
-    """Log of what columns (R, m) hold of their rows of masses (R, C), in float64."""
+    """Log of the share of columns (R, m) in their rows of masses (R, C), in float64."""
     return torch.log(masses.gather(1, column).double() / masses.sum(1, True, dtype=torch.float64))

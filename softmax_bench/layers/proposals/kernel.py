@@ -1,4 +1,4 @@
-"""Sampled softmax with a quadratic kernel as proposal."""
+"""Sampled softmax with a quadratic kernel as the proposal."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.proposals.tree import TreeProposal
 
 _SPREAD_FROM = 4096
-"""Rows, drawn by the prior, that the projection is found from."""
+"""Number of rows, drawn by the prior, that determine the projection."""
 
 
 class KernelSampledSoftmax(TreeProposal):
     """``q(j|h)`` in proportion to ``exp(b_j) (alpha (P h . P w_j)^2 + 1)``, drawn exactly.
 
-    The mass below a node is ``h' G h + n``, with ``G`` the sum of the rows' outer products and
-    ``n`` that of their prior (Blanc & Rendle 2018, section 3.3; there is neither a bias nor P
-    there). P keeps the ``dimensions`` in which the rows vary most, which makes ``G`` small; the
-    probabilities are those of the projected kernel, exactly.
+    The mass below a node is ``h' G h + n``, where ``G`` is the sum of the rows' outer products and
+    ``n`` that of their priors (Blanc & Rendle 2018, section 3.3, which has neither the bias nor P).
+    P keeps the ``dimensions`` in which the rows vary most, which makes ``G`` small. The
+    probabilities are exactly those of the projected kernel.
 
     Args:
-        num_samples: Draws for each token.
-        alpha: Weight of the kernel against the prior.
-        dimensions: That the projection keeps; all if H is not larger.
+        num_samples: Number of draws for each token.
+        alpha: Weight of the kernel relative to the prior.
+        dimensions: Number of dimensions that the projection keeps; at most H.
         refresh: Training steps between snapshots of the rows.
         **common: As for every output layer.
     """
 
     name = "kernel"
-    scores = "k classes a token, near its hidden state"
+    scores = "k classes per token, near its hidden state"
     source = "Blanc & Rendle 2018"
-    good_for = "few samples where classes far from frequent ones matter; drawing is slow"
+    good_for = "few samples, if classes far from frequent ones matter; drawing is slow"
     step_flops = "6 N (k + 1) H + N D^2 (1024 + k (B if two levels)) + 2 N k B D, B <= 128"
     knobs = MappingProxyType({"alpha": Knob(0.01, 100.0, log=True)})
 

@@ -18,19 +18,19 @@ _TRAINING_ROWS = 20_000
 class MIDXSoftmax(ProposalSoftmax):
     """``q(j|h)`` in proportion to ``exp(h . (c_k1(j) + c_k2(j)) + b_j)``.
 
-    Rows are quantised to the sum of two codewords, the second for what the first leaves over. All
-    classes of a cell (k1, k2) differ only by their bias, so a draw is one of K^2 cells by its
-    score, then a class of the cell by its bias alone (inverted multi-index; Chen et al. 2021).
+    Rows are quantised to the sum of two codewords; the second encodes the residual of the first.
+    All classes of a cell (k1, k2) differ only by their bias, so a draw first takes one of K^2 cells
+    by its score, then a class of the cell by its bias (inverted multi-index; Chen et al. 2021).
 
     Args:
-        num_samples: Draws a token.
-        codewords: K of each of the two codebooks.
-        refresh: Training steps between snapshots, each with k-means of the rows.
+        num_samples: Number of draws for each token.
+        codewords: Size K of each of the two codebooks.
+        refresh: Training steps between snapshots; each runs k-means on the rows.
         **common: As for every output layer.
     """
 
     name = "midx"
-    scores = "k classes a token, near its hidden state"
+    scores = "k classes per token, near its hidden state"
     source = "Chen et al. 2021"
     good_for = "few samples, nearly as good as draws from the softmax itself"
     step_flops = "6 N (k + 1) H + 4 N K H"
@@ -79,7 +79,7 @@ class MIDXSoftmax(ProposalSoftmax):
         self._second.copy_(second_codes)
         cell = self._cell.copy_(first * self.codewords + second)
         self._log_mass.copy_(self._log_prior() if self.bias is not None else torch.zeros(()))
-        # The members of each cell lie together; running masses find a member by one search.
+        # The members of a cell are adjacent, so one search in the cumulative masses finds a member.
         self._members.copy_(cell.argsort(stable=True))
         self._running.copy_(self._log_mass[self._members].exp().cumsum(0))
         self._ends.copy_(count_of(cell, len(self._ends)).cumsum(0))
@@ -92,7 +92,7 @@ class MIDXSoftmax(ProposalSoftmax):
 
     def _propose(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores = (hidden @ self._first.t()).unsqueeze(2) + (hidden @ self._second.t()).unsqueeze(1)
-        log_cells = scores.flatten(1).double() + self._cell_mass.log()  # -inf where it is empty
+        log_cells = scores.flatten(1).double() + self._cell_mass.log()  # -inf if it is empty
         cells = (log_cells - log_cells.amax(1, keepdim=True)).exp()
         cell = draw_columns(cells, self.num_samples)
         u = torch.rand(cell.shape, dtype=torch.float64, device=cell.device)
@@ -111,7 +111,7 @@ class MIDXSoftmax(ProposalSoftmax):
 
 
 def quantise(rows: Tensor, codewords: int) -> tuple[Tensor, Tensor]:
-    """Codewords (K, H) by k-means of some of the rows (V, H), and the nearest to each row (V,)."""
+    """Codewords (K, H) by k-means on some of the rows (V, H), and each row's nearest (V,)."""
     step = max(1, rows.shape[0] // _TRAINING_ROWS)
     training = rows[::step]
     centres = training[:: max(1, training.shape[0] // codewords)][:codewords].clone()
@@ -129,5 +129,5 @@ def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def count_of(ids: Tensor, size: int) -> Tensor:
-    """How often each id below ``size`` occurs; ``bincount`` would stop a GPU's queue."""
+    """How often each id below ``size`` occurs; ``bincount`` would stall a GPU's queue."""
     return ids.new_zeros(size).index_add_(0, ids, torch.ones_like(ids))

@@ -1,4 +1,4 @@
-"""Sampled softmax with random Fourier features as proposal."""
+"""Sampled softmax with random Fourier features as the proposal."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from softmax_bench.layers.proposals.tree import TreeProposal
 class RandomFourierSoftmax(TreeProposal):
     """``q(j|h)`` nearly in proportion to ``exp(b_j + nu cos(h, w_j))``.
 
-    Random Fourier features make ``exp(-nu |h - w|^2 / 2)``, for directions h and w, an inner
-    product of features (Rawat et al. 2019, section 3.1; their rows and hidden states have norm 1,
-    and no bias). That product only estimates the kernel and may be negative, so nothing counts for
-    less than a class at right angles to h does: a smaller floor would let noise make a class almost
-    impossible, whose rare draws would then have enormous weights. The probability of a draw is what
-    it was drawn with, exactly.
+    Random Fourier features turn ``exp(-nu |h - w|^2 / 2)``, for directions h and w, into an inner
+    product of features (Rawat et al. 2019, section 3.1, where rows and hidden states have norm 1
+    and there is no bias). The product only estimates the kernel and may be negative, so no class
+    counts for less than one orthogonal to h does. With a smaller floor, noise could make a class
+    almost impossible, and its rare draws would have enormous weights. The probability of a draw is
+    exactly the one it was drawn with.
 
     Args:
-        num_samples: Draws for each token.
+        num_samples: Number of draws for each token.
         nu: Sharpness of the kernel.
-        features: Random frequencies; each gives a sine and a cosine.
+        features: Number of random frequencies; each gives a sine and a cosine.
         refresh: Training steps between snapshots of the rows.
         **common: As for every output layer.
     """
 
     name = "rff"
-    scores = "k classes a token, near its hidden state"
+    scores = "k classes per token, near its hidden state"
     source = "Rawat et al. 2019"
-    good_for = "rows and hidden states of even length; drawing is slow"
+    good_for = "rows and hidden states of similar norms; drawing is slow"
     step_flops = "6 N (k + 1) H + 4 N D (H + 1024 + k B L), B <= 128 children, L levels"
     knobs = MappingProxyType({"nu": Knob(0.5, 8.0, log=True)})
 

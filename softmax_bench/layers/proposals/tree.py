@@ -1,4 +1,4 @@
-"""Proposals by a kernel, drawn from the top of a tree over the classes."""
+"""Proposals by a kernel, drawn through a tree over the classes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, l
 from softmax_bench.ops.cpu.blocks import scores_in_order
 
 _TOP = 1024
-"""Nodes of the first level, scored by one dense product for all tokens."""
+"""Nodes of the first level, which one dense product scores for all tokens."""
 _LEAST_BRANCH, _MOST_BRANCH = 32, 128
-"""Children of a node below: few cost a product for each of many nodes, many are all looked at."""
+"""Children per node below: with few, there is a product for each of many nodes; with many, all are
+visited.
+"""
 
 
 class TreeProposal(ProposalSoftmax):
     """``q(j|h)`` in proportion to ``prior_j k(h, w_j)`` for a kernel ``k(h, w) = f(h) . f(w)``.
 
-    Both kernels are of rows less their mean by the prior: a softmax does not notice what is taken
-    from all its rows alike, but a kernel does. Most scores are far below 0 where the model is sure
-    of itself, and a square would draw those classes as often as the few that are far above.
+    The kernels use rows minus their mean under the prior: subtracting the same vector from all rows
+    does not change a softmax, but it does change a kernel. If the model is confident, most scores
+    are far below 0, and a square would draw those classes as often as the few far above.
 
-    The mass of all classes below a node of a tree is then one product, of ``f(h)`` with the sum of
-    their features, so a draw goes from the top of the tree to a leaf and looks at the children of
-    one node a level (Blanc & Rendle 2018, section 3; Rawat et al. 2019, section 3.2). A binary tree
-    would take log2 V small steps; here about a thousand nodes at the top are one product for all
-    tokens, and one level below serves 10^5 classes, two serve 10^7. The prior is the model's bias,
-    which both papers do without: see :meth:`ProposalSoftmax._log_prior`.
+    The mass of all classes below a node is then one product, of ``f(h)`` with the sum of their
+    features. So a draw descends from the top of the tree to a leaf and visits the children of one
+    node per level (Blanc & Rendle 2018, section 3; Rawat et al. 2019, section 3.2). A binary tree
+    would take log2 V small steps. Here one product scores about a thousand nodes at the top for all
+    tokens; one level below it suffices for 10^5 classes, two for 10^7. The prior is the model's
+    bias, which both papers lack: see :meth:`ProposalSoftmax._log_prior`.
 
     Args:
-        leaf_width: D, numbers that the snapshot holds for a class.
-        node_width: D', numbers that it holds for a node.
+        leaf_width: D, how many numbers the snapshot holds per class.
+        node_width: D', how many numbers it holds per node.
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class TreeProposal(ProposalSoftmax):
 
     @abstractmethod
     def _leaves(self, rows: Tensor, prior: Tensor) -> Tensor:
-        """What a leaf holds (V, D), for centred rows (V, H) and their prior (V, 1)."""
+        """Leaves (V, D) of centred rows (V, H) and their prior (V, 1)."""
 
     @abstractmethod
     def _queries(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What is multiplied with nodes (N, D') and with leaves (N, D)."""
+        """The factors that multiply nodes (N, D') and leaves (N, D)."""
 
     @abstractmethod
     def _sums(self, leaves: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ class TreeProposal(ProposalSoftmax):
 
     @abstractmethod
     def _masses(self, products: Tensor, prior: Tensor, *, leaf: bool) -> Tensor:
-        """Masses of nodes or leaves from their products, in whose place they may be, and priors."""
+        """Masses of nodes or leaves from their products, which may be overwritten, and priors."""
 
     def _level(self, level: int) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"_node_{level}"), self.get_buffer(f"_prior_{level}")
@@ -88,7 +90,7 @@ class TreeProposal(ProposalSoftmax):
     def _snapshot(self, rows: Tensor) -> None:
         nodes, priors = self._level(self.depth)
         prior = self._log_prior().exp().to(rows.dtype)
-        # Leaves beyond the last class have no prior, hence no mass.
+        # Leaves beyond the last class have no prior, and hence no mass.
         centred = rows - prior @ rows
         nodes.view(-1, self.leaf_width)[: self.num_classes] = self._leaves(centred, prior[:, None])
         priors.view(-1)[: self.num_classes] = prior
@@ -117,7 +119,7 @@ class TreeProposal(ProposalSoftmax):
             nodes, prior = self._level(level)
             products = scores_in_order(query, nodes, path)
             masses = self._masses(products, prior.index_select(0, path), leaf=leaf)
-            # At most 128 children: float32 is as good for their sums as for their masses.
+            # With at most 128 children, float32 is as good for their sums as for their masses.
             running = masses.cumsum(1)
             total = running[:, -1:].contiguous()
             column = torch.searchsorted(running, torch.rand_like(total) * total, right=True)

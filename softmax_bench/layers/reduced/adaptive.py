@@ -1,4 +1,4 @@
-"""Adaptive softmax: frequent classes in a head, rare ones in tails of falling width."""
+"""Adaptive softmax: frequent classes in a head, rare ones in ever narrower tails."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from softmax_bench.ops import linear_cross_entropy, linear_nll
 class AdaptiveSoftmax(OutputLayer):
     """``p_head(w|h)`` for the most frequent classes, ``p_head(i|h) p_i(w|h)`` for those in tail i.
 
-    The head scores the frequent classes and one entry a tail; tail i projects the hidden state to
-    ``in_features / div_value^(i+1)`` dimensions and scores its own classes. A token costs the head
+    The head scores the frequent classes and one entry per tail; tail i projects the hidden state to
+    ``in_features / div_value^(i+1)`` dimensions and scores its own classes. A token needs the head
     and at most one tail.
 
-    As ``torch.nn.AdaptiveLogSoftmaxWithLoss``, whose state dict it takes, with what that lacks:
+    It loads the state dict of ``torch.nn.AdaptiveLogSoftmaxWithLoss`` and adds what that lacks:
     class ids in any order, biases, ``ignore_index`` and ``reduction``, widths that never reach 0,
-    a gradient for every tail in every step, memory that N x V does not enter, one look at the
-    device a step instead of one a tail, and cut-offs chosen by a cost model.
+    a gradient for every tail in every step, memory independent of N x V, one synchronisation with
+    the device per step instead of one per tail, and cut-offs chosen by a cost model.
 
     Args:
-        cutoffs: Ranks of frequency at which the tails begin, rising, each below V; chosen by
+        cutoffs: Frequency ranks at which the tails begin, in ascending order and below V; chosen by
             :func:`~softmax_bench.layers.reduced.cutoffs.choose_cutoffs` if None.
         div_value: Factor by which each tail is narrower than the one before.
         **common: As for every output layer.
@@ -42,7 +42,7 @@ class AdaptiveSoftmax(OutputLayer):
     name = "adaptive"
     scores = "the head, and each target's tail"
     source = "Grave et al. 2017"
-    good_for = "large V with rare classes: nearly full softmax's perplexity, some times faster"
+    good_for = "large V with rare classes; nearly full softmax's perplexity, several times faster"
     step_flops = "6 N H (head) + 6 N sum_i share_i H_i (H + V_i) over the tails i"
     exact = True
     normalised = "by construction"
@@ -165,7 +165,7 @@ class AdaptiveSoftmax(OutputLayer):
         return self.order.by_class(torch.cat(parts, 1))
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """A tail is opened only for tokens that give it more than their k-th best class so far."""
+        """Open a tail only for tokens that give it more probability than their k-th best class."""
         head = self.head(hidden).log_softmax(1)
         best, rank = head[:, : self.shortlist_size].topk(min(k, self.shortlist_size))
         best = F.pad(best, (0, k - best.shape[1]), value=-math.inf)

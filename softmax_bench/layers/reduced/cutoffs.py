@@ -1,4 +1,4 @@
-"""Where adaptive softmax should cut the classes: the least modelled time."""
+"""Where adaptive softmax should cut the classes, to minimise the modelled time."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import numpy.typing as npt
 
 MAX_TAILS = 4
 HEAD_SHARE = 0.85
-"""Of all tokens, at least so many have their class in the head. Time alone would make it much
-smaller, at a price in likelihood that the model does not see: only the head has full width.
-Published cut-offs leave 0.8 to 0.9 to the head: 2000 classes on Penn Treebank."""
+"""Least share of all tokens whose class is in the head. Minimising time alone would make the head
+much smaller, at a price in likelihood that the model does not see, because only the head has full
+width. Published cut-offs give 0.8 to 0.9 to the head: 2000 classes on Penn Treebank.
+"""
 LEAST_WIDTH = 12
-"""Of every tail but the first: narrower ones save no more time and learn little."""
+"""Least width of every tail but the first; narrower ones save no more time and learn little."""
 _TOKENS = 1024
-"""Tokens a step that the model assumes: fixed costs are divided among them."""
+"""Tokens per step that the model assumes, among which fixed costs are divided."""
 _FLOP_PER_SCORE = 250.0
-"""What an exponential, its sums and its traffic cost beside the products, in flop of a product."""
+"""Cost of a score's exponential, sums and traffic, in operations of a product."""
 _FLOP_PER_PARAMETER = 30.0
-"""A weight is read and its gradient written once a step, whatever the number of tokens."""
+"""Cost per parameter: a weight is read and its gradient written once per step, for any number of
+tokens.
+"""
 _FLOP_PER_TAIL = 3e7
-"""Starting the operations of one more tail takes some hundred microseconds."""
+"""Cost of one more tail: starting its operations takes some hundred microseconds."""
 
 
 def choose_cutoffs(
     shares: npt.NDArray[np.float64], in_features: int, div_value: float
 ) -> list[int]:
-    """Cut-offs of least modelled cost of a training step, for tails that can learn.
+    """Cut-offs that minimise the modelled cost of a training step, for tails that can learn.
 
-    The model counts, for each part, products and scores of the tokens that reach it, the traffic
-    of its weights, and a constant. The head covers at least :data:`HEAD_SHARE` of the tokens.
-    Cut-offs are searched on a logarithmic grid by dynamic programming, exactly on the grid. No
-    cut-off means that one full softmax is cheapest.
+    For each part, the model counts products and scores of the tokens that reach it, the traffic of
+    its weights, and a constant. The head covers at least :data:`HEAD_SHARE` of the tokens. Dynamic
+    programming finds the exact optimum on a logarithmic grid of cut-offs. If there is no cut-off,
+    one full softmax is cheapest.
 
     Args:
-        shares: (V,) relative frequencies, falling.
+        shares: (V,) relative frequencies, in descending order.
         in_features: Width H of the hidden state.
         div_value: Factor between the widths of one tail and the next.
     """
@@ -46,7 +49,7 @@ def choose_cutoffs(
         per_token = share * size * (6.0 * width + _FLOP_PER_SCORE)
         return per_token * _TOKENS + size * width * _FLOP_PER_PARAMETER
 
-    # best[j]: least cost of everything up to the class grid[j], with one more tail each round.
+    # best[j]: least cost of everything up to class grid[j], with one more tail in each round.
     best = np.where(mass >= min(HEAD_SHARE, mass[-1]), part(grid, in_features, 1.0), np.inf)
     least, answer = best[-1], []
     cuts: list[list[int]] = [[] for _ in grid]

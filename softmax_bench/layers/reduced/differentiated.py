@@ -1,4 +1,4 @@
-"""Differentiated softmax: rare classes read fewer dimensions of the hidden state."""
+"""Differentiated softmax: rare classes use fewer dimensions of the hidden state."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from softmax_bench.ops import Terms, TokenSums, token_sums
 class DifferentiatedSoftmax(AllClassesLayer):
     """One softmax over all classes, whose rows are narrower for rarer classes.
 
-    Classes are cut into bands by rank of frequency; band i scores with ``widths[i]`` dimensions of
-    the hidden state. By default each band reads a part of its own (Chen et al. 2016); with
-    ``nested`` all read the first ones (their D-softmax*), so frequent classes see everything.
-    Every class is still normalised against every other: cost falls with the mean width, not with
-    the number of classes scored.
+    Classes are cut into bands by frequency rank; band i scores with ``widths[i]`` dimensions of the
+    hidden state. By default, each band reads its own part (Chen et al. 2016); with ``nested``, all
+    bands read the first dimensions (their D-softmax*), so frequent classes see everything. The
+    softmax is still over all classes: cost falls with the mean width, not with the number of
+    classes scored.
 
     Args:
         cutoffs: Ranks at which bands after the first begin; a tenth and a half of V if None.
-        widths: Dimensions of each band. They must add up to H, or, nested, be at most H. If None,
-            each band has half the width of the one before.
+        widths: Dimensions of each band. They must add up to H, or, if nested, be at most H. If
+            None, each band has half the width of the one before.
         nested: Whether bands share the first dimensions.
         **options: As for every output layer, and
             :class:`~softmax_bench.layers.all_classes.AllClassesOptions`.
@@ -38,7 +38,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
     name = "differentiated"
     scores = "all N x V, rare classes in fewer dimensions"
     source = "Chen et al. 2016"
-    good_for = "fewer parameters and products at full normalisation; rare classes pay"
+    good_for = "fewer parameters and products with exact likelihood; rare classes suffer"
     step_flops = "8 N sum_i V_i H_i over the bands i"
     exact = True
     normalised = "no"
@@ -70,7 +70,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
         if len(widths) != bands or min(widths) < 1 or not fits:
             wanted = f"each at most {in_features}" if nested else f"adding up to {in_features}"
             raise SoftmaxBenchError(
-                f"widths must be {bands} positive numbers, one a band, {wanted}, "
+                f"widths must be {bands} positive numbers, one per band, {wanted}, "
                 f"not {list(widths)!r}"
             )
         starts = [0] * bands if nested else np.cumsum([0, *widths[:-1]]).tolist()
@@ -117,7 +117,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
         return self._joined(hidden, rank, bands)
 
     def _joined(self, hidden: Tensor, rank: Tensor, bands: Sequence[TokenSums]) -> TokenSums:
-        """Sums over all classes from those over each band."""
+        """Sums over all classes, combined from those over each band."""
         own = band_of(rank, self.bounds[1:-1]).unsqueeze(1)
         log_z = torch.stack([band.log_z for band in bands], 1)
         of_all = log_z.logsumexp(1)
@@ -134,7 +134,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
 
     @torch.no_grad()
     def _best(self, hidden: Tensor, of_bands: Tensor) -> Tensor:
-        """The best class from the place of the best one in each band."""
+        """The best class overall, given the position of the best one in each band."""
         scores = []
         for index, (band, columns) in enumerate(zip(self._linears(), self.columns, strict=True)):
             place = of_bands[:, index]
@@ -151,7 +151,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
         return bias if bias is None or self.temperature == 1 else bias / self.temperature
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        """By rank."""
+        """Scores by rank."""
         scores = [
             F.linear(hidden[:, columns], band.weight, self._offsets(band))
             for band, columns in zip(self._linears(), self.columns, strict=True)
@@ -169,7 +169,7 @@ class DifferentiatedSoftmax(AllClassesLayer):
         return self.order.classes(draw(self._scores(hidden)))
 
     def flops(self, num_tokens: int) -> float:
-        """Four products over each band: the backward makes the scores again."""
+        """Four products over each band, because the backward recomputes the scores."""
         return 8.0 * num_tokens * sum(band.weight.numel() for band in self._linears())
 
 

@@ -1,4 +1,4 @@
-"""torch's own adaptive softmax, as a reference in every table."""
+"""torch's own adaptive softmax, as a reference in the tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from softmax_bench.layers.reduced.adaptive import AdaptiveSoftmax
 class TorchAdaptiveSoftmax(AdaptiveSoftmax):
     """``torch.nn.AdaptiveLogSoftmaxWithLoss.forward`` on the parameters of our adaptive softmax.
 
-    What is timed and trained is torch's code, at equal cut-offs. Left to ours is what torch's
-    layer lacks: the start at the unigram distribution, class ids in any order, ``ignore_index``,
-    exact evaluation in bounded memory. A tail without a target in the step gets no gradient here.
+    torch's code is timed and trained, with the cut-offs of our layer. Our layer adds what torch's
+    lacks: a start at the unigram distribution, class ids in any order, ``ignore_index``, and exact
+    evaluation in bounded memory. Here, a tail without a target in the step gets no gradient.
 
     Args:
         cutoffs: As for ``adaptive``.
@@ -24,14 +24,14 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
     """
 
     name = "torch_adaptive"
-    source = "Grave et al. 2017, by torch"
-    good_for = "the reference for adaptive"
+    source = "Grave et al. 2017, implemented by torch"
+    good_for = "a reference for adaptive"
 
     def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return torch.dot(self._losses(hidden, target).to(coefficient.dtype), coefficient)
 
     def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        # It reads head, tail, cutoffs, shortlist_size and n_classes, which are named as there.
+        # torch's forward reads head, tail, cutoffs, shortlist_size and n_classes under these names.
         torchs = cast(Any, nn.AdaptiveLogSoftmaxWithLoss)
         log_prob: Tensor = torchs.forward(self, hidden, self.order.ranks(target)).output
         return -log_prob

@@ -1,4 +1,4 @@
-"""Samples of negative classes that a whole batch shares, and how often each was to be expected."""
+"""Samples of negative classes that a whole batch shares, and their expected counts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Sample:
     rows: Tensor
     """(S,) class ids."""
     count: Tensor
-    """(S,) float64: how often each was drawn; at most 1 where repeats do not count. On a GPU a
-    class may come again, and counts 0 times from its second place on."""
+    """(S,) float64: how often each was drawn; at most 1 if repeats do not count. On a GPU, a class
+    may appear again, with a count of 0 from its second position on.
+    """
     log_expected: Tensor
     """(S,) float64: log of the expected count."""
 
@@ -32,12 +33,12 @@ class Sample:
 class SharedSampler(nn.Module):
     """Draws the classes that all tokens of a batch are scored against.
 
-    With replacement, ``num_samples`` draws are made and a class counts as often as it was drawn:
-    its expected count is ``num_samples q``. Without, repeats are dropped: with T draws a class is
-    in the sample with probability ``1 - (1 - q)^T``, exactly, and T is chosen once so that
-    ``num_samples`` distinct classes are expected. (Drawing until exactly ``num_samples`` are
-    there, as is often done, makes T random and that probability approximate.) Where the sample
-    would hold nearly every class, all are taken, each with certainty.
+    With replacement, there are ``num_samples`` draws and a class counts as often as it was drawn;
+    its expected count is ``num_samples q``. Without replacement, repeats are dropped: after T draws
+    a class is in the sample with a probability of exactly ``1 - (1 - q)^T``, and T is chosen once
+    so that ``num_samples`` distinct classes are expected. (The common practice of drawing until
+    there are exactly ``num_samples`` makes T random and that probability approximate.) If the
+    sample would hold nearly every class, it takes all of them, each with certainty.
     """
 
     def __init__(self, noise: Noise, num_samples: int, *, replacement: bool) -> None:
@@ -67,14 +68,14 @@ class SharedSampler(nn.Module):
         return Sample(rows, count.double(), self.log_expected_count(rows))
 
     def expected_rows(self, shares: npt.NDArray[np.float64], num_tokens: int) -> float:
-        """Distinct classes in a sample and in targets drawn by ``shares`` (V,), as a mean."""
+        """Mean number of distinct classes in a sample and in targets drawn by ``shares`` (V,)."""
         if self.takes_all:
             return self.noise.num_classes
         sample = self.noise.probabilities(), self.num_draws
         return expected_distinct(sample, (shares, num_tokens))
 
     def log_expected_count(self, classes: Tensor) -> Tensor:
-        """Log of how often each class is expected in a sample, in float64."""
+        """Log of each class's expected count in a sample, in float64."""
         if self.takes_all:
             return torch.zeros(classes.shape, dtype=torch.float64, device=classes.device)
         log_q = self.noise.log_prob(classes)
@@ -83,18 +84,18 @@ class SharedSampler(nn.Module):
         return torch.log(-torch.expm1(self.num_draws * torch.log1p(-log_q.exp())))
 
     def target_offset(self, target: Tensor, sample: Sample) -> Tensor:
-        """Minus the log of the factor that makes up for draws that hit the token's own target.
+        """Minus the log of the factor that compensates for draws of the token's own target.
 
-        Of m draws, m - hits fell on other classes, which have mass 1 - q_t: they are an
-        independent sample of those, to be weighted by m (1 - q_t) / (m - hits). The factor is
-        taken off the target's score instead of put on every other.
+        Of m draws, m - hits are other classes, which have mass 1 - q_t: they are an independent
+        sample of those, with weight m (1 - q_t) / (m - hits). Instead of multiplying all other
+        weights, this subtracts the log of the factor from the target's score.
 
         Args:
             target: (M,) class of each token.
-            sample: What was drawn, or those of it that may be one of these targets.
+            sample: The sample, or the part of it that may contain these targets.
 
         Returns:
-            (M,) float64; zeros where repeats do not count.
+            (M,) float64; zeros if repeats do not count.
         """
         if not self.replacement:
             return torch.zeros(target.shape, dtype=torch.float64, device=target.device)
@@ -118,7 +119,7 @@ def _draws_for_distinct(noise: Noise, num_samples: int) -> int:
     low, high = num_samples, 4 * noise.num_classes
     if num_samples >= noise.num_classes or distinct(high) < num_samples:
         return 0
-    while low < high:  # the fewest draws that reach the number
+    while low < high:  # the smallest number of draws that suffices
         middle = (low + high) // 2
         if distinct(middle) < num_samples:
             low = middle + 1

@@ -1,4 +1,4 @@
-"""Sampled softmax: the normaliser estimated from a sample of classes."""
+"""Sampled softmax: a sample of classes estimates the normaliser."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class SampledSoftmax(SharedNegativesSoftmax):
 
     ``loss = log(exp(s_t) + sum_{j in sample, j != t} exp(s_j - log E[count_j])) - s_t``
 
-    The sum estimates what the other classes contribute to Z without bias: the target itself is
-    always there, once, and needs no correction. So the loss is an estimate of the exact
-    cross-entropy and tends to it as samples grow. With replacement, a token's own target among
-    the draws is left out and the rest weighted up, which makes the gradient exactly unbiased
-    when q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1), whenever there is a rest.
+    The sum is an unbiased estimate of the other classes' contribution to Z; the target itself is
+    always present exactly once and needs no correction. So the loss estimates the exact
+    cross-entropy and tends to it as the sample grows. With replacement, a token's own target is
+    dropped from the draws and the rest is weighted up; unless nothing is left, this makes the
+    gradient exactly unbiased if q is the model's own softmax (Blanc & Rendle 2018, theorem 2.1).
 
     Args:
-        num_samples: Classes shared by the batch (drawn, or distinct on average).
-        noise: Proposal ``"log_uniform"``, ``"unigram"`` or ``"uniform"``. Log-uniform takes ids
-            to be ranks of frequency where there are no ``class_counts`` to rank them by.
+        num_samples: Number of classes shared by the batch: of draws with replacement, else of
+            distinct classes on average.
+        noise: Proposal ``"log_uniform"``, ``"unigram"`` or ``"uniform"``. Without
+            ``class_counts``, log-uniform assumes that ids are frequency ranks.
         power: Exponent of the counts, for ``"unigram"``.
         replacement: Whether a class drawn twice counts twice.
         **common: As for every output layer.
@@ -36,7 +37,7 @@ class SampledSoftmax(SharedNegativesSoftmax):
     name = "sampled"
     scores = "N x S, one sample for all tokens"
     source = "Bengio & Senecal 2003; Jean et al. 2015"
-    good_for = "large V at little cost in perplexity, where only training must be fast"
+    good_for = "large V at little cost in perplexity, if only training must be fast"
     step_flops = "6 N (num_samples + 1) H"
 
     def __init__(
@@ -61,7 +62,7 @@ class SampledSoftmax(SharedNegativesSoftmax):
         return Negatives(sample.rows, offset, self.sampler.target_offset(target, sample))
 
     def flops(self, num_tokens: int) -> float:
-        """Three products over the sample, two row-wise ones for the targets."""
+        """Three products over the sample, and two row-wise ones for the targets."""
         samples = min(self.sampler.num_samples, self.num_classes)
         return 6.0 * num_tokens * (samples + 1) * self.in_features
 

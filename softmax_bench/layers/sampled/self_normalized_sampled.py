@@ -1,4 +1,4 @@
-"""Self-normalised softmax whose normaliser is estimated from a sample of classes."""
+"""Self-normalised softmax with a normaliser estimated from a sample of classes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from softmax_bench.layers.sampled.sampled import SampledSoftmax
 class SelfNormalizedSampledSoftmax(SampledSoftmax):
     """``loss = log Z' - s_t + penalty (log Z')^2`` with sampled softmax's estimate ``Z'`` of Z.
 
-    Neither training nor the claimed probabilities cost anything in V.
+    The cost of training, and of the probabilities it claims, does not depend on V.
 
     Args:
         penalty: Weight of the squared estimate of log Z.
-        num_samples: Classes shared by the batch.
+        num_samples: Number of classes shared by the batch.
         noise: Proposal, as for sampled softmax.
         power: Exponent of the counts, for ``noise="unigram"``.
         **common: As for every output layer.
@@ -26,7 +26,7 @@ class SelfNormalizedSampledSoftmax(SampledSoftmax):
     name = "self_normalized_sampled"
     scores = "N x S, one sample for all tokens"
     source = "Andreas & Klein 2015, with the sample of Bengio & Senecal 2003"
-    good_for = "the same at large V"
+    good_for = "as self_normalized, at large V"
     knobs = MappingProxyType({"penalty": Knob(1e-3, 1.0, log=True)})
     normalised = "by training"
 

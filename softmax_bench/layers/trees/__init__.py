@@ -1,1 +1,1 @@
-"""Layers that decide along a path or between clusters of classes: normalised by construction."""
+"""Layers that decide along a tree path or between clusters: normalised by construction."""

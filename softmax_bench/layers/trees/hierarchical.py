@@ -20,15 +20,15 @@ from softmax_bench.layers.trees.tree_layer import TreeSoftmax
 class HierarchicalSoftmax(TreeSoftmax):
     """``p(w|h) = prod over the nodes n on the path to w of sigmoid(+-(h . w_n + b_n))``.
 
-    The sign is + where the path takes side 1. About log2 V nodes lie on a path, fewer on those of
-    frequent classes in a Huffman tree. A node's bias starts where its two sides have their share of
-    ``class_counts``, so that the model starts at the unigram distribution.
+    The sign is + if the path takes side 1. A path has about log2 V nodes, and fewer for frequent
+    classes in a Huffman tree. A node's bias starts at the shares of ``class_counts`` of its two
+    sides, so that the model starts at the unigram distribution.
 
     Args:
         tree: ``"huffman"`` (of ``class_counts``), ``"balanced"`` (in order of id), ``"random"``,
-            or a binary tree of one's own, such as that of
-            :func:`~softmax_bench.classes.tree_shapes.clustered_tree`: as it is, or, in a
-            specification, by the file it was saved to: ``"hierarchical(tree='clustered.npy')"``.
+            or your own binary tree, such as that of
+            :func:`~softmax_bench.classes.tree_shapes.clustered_tree`: the object, or, in a
+            specification, the file it was saved to: ``"hierarchical(tree='clustered.npy')"``.
         **common: As for every output layer.
     """
 
@@ -74,6 +74,6 @@ def _named_tree(name: str, num_classes: int, counts: Counts | None) -> Tree:
     if name.endswith(".npy"):
         return Tree.load(name)
     raise SoftmaxBenchError(
-        f"unknown tree {name!r}: choose 'huffman', 'balanced' or 'random', or pass a Tree, or the "
-        ".npy file of one"
+        f"unknown tree {name!r}: choose 'huffman', 'balanced' or 'random', or pass a Tree or its "
+        ".npy file"
     )

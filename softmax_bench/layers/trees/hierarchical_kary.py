@@ -18,12 +18,12 @@ from softmax_bench.layers.trees.tree_layer import TreeSoftmax
 class KaryHierarchicalSoftmax(TreeSoftmax):
     """``p(w|h) = prod over the nodes on the path to w of softmax(h W_n + b_n)[side taken]``.
 
-    Each node chooses among up to k children by a softmax: a path has about ``log_k V`` nodes of k
-    rows each. At k = 2 this is binary hierarchical softmax with one row too many a node.
+    Each node chooses among up to k children by a softmax, so a path has about ``log_k V`` nodes of
+    k rows each. At k = 2, this is binary hierarchical softmax with one redundant row per node.
 
     Args:
-        arity: Children k of a node of the Huffman tree of ``class_counts``.
-        tree: A tree of one's own instead, or the ``.npy`` file of one; its arity is what counts.
+        arity: Number k of children per node in the Huffman tree of ``class_counts``.
+        tree: Your own tree instead, or its ``.npy`` file; its arity takes precedence.
         **common: As for every output layer.
     """
 
@@ -53,7 +53,7 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
         super().__init__(in_features, num_classes, tree, tree.arity, **common)
 
     def _bias_of_shares(self, mass: Tensor) -> Tensor:
-        # A side that is absent is masked in use; its offset only has to be finite.
+        # A missing side is masked in use; its offset only has to be finite.
         return torch.log(mass / mass.sum(1, keepdim=True)).clamp(min=-50.0)
 
     def _decide(self, scores: Tensor, node: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all hierarchical layers share: a tree, its paths, and inference by walking it."""
+"""Shared by all hierarchical layers: a tree, its paths, and inference by walking it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from softmax_bench.ops import PathTable, keep_coalesced, path_losses
 class TreeSoftmax(OutputLayer):
     """``p(w|h)`` as the product of decisions at the nodes on the path to w.
 
-    Each decision is a distribution over a node's children, so the product sums to one over the
-    leaves by itself: training by exact likelihood scores only the nodes on the targets' paths, and
-    so does exact evaluation. ``weight`` and ``bias`` have ``rows_per_node`` rows a node.
+    Each decision is a distribution over a node's children, so the products sum to one over the
+    leaves. Training by exact likelihood, and exact evaluation, therefore score only the nodes on
+    the targets' paths. ``weight`` and ``bias`` have ``rows_per_node`` rows per node.
 
     Args:
-        tree: Its leaves are the class ids, which need no order. The state dict carries it.
-        rows_per_node: Rows that a decision takes.
+        tree: Its leaves are the class ids, in any order. The state dict includes it.
+        rows_per_node: Number of rows that a decision takes.
     """
 
     bias: nn.Parameter | None
@@ -68,9 +68,9 @@ class TreeSoftmax(OutputLayer):
             keep_coalesced(parameter)
 
     def _set_tree(self, tree: Tree) -> Tensor:
-        """Take a tree; the count of the classes below each side (nodes, k) of its nodes."""
+        """Set the tree; return the class counts below each side (nodes, k) of its nodes."""
         paths = tree.paths()
-        # Derived from the tree, so not in the state dict.
+        # Derived from the tree, so not part of the state dict.
         for name, array in (
             ("path_starts", paths.starts),
             ("path_nodes", paths.nodes),
@@ -85,7 +85,7 @@ class TreeSoftmax(OutputLayer):
         return mass
 
     def _mean_pairs(self, depths: Tensor) -> float:
-        """Scores that a target needs on average, by the counts: rows of the nodes on its path."""
+        """Mean number of scores per target, by the counts: rows of the nodes on its path."""
         shares = torch.from_numpy(positive_counts(self._counts, self.num_classes))
         return float(depths.double() @ (shares / shares.sum())) * self.rows_per_node
 
@@ -106,7 +106,7 @@ class TreeSoftmax(OutputLayer):
         """Small uniform rows; biases at the unigram distribution.
 
         Args:
-            mass: Count of the classes below each side (nodes, k).
+            mass: Count of the classes below each side, of shape (nodes, k).
         """
         bound = 1 / math.sqrt(self.in_features)
         nn.init.uniform_(self.weight, -bound, bound)
@@ -116,7 +116,7 @@ class TreeSoftmax(OutputLayer):
 
     @abstractmethod
     def _bias_of_shares(self, mass: Tensor) -> Tensor:
-        """Offsets (nodes, rows_per_node) by which each node decides as ``mass`` (nodes, k) does."""
+        """Offsets (nodes, rows_per_node) with which each node decides in proportion to ``mass``."""
 
     @abstractmethod
     def _decide(self, scores: Tensor, node: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class TreeSoftmax(OutputLayer):
         return tree_search.leaf_log_probs(sides, self.tree, self._levels)
 
     def _sides(self, hidden: Tensor, node: Tensor) -> Tensor:
-        """Log-probabilities (M, k) of the sides of one node for each hidden state (M, H)."""
+        """Log-probabilities (M, k) of one node's sides for each hidden state (M, H)."""
         offset = torch.arange(self.rows_per_node, device=node.device)
         rows = node.unsqueeze(1) * self.rows_per_node + offset
         scores = torch.linalg.vecdot(hidden.unsqueeze(1), self.weight[rows])

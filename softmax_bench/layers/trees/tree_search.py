@@ -1,4 +1,4 @@
-"""Inference in a tree of decisions: all leaves, the best leaves, a random leaf."""
+"""Inference in a tree of decisions: all leaves, the best leaves, or a random leaf."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sides = Callable[[Tensor, Tensor], Tensor]
 def leaf_log_probs(sides: Tensor, children: Tensor, levels: list[Tensor]) -> Tensor:
     """Log-probabilities of all leaves (N, V) from those of the sides of all nodes (N, nodes, k).
 
-    One sweep over the levels: a child's log-probability is its parent's plus the decision's.
+    One sweep over the levels adds each decision to the log-probability of its parent.
     """
     tokens, nodes = sides.shape[:2]
     reached = sides.new_zeros(tokens, 1)
@@ -32,7 +32,7 @@ def leaf_log_probs(sides: Tensor, children: Tensor, levels: list[Tensor]) -> Ten
         inner = (below >= 0).nonzero().squeeze(1)
         leaves.append(arrived.index_select(1, leaf))
         order.append(-below.index_select(0, leaf) - 1)
-        # The next level is in rising order of node number.
+        # Nodes of the next level are in ascending order.
         inner = inner.index_select(0, below.index_select(0, inner).argsort())
         reached = arrived.index_select(1, inner)
     place = torch.cat(order).argsort()
@@ -46,15 +46,15 @@ def _is_leaf(below: Tensor) -> Tensor:
 def topk(hidden: Tensor, sides: Sides, children: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` most probable leaves, exactly, scoring only nodes that can lead to one.
 
-    A beam of width k first finds k good leaves: the worst of them bounds the search from below.
-    Then all nodes whose own probability reaches that bound are opened, level by level; a node's
-    probability is an upper bound of every leaf's below it, so none is missed.
+    A beam of width k first finds k good leaves; the worst of them is a lower bound for the search.
+    Then all nodes whose own probability reaches that bound are opened, level by level. A node's
+    probability is an upper bound for every leaf below it, so none is missed.
     """
     tokens = hidden.shape[0]
     bound = hidden.new_full((tokens,), -math.inf)
     found = _search(hidden, sides, children, k, bound, beam=True)
     if tokens:
-        # Rounding differs between the passes: leave the bound a little room.
+        # Rounding differs between the passes, so leave the bound a little slack.
         bound = found[0][:, -1] - 1e-4
     return _search(hidden, sides, children, k, bound, beam=False)
 
@@ -107,7 +107,7 @@ def _best_per_token(token: Tensor, value: Tensor, k: int) -> Tensor:
 def _merge(
     best: Tensor, best_leaf: Tensor, token: Tensor, value: Tensor, leaf: Tensor, tokens: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Each token's ``k`` best of the leaves so far and new ones."""
+    """Each token's ``k`` best among the leaves so far and new ones."""
     if not token.numel():
         return best, best_leaf
     kept = _best_per_token(token, value, k)
@@ -122,7 +122,7 @@ def _merge(
 
 
 def sample(hidden: Tensor, sides: Sides, children: Tensor) -> Tensor:
-    """A leaf drawn for each token by deciding at one node after another."""
+    """Draw a leaf for each token by deciding at one node after another."""
     token = torch.arange(hidden.shape[0], device=hidden.device)
     drawn = torch.zeros_like(token)
     node = torch.zeros_like(token)

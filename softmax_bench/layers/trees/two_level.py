@@ -1,4 +1,4 @@
-"""Class-factored softmax: first the cluster, then the class among those of its cluster."""
+"""Class-factored softmax: first the cluster, then the class within its cluster."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class TwoLevelSoftmax(OutputLayer):
     """``p(w|h) = p(c(w)|h) p(w|c(w), h)``: C clusters of about V/C classes.
 
     A token scores all C clusters and the classes of one of them: about ``4 sqrt(V)`` scores
-    instead of V. Clusters are runs of ``ceil(V/C)`` consecutive ranks of frequency (the last may
-    be shorter), so that the tokens of a step share few of them; or runs of the leaves of a tree in
-    which like classes are near, which predicts better.
+    instead of V. Clusters are runs of ``ceil(V/C)`` consecutive frequency ranks (the last may be
+    shorter), so that the tokens of a step need few of them; or runs of the leaves of a tree that
+    places similar classes next to each other, which predicts better.
 
     Args:
-        num_clusters: C; about ``4 sqrt(V)`` if None. Scores would be fewest at ``sqrt(V)``, but
-            tokens of rare classes share no clusters: the fewer classes each holds, the fewer rows
-            are read, get gradients and are updated, and it is these that a step waits for.
-        tree: One that :func:`~softmax_bench.classes.tree_shapes.clustered_tree` made, or the file
+        num_clusters: C; about ``4 sqrt(V)`` if None. ``sqrt(V)`` would minimise the number of
+            scores, but tokens of rare classes share no clusters: the fewer classes a cluster has,
+            the fewer rows are read, get gradients and are updated, and these dominate a step.
+        tree: A tree from :func:`~softmax_bench.classes.tree_shapes.clustered_tree`, or the file
             it was saved to; clusters by frequency if None.
         **common: As for every output layer.
     """
@@ -76,7 +76,7 @@ class TwoLevelSoftmax(OutputLayer):
         device, dtype = common.get("device"), common.get("dtype")
         bias = common.get("bias", True)
         self.cluster = nn.Linear(in_features, clusters, bias=bias, device=device, dtype=dtype)
-        # The last cluster is filled up with rows that no class has and no score uses.
+        # The last cluster is padded with rows that belong to no class and that no score uses.
         shape = (clusters, self.block)
         self.member = nn.Parameter(torch.empty(*shape, in_features, device=device, dtype=dtype))
         if bias:
@@ -168,7 +168,7 @@ class TwoLevelSoftmax(OutputLayer):
         return self.order.by_class(by_rank.flatten(1)[:, : self.num_classes])
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Opens clusters in falling order of probability until no other can hold a better class."""
+        """Open clusters in descending order of probability while one can hold a better class."""
         reached, clusters = self.cluster(hidden).log_softmax(1).sort(1, descending=True)
         best = hidden.new_full((hidden.shape[0], k), -math.inf)
         rank = torch.zeros_like(best, dtype=torch.int64)
@@ -191,10 +191,10 @@ class TwoLevelSoftmax(OutputLayer):
         return self.order.classes(cluster * self.block + member)
 
     def flops(self, num_tokens: int) -> float:
-        """Three products over the clusters and over one cluster a token."""
+        """Three products over the clusters, and over one cluster per token."""
         return 6.0 * num_tokens * (self.member.shape[0] + self.block) * self.in_features
 
     def rows_touched(self, num_tokens: int) -> float:
-        """Those of the distinct clusters among the targets'."""
+        """The rows of the distinct clusters among those of the targets."""
         of_cluster = np.pad(self._shares, (0, self._padding)).reshape(-1, self.block).sum(1)
         return expected_distinct((of_cluster, num_tokens)) * self.block

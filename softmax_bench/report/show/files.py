@@ -47,7 +47,7 @@ def write_report(
     try:
         return _write_files(results, out)
     except OSError as error:
-        why = "no space is left" if disk_full(error) else f"it is not possible ({error})"
+        why = "no disk space is left" if disk_full(error) else f"it is not possible ({error})"
         raise SoftmaxBenchError(
             f"{why} to write the report into {out}; the results are kept: "
             f"'softmax-bench report {results_folder}' draws it another time or, with --out, "
