@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from softmax_bench.classes.noise import log_unigram
 from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.precision import exactly
 from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
 
-_SCORES_AT_ONCE = 2**22
+SCORES_AT_ONCE = 2**22
 """Most scores that ``topk`` and ``sample`` hold at once."""
 
 
@@ -35,17 +36,19 @@ class LinearOutputLayer(OutputLayer):
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
         super().__init__(in_features, num_classes, **common)
-        device, dtype = common.get("device"), common.get("dtype")
-        self.weight = nn.Parameter(
-            torch.empty(num_classes, in_features, device=device, dtype=dtype)
-        )
+        rows, device, dtype = self._num_rows(), common.get("device"), common.get("dtype")
+        self.weight = nn.Parameter(torch.empty(rows, in_features, device=device, dtype=dtype))
         if common.get("bias", True):
-            self.bias = nn.Parameter(torch.empty(num_classes, device=device, dtype=dtype))
+            self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
         for parameter in self.row_sparse_parameters():
             keep_coalesced(parameter)
+
+    def _num_rows(self) -> int:
+        """Rows of ``weight``, which are all classes unless processes share them."""
+        return self.num_classes
 
     def reset_parameters(self) -> None:
         """Small uniform rows as in ``nn.Linear``, and a bias at the log-unigram distribution."""
@@ -86,11 +89,12 @@ class LinearOutputLayer(OutputLayer):
             return None
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
-        scores = torch.linalg.vecdot(flat, self.weight.index_select(0, ids))
+        return (self._self_normalized(self._target_scores(flat, ids)) * kept).view(target.shape)
+
+    def _target_scores(self, hidden: Tensor, target: Tensor) -> Tensor:
+        scores = torch.linalg.vecdot(hidden, self.weight.index_select(0, target))
         offsets = self.offsets()
-        if offsets is not None:
-            scores = scores + offsets.index_select(0, ids)
-        return (self._self_normalized(scores) * kept).view(target.shape)
+        return scores if offsets is None else scores + offsets.index_select(0, target)
 
     def offsets(self) -> Tensor | None:
         """What the distribution adds to each class's product with a hidden state."""
@@ -113,17 +117,7 @@ class LinearOutputLayer(OutputLayer):
         return values - self._normalizer(hidden).unsqueeze(1), classes
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        chunks = self._token_chunks(hidden)
-        # Gumbel-max: argmax of score - log(exponential noise) is a draw from the softmax.
-        draws = [
-            self._scores(h).float().sub_(_log_exponential(h, self.num_classes)) for h in chunks
-        ]
-        return torch.cat([draw.argmax(-1) for draw in draws])
+        return torch.cat([draw(self._scores(h).float()) for h in self._token_chunks(hidden)])
 
     def _token_chunks(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        return hidden.split(max(1, _SCORES_AT_ONCE // self.num_classes))
-
-
-def _log_exponential(like: Tensor, num_classes: int) -> Tensor:
-    noise = torch.empty(like.shape[0], num_classes, device=like.device)
-    return noise.exponential_().log_()
+        return hidden.split(max(1, SCORES_AT_ONCE // self.num_classes))

@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.layers import FullSoftmax, OutputLayer
-from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.linear import SCORES_AT_ONCE, LinearOutputLayer
 from softmax_bench.layers.proposals.base import ProposalSoftmax
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.measure.moments import MomentAccumulator
 from softmax_bench.ops import pair_scores
 from softmax_bench.records.result import GradientMoments, SampleQuality
-
-_SCORES_AT_ONCE = 2**22
 
 
 def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
@@ -201,5 +199,5 @@ def divergence(full: OutputLayer, layer: OutputLayer, hidden: Tensor) -> Tensor:
 
 
 def _chunks(layer: OutputLayer, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    size = max(1, _SCORES_AT_ONCE // layer.num_classes)
+    size = max(1, SCORES_AT_ONCE // layer.num_classes)
     return [tensor.split(size) for tensor in tensors]

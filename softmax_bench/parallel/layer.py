@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 import torch.distributed as dist
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn import functional as F
 
-from softmax_bench.classes.noise import log_unigram
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import CommonOptions, OutputLayer
+from softmax_bench.layers import CommonOptions
 from softmax_bench.layers.gumbel import draw
-from softmax_bench.layers.precision import exactly
-from softmax_bench.ops import accumulator, keep_coalesced, log_sum_exp
+from softmax_bench.layers.linear import SCORES_AT_ONCE, LinearOutputLayer
+from softmax_bench.ops import accumulator, log_sum_exp
 from softmax_bench.ops.cpu.exponentials import LOG2_E
 from softmax_bench.parallel.cost import Sent, Step
 from softmax_bench.parallel.exchange import (
@@ -45,11 +44,7 @@ class ParallelOptions(CommonOptions, total=False):
     tokens: Tokens
 
 
-_SCORES_AT_ONCE = 2**22
-"""Scores held at once by ``topk`` and ``sample``."""
-
-
-class ParallelOutputLayer(OutputLayer):
+class ParallelOutputLayer(LinearOutputLayer):
     """Scores ``h . w_j + b_j``, each by the process that has class j.
 
     Every method is a collective: all processes call it alike. Loss, gradients and distribution
@@ -71,11 +66,6 @@ class ParallelOutputLayer(OutputLayer):
         SoftmaxBenchError: No processes have been started, or an option does not fit.
     """
 
-    touches_all_rows: ClassVar[bool]
-    """Whether a training step's gradient is dense, whatever ``sparse`` says."""
-
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         in_features: int,
@@ -87,19 +77,14 @@ class ParallelOutputLayer(OutputLayer):
     ) -> None:
         if tokens not in get_args(Tokens):
             raise SoftmaxBenchError(f"tokens must be 'shared' or 'divided', not {tokens!r}")
-        super().__init__(in_features, num_classes, **common)
         mesh = all_processes(common.get("device")) if mesh is None else mesh
         self.vocabulary = DividedVocabulary(num_classes, mesh)
         self.tokens: Tokens = tokens
-        rows, device, dtype = self.vocabulary.num_rows, mesh.device_type, common.get("dtype")
-        self.weight = nn.Parameter(torch.empty(rows, in_features, device=device, dtype=dtype))
-        if common.get("bias", True):
-            self.bias = nn.Parameter(torch.empty(rows, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
-        self.reset_parameters()
-        for parameter in self.row_sparse_parameters():
-            keep_coalesced(parameter)
+        common["device"] = mesh.device_type
+        super().__init__(in_features, num_classes, **common)
+
+    def _num_rows(self) -> int:
+        return self.vocabulary.num_rows
 
     @property
     def mesh(self) -> DeviceMesh:
@@ -116,16 +101,6 @@ class ParallelOutputLayer(OutputLayer):
         self.weight.uniform_(-bound, bound, generator=generator)
         if self.bias is not None:
             self.bias.copy_(self.vocabulary.deal(self._initial_bias()))
-
-    def _initial_bias(self) -> Tensor:
-        if self._counts is None and self.normalised == "no":
-            return torch.zeros(self.num_classes)
-        return log_unigram(self._counts, self.num_classes)
-
-    def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
-        """Weight and bias, where a step touches few rows."""
-        if self.sparse and not self.touches_all_rows:
-            yield from self.divided_parameters()
 
     def divided_parameters(self) -> Iterator[nn.Parameter]:
         """Those of which every process has its own rows; the others are the same in all."""
@@ -210,13 +185,9 @@ class ParallelOutputLayer(OutputLayer):
 
     # Inference
 
-    @torch.no_grad()
-    @exactly
-    def log_normalizer(self, hidden: Tensor) -> Tensor:
-        """``log Z`` (...): log of the sum of exponentiated scores over all classes."""
-        flat = self._flatten(hidden)
-        (of_all,) = self._spread(flat)
-        return self._own(self._log_z(of_all), flat.shape[0]).view(hidden.shape[:-1])
+    def _normalizer(self, hidden: Tensor) -> Tensor:
+        (of_all,) = self._spread(hidden)
+        return self._own(self._log_z(of_all), hidden.shape[0])
 
     def _log_z(self, hidden: Tensor) -> Tensor:
         log2_sum = log_sum_exp(hidden, self.weight, self.bias) * LOG2_E
@@ -266,9 +237,10 @@ class ParallelOutputLayer(OutputLayer):
         return self._own(classes, hidden.shape[0])
 
     def _scores_by_chunks(self, hidden: Tensor) -> Iterator[Tensor]:
-        for some in hidden.split(max(1, _SCORES_AT_ONCE // self.vocabulary.most_rows)):
+        for some in hidden.split(max(1, SCORES_AT_ONCE // self.vocabulary.most_rows)):
             yield F.linear(some, self.weight, self.bias)
 
+    @torch.no_grad()
     def _target_scores(self, hidden: Tensor, target: Tensor) -> Tensor:
         """The score of one class each, without gradients."""
         of_all, targets = self._spread(hidden, target)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from softmax_bench.classes.noise import log_unigram, make_noise
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
-from softmax_bench.layers.precision import exactly
 from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
@@ -91,14 +90,8 @@ class ParallelNCE(ParallelOutputLayer):
         drawn = Drawn(rows, -sample.log_expected, -of_target)
         return LogisticPass(self.vocabulary, target, drawn, sample.count)
 
-    @exactly
-    def unnormalized_target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The target's score less ``log_z``."""
-        flat = self._flatten(hidden)
-        ids, kept = self._check_target(hidden, target)
-        with torch.no_grad():
-            claims = self._target_scores(flat, ids) - self.log_z
-        return (claims * kept).view(target.shape)
+    def _self_normalized(self, scores: Tensor) -> Tensor:
+        return scores - self.log_z
 
     def cost(self, num_tokens: int) -> Cost:
         """Of one process, on the tokens of all: three products with its part of the noise."""

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 
 
 class DividedVocabulary:
@@ -36,6 +36,7 @@ class DividedVocabulary:
                 f"the classes need a mesh of one dimension, not {mesh.ndim}: give one of its "
                 "dimensions, mesh['name']"
             )
+        check_positive("num_classes", num_classes)
         self.num_classes = num_classes
         self.mesh = mesh
         self.size = mesh.size()
