@@ -141,7 +141,7 @@ class AllClassesLayer(OutputLayer):
         )
         return TokenStatistics(*(of.view(target.shape) for of in statistics))
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         smoothing = self.label_smoothing
         sums = self._token_sums(
             hidden, target, Terms(class_weight=self.class_weight, mean=bool(smoothing))

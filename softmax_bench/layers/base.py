@@ -173,10 +173,10 @@ class OutputLayer(CheckedInputs, ABC):
             total = self._num_targets(counted)
             coefficient = coefficient / torch.where(total > 0, total, 1)
         if self.training and self.reduction != "none":
-            loss = self._loss(flat, ids, coefficient)
+            loss = self._weighted_loss(flat, ids, coefficient)
             self._check_loss(loss, flat)
             return self._marked(loss, target)
-        losses = self._losses(flat, ids) if self.training else self._nll(flat, ids)
+        losses = self._token_losses(flat, ids) if self.training else self._nll(flat, ids)
         losses = torch.where(counts, losses, 0.0) * coefficient
         self._check_loss(losses.detach().sum(), flat)
         if self.reduction != "none":
@@ -189,7 +189,8 @@ class OutputLayer(CheckedInputs, ABC):
         """Whether to drop ignored tokens before the loss, rather than weight their loss by 0.
 
         This is faster on a CPU. An accelerator would have to report how many they are, which it
-        does only if ``_losses`` must not see them; ``_loss`` recognises them by their weight.
+        does only if ``_token_losses`` must not see them; ``_weighted_loss`` recognises them by
+        their weight.
         """
         looks = kept.device.type == "cpu" or (self.sees_other_tokens and self.reduction == "none")
         return looks and not torch.compiler.is_compiling() and not bool(kept.all())
@@ -211,16 +212,16 @@ class OutputLayer(CheckedInputs, ABC):
         return kept.sum()
 
     @abstractmethod
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         """The differentiable loss of each token, for hidden (N, H) and target (N,)."""
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         """``sum_n coefficient_n loss_n`` for hidden (N, H), target (N,) and coefficient (N,).
 
         A layer that can compute its gradient in the same pass, given the coefficients, overrides
         this.
         """
-        losses = self._losses(hidden, target)
+        losses = self._token_losses(hidden, target)
         return torch.dot(losses, coefficient.to(losses.dtype))
 
     @abstractmethod

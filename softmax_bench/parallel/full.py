@@ -64,10 +64,10 @@ class ParallelFullSoftmax(ParallelOutputLayer):
             penalty=self.log_z_penalty,
         )
 
-    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return weighted_sum(self._pass(target), coefficient, hidden, *self._rows_like(hidden))
 
-    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
         return each(self._pass(target), hidden, *self._rows_like(hidden))
 
     def _rows_like(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -169,18 +169,18 @@ class ParallelOutputLayer(LinearOutputLayer):
         dist.all_reduce(of_all, group=self.mesh.get_group())
         return own + (of_all - own.detach())
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return self._weighted_loss(*self._spread(hidden, target, coefficient))
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        return self._loss_of_all(*self._spread(hidden, target, coefficient))
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return self._own(self._each_loss(*self._spread(hidden, target)), hidden.shape[0])
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return self._own(self._losses_of_all(*self._spread(hidden, target)), hidden.shape[0])
 
     @abstractmethod
-    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         """The loss over the tokens of all processes."""
 
     @abstractmethod
-    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
         """The loss of each of the tokens of all processes."""
 
     # Inference

@@ -73,11 +73,11 @@ class ParallelNCE(ParallelOutputLayer):
     def _initial_bias(self) -> Tensor:
         return log_unigram(self._counts, self.num_classes) + self._start
 
-    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         part = weighted_sum(self._draw(target), coefficient, *self._operands(hidden))
         return total(part, self.mesh)
 
-    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
         return total(each(self._draw(target), *self._operands(hidden)), self.mesh)
 
     def _operands(self, hidden: Tensor) -> tuple[Tensor | None, ...]:

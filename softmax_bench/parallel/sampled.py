@@ -55,12 +55,12 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
         self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
         self.sampler.to(self.weight.device)
 
-    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return weighted_sum(
             self._draw(target), coefficient, hidden, *self._trained(self.weight, self.bias)
         )
 
-    def _each_loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
         return each(self._draw(target), hidden, *self._trained(self.weight, self.bias))
 
     def _draw(self, target: Tensor) -> SoftmaxPass:

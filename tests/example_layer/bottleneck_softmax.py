@@ -33,11 +33,11 @@ class BottleneckSoftmax(OutputLayer):
         like = self.softmax.weight
         self.project = nn.Linear(in_features, rank, False, device=like.device, dtype=like.dtype)
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return self.softmax._loss(self.project(hidden), target, coefficient)
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        return self.softmax._weighted_loss(self.project(hidden), target, coefficient)
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return self.softmax._losses(self.project(hidden), target)
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return self.softmax._token_losses(self.project(hidden), target)
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         return self.softmax._log_prob(self.project(hidden))

@@ -26,7 +26,7 @@ class Bare(FullSoftmax):
 
 class Nameless(OutputLayer):
     exact, normalised = "yes", "maybe"
-    _losses = _log_prob = _target_log_prob = _topk = _sample = flops = None
+    _token_losses = _log_prob = _target_log_prob = _topk = _sample = flops = None
 
 class Half(OutputLayer):
     name = "half"
@@ -82,7 +82,7 @@ def test_a_class_by_its_place(install: Install) -> None:
             "bad_layers:Nameless",
             "name must be a str, not 'missing'; exact must be a bool, not 'yes'; normalised ",
         ),
-        ("bad_layers:Half", "does not define _log_prob, _losses"),
+        ("bad_layers:Half", "does not define _log_prob, _token_losses"),
         ("bad_layers:Mine(rnak=3)", "has no option 'rnak': did you mean 'rank'"),
         ("bad_layers:", "cannot read layer 'bad_layers:'"),
         ("bad_layers:Mine.__init__", "cannot read layer"),

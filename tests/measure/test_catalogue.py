@@ -35,8 +35,8 @@ def test_our_own_layers_describe_themselves(attribute: str) -> None:
 
 def test_the_contract_wants_draws_to_be_marked() -> None:
     class Unmarked(FullSoftmax):
-        def _loss(self, hidden: Tensor, *rest: Tensor) -> Tensor:
-            return super()._loss(hidden, *rest) * (1 + 0 * torch.rand(()))
+        def _weighted_loss(self, hidden: Tensor, *rest: Tensor) -> Tensor:
+            return super()._weighted_loss(hidden, *rest) * (1 + 0 * torch.rand(()))
 
     with pytest.raises(AssertionError, match="mark the method that draws classes"):
         check_output_layer(Unmarked, sizes=(3,))
@@ -51,11 +51,11 @@ def test_the_contract_wants_claims_of_those_normalised_by_training(
 
 
 def test_the_contract_sees_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = FullSoftmax._loss
+    right = FullSoftmax._weighted_loss
 
     def without_half_of_it(self: FullSoftmax, hidden: Tensor, *rest: Tensor) -> Tensor:
         return right(self, (hidden + hidden.detach()) / 2, *rest)
 
-    monkeypatch.setattr(FullSoftmax, "_loss", without_half_of_it)
+    monkeypatch.setattr(FullSoftmax, "_weighted_loss", without_half_of_it)
     with pytest.raises(AssertionError, match=r"gradients of an exact layer must be those of -log_"):
         check_output_layer(FullSoftmax, sizes=(3,))

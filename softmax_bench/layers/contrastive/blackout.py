@@ -56,9 +56,9 @@ class BlackOut(SampledSoftmax):
             **common,
         )
 
-    _loss = OutputLayer._loss
+    _weighted_loss = OutputLayer._weighted_loss
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
         own, scores = subset_scores(
             hidden, *self._trained(self.weight, self.bias), target, sample.rows

@@ -95,9 +95,9 @@ class NCE(LinearOutputLayer):
         log_z = 0.0 if isinstance(self._log_z, str) else float(self._log_z)
         return log_unigram(self._counts, self.num_classes) + log_z
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         if not self.shared or self.positive_weight != 1:
-            return super()._loss(hidden, target, coefficient)
+            return super()._weighted_loss(hidden, target, coefficient)
         sample = self._draw(hidden, coefficient != 0)
         return subset_logistic(
             hidden,
@@ -111,7 +111,7 @@ class NCE(LinearOutputLayer):
             -self._log_noise(target).to(hidden.dtype),
         )
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         if not self.shared:
             return self._per_token_losses(hidden, target)
         sample = self._draw(hidden, torch.ones_like(target, dtype=torch.bool))

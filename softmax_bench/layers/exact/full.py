@@ -47,7 +47,7 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
             else self.bias / self.temperature
         )
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return linear_cross_entropy(
             hidden,
             self.weight,

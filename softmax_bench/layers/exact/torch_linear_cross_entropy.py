@@ -48,10 +48,10 @@ class TorchLinearCrossEntropy(FullSoftmax):
             )
         self.chunk_tokens = chunk_tokens
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         counted = coefficient[coefficient != 0]
         if not counted.numel() or bool((counted != counted[0]).any()):
-            return super()._loss(
+            return super()._weighted_loss(
                 hidden, target, coefficient
             )  # torch's function takes no weights of tokens
         chunk = None if self.chunk_tokens is None else min(self.chunk_tokens, hidden.shape[0])

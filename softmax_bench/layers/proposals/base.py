@@ -136,7 +136,7 @@ class ProposalSoftmax(LinearOutputLayer):
         log_expected = log_q + (torch.log((~hit).sum(1).clamp(min=1)) - others).unsqueeze(1)
         return drawn, log_expected.masked_fill(hit, math.inf)
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         drawn, log_expected = self.propose_others(hidden, target)
         rows = torch.cat([target.unsqueeze(1), drawn], 1)
         tokens, width = rows.shape

@@ -126,7 +126,7 @@ class AdaptiveSoftmax(OutputLayer):
         sizes = cluster.bincount(minlength=len(self.cutoffs)).tolist()
         return entry, rank, list(order.split(sizes))[1:]
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         entry, rank, tokens_of_tail = self._split(target)
         loss = linear_cross_entropy(hidden, self.head.weight, self.head.bias, entry, coefficient)
         parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
@@ -140,7 +140,7 @@ class AdaptiveSoftmax(OutputLayer):
             )
         return loss
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         entry, rank, tokens_of_tail = self._split(target)
         losses, _ = linear_nll(hidden, self.head.weight, self.head.bias, entry)
         parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
@@ -155,7 +155,7 @@ class AdaptiveSoftmax(OutputLayer):
         return losses
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -self._losses(hidden, target)
+        return -self._token_losses(hidden, target)
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         head = self.head(hidden).log_softmax(1)

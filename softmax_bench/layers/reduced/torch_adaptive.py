@@ -27,17 +27,17 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
     source = "Grave et al. 2017, implemented by torch"
     good_for = "a reference for adaptive"
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return torch.dot(self._losses(hidden, target).to(coefficient.dtype), coefficient)
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        return torch.dot(self._token_losses(hidden, target).to(coefficient.dtype), coefficient)
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         # torch's forward reads head, tail, cutoffs, shortlist_size and n_classes under these names.
         torchs = cast(Any, nn.AdaptiveLogSoftmaxWithLoss)
         log_prob: Tensor = torchs.forward(self, hidden, self.order.ranks(target)).output
         return -log_prob
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -super()._losses(hidden, target)
+        return -super()._token_losses(hidden, target)
 
     @property
     def n_classes(self) -> int:

@@ -47,7 +47,7 @@ class SharedNegativesSoftmax(LinearOutputLayer):
         Where ``sees_other_tokens``, those have the class of one that is kept.
         """
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         kept = coefficient != 0
         if self.sees_other_tokens:
             target = of_kept_classes(target, kept)
@@ -64,7 +64,7 @@ class SharedNegativesSoftmax(LinearOutputLayer):
             penalty=self.penalty,
         )
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         rows, offset, target_offset = self._negatives(target, torch.ones_like(target).bool())
         own, scores = subset_scores(hidden, *self._trained(self.weight, self.bias), target, rows)
         own = own + target_offset.to(own.dtype)

@@ -127,7 +127,7 @@ class TreeSoftmax(OutputLayer):
         if self.sparse:
             yield from (p for p in (self.weight, self.bias) if p is not None)
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         paths = PathTable(
             self.path_starts, self.path_nodes, self.path_codes, self.tree,
             self.rows_per_node, tuple(map(len, self._levels)),
@@ -135,7 +135,7 @@ class TreeSoftmax(OutputLayer):
         return path_losses(hidden, *self._trained(self.weight, self.bias), paths, target)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -self._losses(hidden, target)
+        return -self._token_losses(hidden, target)
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         nodes = torch.arange(self.tree.shape[0], device=hidden.device)

@@ -137,7 +137,7 @@ class TwoLevelSoftmax(OutputLayer):
     def _member_losses(self, hidden: Tensor, cluster: Tensor, member: Tensor) -> Tensor:
         return F.cross_entropy(self._member_scores(hidden, cluster), member, reduction="none")
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         rank = self.order.ranks(target)
         cluster = rank.div(self.block, rounding_mode="floor")
         weight, bias = self.cluster.weight, self.cluster.bias
@@ -150,13 +150,13 @@ class TwoLevelSoftmax(OutputLayer):
             self.num_classes,
         )
 
-    def _losses(self, hidden: Tensor, target: Tensor) -> Tensor:
+    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         cluster, member = self._place(target)
         first, _ = linear_nll(hidden, self.cluster.weight, self.cluster.bias, cluster)
         return first + self._member_losses(hidden, cluster, member)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -self._losses(hidden, target)
+        return -self._token_losses(hidden, target)
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         bias = None if self.member_bias is None else self.member_bias.view(-1)

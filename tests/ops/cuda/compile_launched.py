@@ -72,8 +72,8 @@ for dtype in (torch.float32, torch.bfloat16):
         for rule in ("sgd", "adagrad", "adam") if spec == "sampled" else ("adagrad",):
             optimizer = make_optimizer(rule, parameters, 0.1)
             hidden = torch.zeros(80, 64, dtype=dtype, requires_grad=True)
-            layer._losses(hidden, torch.arange(80)).sum().backward()
-            layer._loss(hidden, torch.arange(80), torch.ones(80, dtype=dtype)).backward()
+            layer._token_losses(hidden, torch.arange(80)).sum().backward()
+            layer._weighted_loss(hidden, torch.arange(80), torch.ones(80, dtype=dtype)).backward()
             clip_grad_norm(parameters, 1.0)
             optimizer.step()
 print(*sorted(set(compiled.values())), sep="\n")
