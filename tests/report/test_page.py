@@ -134,6 +134,7 @@ def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("softmax_bench.report.show.files.write_file", full_disk)
     with pytest.raises(SoftmaxBenchError, match="no disk space to write the report"):
         write_report(store)
+    monkeypatch.undo()
     (store.parent / "file").touch()
     with pytest.raises(SoftmaxBenchError, match=r"it is not possible \(.*Not a directory"):
         write_report(store, store.parent / "file" / "report")
