@@ -82,7 +82,7 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reasons(self) -> list[str]:
-        """Why the measurement is not to be trusted to the last per cent; empty if it is."""
+        """Why the measurement may be off by more than a few per cent; empty if it is reliable."""
         found = []
         if self.foreign > MOST_FOREIGN:
             found.append(f"other processes took {self.foreign:.0%} of the processor")

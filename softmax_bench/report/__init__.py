@@ -1,4 +1,4 @@
-"""Tables, plots and pages from stored results. Nothing here needs torch."""
+"""Tables, plots and pages from stored results; nothing here needs torch."""
 
 from softmax_bench.report.show.files import write_report
 from softmax_bench.report.tables.shown import print_table

@@ -1,4 +1,4 @@
-"""How plots look: a layer has one colour, marker and dash in every plot, here and on the page."""
+"""The look of plots: a layer has one colour, marker and dash in every plot, also on the page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 INK = "#222222"
 GREY = "#777777"
-"""Of lines that are no layer's."""
+"""Colour of lines that belong to no layer."""
 
 
 class Look(NamedTuple):
-    """What a layer is recognised by."""
+    """The look by which a layer is recognised."""
 
     colour: str
     dark: str
@@ -22,12 +22,12 @@ class Look(NamedTuple):
     marker: str
     """One of :data:`MARKERS`."""
     dash: tuple[float, ...]
-    """Lengths of strokes and gaps in units of the line's width; empty for a whole line."""
+    """Lengths of dashes and gaps in units of the line width; empty for a solid line."""
 
 
-# The hues of Okabe & Ito (2008), moved until every two of a column are 19 apart in CIELAB for
-# readers with normal vision, deuteranopia and protanopia alike, and every one has a contrast of 3
-# to the paper (tests/report/test_style.py).
+# The hues of Okabe & Ito (2008), adjusted so that any two in a column are 19 apart in CIELAB for
+# readers with normal vision, deuteranopia and protanopia, and all have a contrast of 3 to the
+# background (tests/report/test_style.py).
 _COLOURS = {
     "exact": ("#000000", "#ffffff"),
     "sampled": ("#0060a8", "#3d94e6"),
@@ -38,10 +38,10 @@ _COLOURS = {
     "batch": ("#bb8003", "#ffcc43"),
     "other": ("#594e4b", "#a38d7b"),
 }
-"""Colours on white and on dark of each folder of ``softmax_bench/layers``, and of other layers."""
+"""Colours on white and dark of each folder of ``softmax_bench/layers``, and of other layers."""
 
 PARTS = ("#b8b8b8", "#1b4f72", "#5b9bd5", "#f2c14e", "#c8501e")
-"""Of the parts of a stacked bar, which are no layers; told apart by lightness too."""
+"""Colours of the parts of a stacked bar, which also differ in lightness."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _NAME = re.compile(r'^    name = "(.+)"$', re.MULTILINE)
@@ -55,7 +55,7 @@ def family(layer: str) -> str:
 
 @cache
 def _members() -> list[list[str]]:
-    """Names of the layers in each family's folder, read from the text: reports import no torch."""
+    """Names of each family's layers, read from the source, because reports import no torch."""
     layers = Path(__file__).parents[1] / "layers"
     return [
         [
@@ -68,7 +68,7 @@ def _members() -> list[list[str]]:
 
 
 def family_place(layer: str) -> int:
-    """The place of a layer's family among the families; layers from elsewhere are last."""
+    """The index of a layer's family; layers from other packages are last."""
     places = [place for place, names in enumerate(_members()) if family(layer) in names]
     return places[0] if places else len(_COLOURS) - 1
 
@@ -76,8 +76,8 @@ def family_place(layer: str) -> int:
 def looks(layers: Iterable[str]) -> dict[str, Look]:
     """The look of each layer of a report.
 
-    The colour is that of the layer's family. Members of a family differ in marker and dash, a
-    fixed one each; where it is taken, by the same layer with other options, the next is used.
+    The colour is that of the layer's family. Members of a family differ by a fixed marker and dash;
+    if these are taken by the same layer with other options, the next ones are used.
     """
     given: dict[str, Look] = {}
     taken: set[tuple[str, int]] = set()
@@ -98,25 +98,25 @@ def _place(layer: str) -> tuple[str, str, int]:
 
 
 def number_text(value: float, digits: int = 3) -> str:
-    """A number for people: few digits, thousands parted, no powers of ten where there are none."""
+    """A readable number: few digits, thousands separators, and no needless powers of ten."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 
 
 def printable(name: str) -> str:
-    """A name that cannot command a terminal."""
+    """A name without control sequences for the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def markdown_row(cells: Iterable[str]) -> str:
-    """A row of a Markdown table, whose cells are text: neither columns nor HTML."""
+    """A row of a Markdown table, with cells escaped so that they add neither columns nor HTML."""
     safe = (cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for cell in cells)
     return "| " + " | ".join(" ".join(cell.split()) for cell in safe) + " |"
 
 
 def short(name: str, longest: int = 44) -> str:
-    """A name that fits beside a line: the middle of a long one is left out."""
+    """A name short enough for a label, without the middle of a long one."""
     if len(name) <= longest:
         return name
     head = longest // 2

@@ -99,11 +99,11 @@ def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:
 def test_the_first_sentence_carries_its_own_doubt() -> None:
     timed = [speed_record("full", 10, 1.0), speed_record("nce", 10, 0.1)]
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
-    assert "not to be trusted" not in headline(frames([*timed, *trained]))
+    assert "unreliable" not in headline(frames([*timed, *trained]))
     sentence = headline(frames([disturbed(timed[0]), timed[1], *trained]))
     assert (
-        "nce is fastest (100 ms per training step, 10 times full softmax's speed; not to be "
-        "trusted, because other processes took 42% of the processor meanwhile)"
+        "nce is fastest (100 ms per training step, 10 times full softmax's speed; unreliable, "
+        "because other processes took 42% of the processor meanwhile)"
     ) in sentence
     assert "full has the lowest test perplexity (101, one seed)" in sentence
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]

@@ -132,7 +132,7 @@ def test_no_word_is_broken_at_80_columns() -> None:
     for name in ("full", "hierarchical", "sampled", "(num_samples=64)"):
         assert sum(name in line for line in lines) >= 2
     assert sum("no difference*" in line for line in lines) == 3
-    assert any(line.startswith("* disturbed while it was timed: A: other") for line in lines)
+    assert any(line.startswith("* timing was disturbed: A: other") for line in lines)
     assert sum("no difference" in line and "%" in line for line in lines) == 3
 
 
@@ -172,7 +172,7 @@ def test_a_disturbed_time_is_marked_and_not_judged(busy_a: bool, busy_b: bool, w
     assert [len(outcome.met) for outcome in (time, memory, unmet)] == [1, 2, 0]
     assert time.met[0].startswith("nce")
     assert str(unmet).splitlines()[0] == "time < 0.5: met in 0 of 2 cells, 1 not judged"
-    assert f"not judged: disturbed ({why})\n  Time again, on a quiet machine" in str(time)
+    assert f"not judged: disturbed ({why})\n  Repeat the disturbed timings" in str(time)
     assert "disturbed" not in str(memory)
     assert "A is slower (disturbed) in 1" in markdown(comparison)
 

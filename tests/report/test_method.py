@@ -15,9 +15,9 @@ def test_only_what_was_done_is_told() -> None:
     assert "erplexity" not in timing
     assert "encoder" not in timing
     after = speed_record("full", 10, 1.0, clip_norm=5.0, encoder="lstm", bptt=10)
-    assert "that of an encoder (lstm)" in " ".join(method(frames([after])))
+    assert "follows one of an encoder (lstm)" in " ".join(method(frames([after])))
     both = " ".join(method(frames([after, train_record("full", 10, 9.0)])))
-    assert "Training time is the number of tokens times the time of a step" in both
+    assert "Training time is the number of tokens times the time per token of a step" in both
     training = " ".join(method(frames([train_record("full", 10, 9.0)])))
     assert "on the same 1,000 tokens" in training
     assert "1 seed." in training
@@ -39,7 +39,7 @@ def test_rates_and_seeds_are_told() -> None:
     assert "the best of 3 trials by validation perplexity after 100 tokens each" in told
     assert "Lower and higher rates did worse for 0 of 1." in told, "the least of them did best"
     assert "2 seeds" in told
-    assert "two seeds" in " ".join(warnings(frames(records)))
+    assert "only two seeds" in " ".join(warnings(frames(records)))
 
 
 def test_which_figures_are_of_a_part_of_a_text() -> None:

@@ -132,11 +132,11 @@ def test_no_room_for_the_report(store: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("softmax_bench.report.show.files.write_file", full_disk)
-    with pytest.raises(SoftmaxBenchError, match="no disk space to write the report"):
+    with pytest.raises(SoftmaxBenchError, match="no disk space left"):
         write_report(store)
     monkeypatch.undo()
     (store.parent / "file").touch()
-    with pytest.raises(SoftmaxBenchError, match=r"it is not possible \(.*Not a directory"):
+    with pytest.raises(SoftmaxBenchError, match=r"cannot write the report into .*Not a directory"):
         write_report(store, store.parent / "file" / "report")
 
 

@@ -52,7 +52,7 @@ def test_all_layers(width: int) -> None:
         for size in (10, 100)
     ]
     text = printed(frames(records), width=width)
-    assert "more lines are on the page" in " ".join(text.split())
+    assert "more lines on the page" in " ".join(text.split())
     assert " full" in text
 
 

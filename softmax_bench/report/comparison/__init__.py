@@ -1,1 +1,1 @@
-"""Two sets of results compared: every ratio with an interval and a verdict."""
+"""Comparison of two sets of results, with an interval and a verdict for every ratio."""

@@ -28,15 +28,16 @@ _MEASURED = ["step_ms", "memory_mb", "test_perplexity"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row a pair that was compared, and what makes the comparison less than fair."""
+    """One row per compared pair, and reasons why the comparison may be unfair."""
 
     a: str
-    """What is A: where its results are from, or a layer."""
+    """Name of A: the origin of its results, or a layer."""
     b: str
     table: pd.DataFrame
-    """Time, memory and perplexity as ratios A / B, with bounds and a verdict each where they were
+    """Time, memory and perplexity as ratios A / B, with bounds and a verdict for those that were
     sampled (``time_ratio``, ``time_low``, ``time_high``, ``time_verdict``). ``time_disturbed`` says
-    which side's timing was disturbed and by what; it is empty where none was."""
+    which side's timing was disturbed and how; it is empty if neither was.
+    """
     warnings: list[str]
 
 
@@ -44,9 +45,9 @@ def compare_results(a: Results, b: Results, *, names: tuple[str, str] = ("A", "B
     """Compare two result sets at equal layer and vocabulary size.
 
     Args:
-        a: One.
-        b: The other.
-        names: Of the two, for the reader.
+        a: The first set.
+        b: The second set.
+        names: Names of the two, for the reader.
 
     Raises:
         SoftmaxBenchError: They have no layer and vocabulary size in common.
@@ -69,13 +70,13 @@ def compare_layers(results: Results, a: str, b: str, *, paired: bool = True) -> 
     """Compare two layers of one result set at every vocabulary size that both have.
 
     Args:
-        results: The set.
+        results: The result set.
         a: A layer.
-        b: Another.
-        paired: Whether the layers took turns when they were timed.
+        b: Another layer.
+        paired: Whether the layers were timed in alternation.
 
     Raises:
-        SoftmaxBenchError: A layer is not there, or they have no vocabulary size in common.
+        SoftmaxBenchError: A layer has no results, or they have no vocabulary size in common.
     """
     table = summary_table(results)
     known = sorted(table["layer"].unique())
@@ -115,9 +116,9 @@ def _judge(
 ) -> None:
     """Add intervals and verdicts of time and of perplexity.
 
-    Layers of one result set took turns: their times are compared round by round. Perplexities
-    are resampled by stretches of the test text, the same of both. No interval of a time tells of
-    a machine that was busy throughout: the verdict carries a mark where one side's was.
+    Layers of one result set are timed in alternation, so their times are compared round by round.
+    Perplexities are resampled by stretches of the test text, the same for both. No interval can
+    reveal a machine that was busy throughout, so the verdict is marked if one side was disturbed.
     """
     times, disturbed, qualities = [], [], []
     for size, one, other in zip(table["vocab_size"], a[1], b[1], strict=True):
@@ -128,7 +129,7 @@ def _judge(
         texts = [_texts(results, size, layer) for results, layer in sides]
         qualities.append(perplexity_interval(*texts))
     ratios = pd.Series([ratio for ratio, _, _ in times], index=table.index)
-    table["time_ratio"] = ratios.fillna(table["time_ratio"])  # of medians alone, without samples
+    table["time_ratio"] = ratios.fillna(table["time_ratio"])  # from medians alone, without samples
     table[["time_low", "time_high"]] = [bounds[1:] for bounds in times]
     table["time_disturbed"] = disturbed
     table["time_verdict"] = [
@@ -153,7 +154,7 @@ def _samples(steps: pd.DataFrame) -> Floats | None:
 
 
 def _disturbed(a: pd.DataFrame, b: pd.DataFrame) -> str:
-    """Which sides were, and by what: ``"A: other processes took 42% of the processor"``."""
+    """Which sides were disturbed and how: ``"A: other processes took 42% of the processor"``."""
     found = {"A": disturbances(a), "B": disturbances(b)}
     return "; ".join(f"{side}: {', '.join(reasons)}" for side, reasons in found.items() if reasons)
 
@@ -165,7 +166,7 @@ def _marked(said: str, disturbed: str) -> str:
 
 
 def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:
-    """Trained models, a row a seed, that know how well they predict each stretch of the text."""
+    """Trained models, one row per seed, with their losses on each stretch of the text."""
     best = best_trials(results)
     if best.empty:
         return best

@@ -1,4 +1,4 @@
-"""Conditions on a comparison under which a job in CI fails: ``time > 1.1``."""
+"""Conditions on a comparison under which a CI job fails, such as ``time > 1.1``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CONDITION = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<sign>[<>])\s*(?P<bound>
 class Condition:
     """A bound on a ratio A / B.
 
-    It is met where the ratio is beyond the bound for sure: where all of its 95 % interval is. A
-    ratio without an interval (memory is counted, not sampled) is beyond it or not. Times of which
-    one was disturbed are not judged: a busy machine moves the whole interval.
+    It is met if the whole 95 % interval of the ratio is beyond the bound. A ratio without an
+    interval (memory is counted, not sampled) is compared directly. Disturbed times are not judged,
+    because a busy machine shifts the whole interval.
     """
 
     metric: str
@@ -32,10 +32,10 @@ class Condition:
         return f"{self.metric} {self.sign} {self.bound:g}"
 
     def check(self, table: pd.DataFrame) -> Outcome:
-        """Look at every cell of a comparison's table.
+        """Check every cell of a comparison's table.
 
         Raises:
-            SoftmaxBenchError: The metric is known in no cell: a job must not pass for that.
+            SoftmaxBenchError: No cell has this metric, for which a job must not pass.
         """
         met, unsure, not_judged = [], [], []
         known = table.dropna(subset=f"{self.metric}_ratio")
@@ -67,38 +67,38 @@ class Condition:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a condition."""
+    """The outcome of a condition."""
 
     condition: Condition
     cells: int
-    """In which the metric is known."""
+    """Number of cells with this metric."""
     met: tuple[str, ...]
-    """Cells that are beyond the bound, in words."""
+    """Descriptions of the cells beyond the bound."""
     unsure: tuple[str, ...]
-    """Cells whose interval has the bound inside: too noisy to say."""
+    """Cells whose interval contains the bound, so that noise leaves it undecided."""
     not_judged: tuple[str, ...]
-    """Cells of which a side was disturbed when it was measured, and by what."""
+    """Cells with a disturbed side, and what disturbed it."""
 
     def __str__(self) -> str:
-        """A paragraph, with a line a cell that is beyond the bound, may be, or is not judged."""
+        """A paragraph, with one line for each cell beyond the bound, undecided or not judged."""
         head = f"{self.condition}: met in {len(self.met)} of {self.cells} cells"
         lines = [f"  {cell}" for cell in self.met]
-        lines += [f"  {cell}, too noisy to say" for cell in self.unsure]
+        lines += [f"  {cell}, too noisy to decide" for cell in self.unsure]
         if self.not_judged:
             head += f", {len(self.not_judged)} not judged"
             lines += [f"  {cell}" for cell in self.not_judged]
-            lines.append("  Time again, on a quiet machine, what was disturbed.")
+            lines.append("  Repeat the disturbed timings on a quiet machine.")
         return "\n".join([head, *lines])
 
 
 def read_conditions(texts: Sequence[str]) -> list[Condition]:
-    """Conditions as people write them.
+    """Parse conditions.
 
     Args:
-        texts: Each ``METRIC > NUMBER`` or ``METRIC < NUMBER``.
+        texts: Conditions of the form ``METRIC > NUMBER`` or ``METRIC < NUMBER``.
 
     Raises:
-        SoftmaxBenchError: One is written otherwise, or can never be met.
+        SoftmaxBenchError: A condition cannot be parsed or can never be met.
     """
     return [_read(text) for text in texts]
 
@@ -121,7 +121,7 @@ def _read(text: str) -> Condition:
         number = np.nan
     if not 0 < number < np.inf:
         raise SoftmaxBenchError(
-            f"the bound in condition {text!r} must be a positive number, as it is on a ratio "
-            f"A / B: 1.1 for ten per cent more, not {bound!r}"
+            f"the bound in condition {text!r} must be a positive number, a ratio A / B such as "
+            f"1.1 for ten per cent more, not {bound!r}"
         )
     return Condition(metric, match["sign"], number)

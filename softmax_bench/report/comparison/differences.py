@@ -1,4 +1,4 @@
-"""What makes two result sets unlike: fields of their configurations that should be equal."""
+"""Differences between two result sets: configuration fields that should be equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softmax_bench.records.frames import Results
 from softmax_bench.report.tables.selection import best_trials, configuration_fields, latest_speed
 
 _VARIED = {"layer", "vocab_size", "corpus_sha256", "learning_rate", "tuned", "seed"}
-"""What cells are matched by, what is chosen for each layer, and what a vocabulary size entails."""
+"""Fields that match cells, are chosen for each layer, or follow from the vocabulary size."""
 _MACHINE = ("processor", "cores", "accelerator", "driver", "blas", "variables")
 
 
@@ -29,7 +29,7 @@ def differences(a: Results, b: Results) -> list[str]:
 
 
 def _with_versions(environments: pd.DataFrame) -> pd.DataFrame:
-    """A column a package instead of a mapping of all."""
+    """One column per package instead of one mapping for all."""
     versions = pd.DataFrame(environments["versions"].tolist(), index=environments.index)
     return environments.join(versions.add_prefix("version of "))
 
@@ -44,7 +44,7 @@ def _differing(what: str, a: pd.DataFrame, b: pd.DataFrame, fields: Sequence[str
     ]
     if not differing:
         return []
-    return [f"unlike things are compared: the {what} differs in {', '.join(differing)}"]
+    return [f"the results are not comparable: the {what} differs in {', '.join(differing)}"]
 
 
 def _values(column: pd.Series[object]) -> str:

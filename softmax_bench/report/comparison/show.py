@@ -1,4 +1,4 @@
-"""A comparison for the terminal, and in Markdown for a pull request."""
+"""A comparison, printed in the terminal or as Markdown for a pull request."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _GROUPS = (
     ("time", "A is", "memory"),
     ("ppl A", "ppl B", "ppl change", "A's ppl is"),
 )
-"""Columns of the two tables of a terminal."""
+"""Columns of the two tables in a terminal."""
 _NUMERIC = ("V", "memory", "ppl A", "ppl B")
 _EXPLANATION = "Ratios are A / B, with 95 % intervals in brackets."
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown: what was compared, the count of verdicts, the cells, warnings."""
+    """The comparison as Markdown: the two sides, the verdict counts, the cells and warnings."""
     cells = _cells(comparison.table)
     cells["layer"] = [f"`{layer}`" for layer in cells["layer"]]
     rows = [list(cells.columns), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
@@ -35,7 +35,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the same for a terminal."""
+    """Print the same in a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -45,7 +45,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
     say(f"A: {comparison.a}\nB: {comparison.b}\n{_EXPLANATION}")
     cells = _cells(comparison.table)
-    for group in _GROUPS:  # beside each other they do not fit a terminal
+    for group in _GROUPS:  # side by side they do not fit a terminal
         shown = cells[[heading for heading in cells if heading in ("V", "layer", *group)]]
         if not set(group) & set(shown):
             continue
@@ -61,7 +61,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(*[Text(_for_terminal(cell)) for cell in row])
         console.print(table)
     for reasons in dict.fromkeys(filter(None, comparison.table["time_disturbed"])):
-        say(f"{MARK} disturbed while it was timed: {reasons}", "yellow")
+        say(f"{MARK} timing was disturbed: {reasons}", "yellow")
     for count in _counts(comparison.table):
         say(count)
     for warning in comparison.warnings:
@@ -69,16 +69,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _for_terminal(cell: str) -> str:
-    """A cell that fits: the options of a layer below its name, a mark in place of a word."""
+    """Make a cell fit: a layer's options go below its name, and a mark replaces a word."""
     name, opened, options = cell.partition("(")
-    split = opened and not name.endswith(" ")  # of a layer; intervals have a blank before
+    split = opened and not name.endswith(" ")  # a layer's; intervals have a space before
     if split:
         return f"{name}\n({options}"
     return cell.replace(" found", "").replace(" (disturbed)", MARK)
 
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells as text; columns that are empty all over are dropped."""
+    """The cells as text, without columns that are entirely empty."""
     rows = [
         {
             "V": f"{row.vocab_size:,}",
@@ -98,7 +98,7 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counts(table: pd.DataFrame) -> list[str]:
-    """How often each verdict was given, a sentence for time and one for perplexity."""
+    """Sentences that count the verdicts, one for time and one for perplexity."""
     found = []
     for what, column in (("Time", "time_verdict"), ("Perplexity", "perplexity_verdict")):
         given = table.loc[table[column] != "", column].value_counts()

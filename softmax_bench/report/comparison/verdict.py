@@ -1,4 +1,4 @@
-"""How sure a comparison is: intervals of ratios, and the words that they justify."""
+"""Intervals of ratios, and the verdicts that they justify."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from scipy.stats import bootstrap, ttest_ind
 from softmax_bench.intervals import Floats, median_interval
 
 MARGIN = 0.01
-"""Times within one per cent of each other are no difference, however narrow their interval: where
-code and data happen to lie in memory moves them by as much. Perplexities are not moved by it."""
+"""Times within one per cent of each other count as equal, however narrow their interval is, because
+the memory layout of code and data shifts them by as much. It does not affect perplexities.
+"""
 
 
 def ratio_interval(
     a: Floats | None, b: Floats | None, *, paired: bool
 ) -> tuple[float, float, float]:
-    """Ratio A / B of times with its 95 % interval; missing where either is not known.
+    """Ratio A / B of times with its 95 % interval; missing if either is unknown.
 
-    Of pairs it is the median of their ratios, in which a machine that is slower for a while
-    cancels; otherwise the ratio of the medians, whose intervals are put together (Donner & Zou
-    2012). Either way samples that resemble their neighbours widen the interval.
+    For pairs, it is the median of their ratios, in which a temporarily slower machine cancels out;
+    otherwise it is the ratio of the medians, whose intervals are combined (Donner & Zou 2012). In
+    both cases, autocorrelated samples widen the interval.
 
     Args:
-        a: Samples of one, in the order in which they were taken.
-        b: Samples of the other.
-        paired: Whether samples at one place were taken one after the other.
+        a: Samples of A, in the order in which they were taken.
+        b: Samples of B.
+        paired: Whether samples at the same position were taken one after the other.
     """
     if a is None or b is None or min(len(a), len(b)) < 2:
         return np.nan, np.nan, np.nan
@@ -43,11 +44,11 @@ def ratio_interval(
 
 
 def perplexity_interval(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, float]:
-    """Interval of perplexity A / B on stretches of one text; missing where the texts differ.
+    """Interval of perplexity A / B on stretches of one text; missing if the texts differ.
 
-    Each side's seeds are averaged and the text is resampled, the same stretches of both. Where
-    both have several seeds, how much those differ widens the interval (Welch); with one seed it
-    speaks of these two models alone.
+    Each side's seeds are averaged, and the text is resampled with the same stretches for both. If
+    both have several seeds, the variation between seeds widens the interval (Welch). With one seed,
+    the interval applies to these two models only.
     """
     if a.empty or b.empty or set(a["corpus_sha256"]) != set(b["corpus_sha256"]):
         return np.nan, np.nan
@@ -77,13 +78,13 @@ def _welch(a: Floats, b: Floats) -> float:
 
 
 def verdict(low: float, high: float, less: str, more: str, margin: float = 0.0) -> str:
-    """Which of the words ``less`` and ``more`` an interval of A / B justifies, if any; or nothing.
+    """The verdict, ``less`` or ``more``, that an interval of A / B justifies, if any; or nothing.
 
     Args:
-        low: Lower bound of the ratio; missing where it is not known.
+        low: Lower bound of the ratio; missing if it is unknown.
         high: Upper bound.
-        less: What A is below 1, such as ``"faster"``.
-        more: What A is above 1.
+        less: What A is if the ratio is below 1, such as ``"faster"``.
+        more: What A is if the ratio is above 1.
         margin: How far from 1 the whole interval must be.
     """
     if np.isnan(low) or np.isnan(high):

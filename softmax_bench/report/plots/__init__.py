@@ -1,4 +1,4 @@
-"""The plots of a report: functions from results to a chart, or to None without data."""
+"""The plots of a report: functions that turn results into a chart, or None without data."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     fidelity.effective_samples,
     fidelity.divergence,
 ]
-"""In the order of the report."""
+"""The charts in the order of the report."""
 
 __all__ = ["CHARTS", "Chart", "chart_frame", "charts", "draw", "layers_of"]
 
 
 def charts(results: Results) -> list[Chart]:
-    """The charts that there are results for."""
+    """The charts that the results have data for."""
     made = [make(results) for make in CHARTS]
     return [chart for chart in made if chart is not None]

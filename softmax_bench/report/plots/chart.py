@@ -1,7 +1,7 @@
-"""What a plot shows, apart from how it is drawn.
+"""The content of a plot, independent of how it is drawn.
 
-A chart is drawn by matplotlib (:mod:`softmax_bench.report.plots.draw`), by the page in the
-reader's browser and in the terminal, and is written as CSV: all four show the same numbers.
+A chart is drawn by matplotlib (:mod:`softmax_bench.report.plots.draw`), by the page in the reader's
+browser and in the terminal, and is written as CSV. All four show the same numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Axis:
     """One axis."""
 
     title: str
-    """What it shows, and the unit in brackets."""
+    """The quantity, with its unit in brackets."""
     log: bool = False
-    """Whether it is logarithmic at first; positive values can be shown either way."""
+    """Whether it is initially logarithmic; positive values can be shown either way."""
     ticks: list[tuple[float, str]] | None = None
-    """Places and their names, where round numbers will not do."""
+    """Tick positions and labels, if round numbers are unsuitable."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Series:
     """A line, or points."""
 
     name: str
-    """What stands beside its end."""
+    """Label at its end."""
     x: list[float]
     y: list[float]
     layer: str | None = None
-    """Whose it is; None for a reference, which is no layer's."""
+    """The layer that it belongs to; None for a reference, which belongs to none."""
     low: list[float] | None = None
     """Lower ends of the 95 % intervals of ``y``."""
     high: list[float] | None = None
@@ -42,19 +42,19 @@ class Series:
     """A staircase instead of a line: ``y`` holds until the next ``x``."""
     markers: bool = True
     curve: int = 0
-    """Tells apart the curves of one layer (its seeds); only the first is named."""
+    """Distinguishes the curves of one layer (its seeds); only the first is labelled."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One coordinate system: as a rule a vocabulary size."""
+    """One coordinate system, usually for one vocabulary size."""
 
     title: str
     series: list[Series]
     size: int | None = None
-    """The vocabulary size, where the panel is of one."""
+    """The vocabulary size, if the panel is for one."""
     rings: list[tuple[float, float, str]] = field(default_factory=list)
-    """Marked places: x, y, and what is there."""
+    """Marked positions: x, y and a description."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Lines:
     """Lines or points over two axes."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     title: str
     caption: str
     x: Axis
@@ -77,7 +77,7 @@ class Row:
 
     layer: str
     values: list[float]
-    """One a part; of dots one alone."""
+    """One value per part; dots have one only."""
     low: float | None = None
     high: float | None = None
 
@@ -90,12 +90,12 @@ class Rows:
     rows: list[Row]
     size: int | None = None
     references: list[tuple[str, float]] = field(default_factory=list)
-    """What is no layer's: name and value."""
+    """References, which belong to no layer: name and value."""
 
 
 @dataclass(frozen=True)
 class Dots:
-    """One value a layer, on a common axis: what a line chart is where there is only one V."""
+    """One value per layer on a common axis: replaces a line chart if there is only one V."""
 
     name: str
     title: str
@@ -107,7 +107,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class Stack:
-    """What a value is made of, as stacked bars: shares, with the total beside the name."""
+    """The parts of a value as stacked bars: shares, with the total beside the name."""
 
     name: str
     title: str
@@ -131,7 +131,7 @@ def layers_of(chart: Chart) -> list[str]:
 
 
 def chart_frame(chart: Chart) -> pd.DataFrame:
-    """The numbers of a chart, a row a point: what its CSV holds."""
+    """The numbers of a chart, one row per point, as in its CSV."""
     rows: list[dict[str, Any]] = []
     if isinstance(chart, Lines):
         for panel in chart.panels:

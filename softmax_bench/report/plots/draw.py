@@ -1,4 +1,4 @@
-"""Charts drawn by matplotlib, for papers and for pages of others."""
+"""Charts drawn by matplotlib, for papers and other pages."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis as MatplotlibAxis
 
 _LINE = 0.17
-"""Inches that a label needs from the next."""
+"""Vertical space between labels, in inches."""
 _PANELS = 3
-"""Side by side; of more, the first, the middle and the last are drawn."""
+"""Most panels side by side; of more, the first, the middle and the last are drawn."""
 _ROOM = 90
-"""Pixels between rings that leave room for a number."""
+"""Pixels between rings that leave room for a label."""
 _REFERENCE = Look(GREY, GREY, "_", (1.5, 1.5))
 _plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 def draw(chart: Chart, looks: Mapping[str, Look]) -> Figure:
-    """Draw a chart, in the looks of its layers."""
+    """Draw a chart with the look of its layers."""
     panels: Sequence[Any] = chart.panels
     if len(panels) > _PANELS:
         panels = [panels[0], panels[len(panels) // 2], panels[-1]]
@@ -89,7 +89,7 @@ def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look
 
 
 def _name_rings(axes: Axes, panel: Panel) -> None:
-    """Where they are, above those that have room for it: most lines run below a crossing."""
+    """Label the rings, above those with enough room: most lines run below a crossing."""
     axes.autoscale_view()
     places = axes.transData.transform([ring[:2] for ring in panel.rings] or np.empty((0, 2)))
     for number, (x, y, _) in enumerate(panel.rings):
@@ -115,7 +115,7 @@ def _style(series: Series, looks: Mapping[str, Look]) -> dict[str, Any]:
 
 
 def _dress(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
-    """The title of an axis, a light grid, and ticks at round numbers or at given places."""
+    """Draw an axis title, a light grid, and ticks at round numbers or given positions."""
     drawn: MatplotlibAxis = axes.xaxis if which == "x" else axes.yaxis
     drawn.set_label_text(axis.title)
     drawn.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
@@ -125,7 +125,7 @@ def _dress(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
         return
     places = [place for place, _ in axis.ticks]
     if which == "x":
-        # Room on both sides even where there is one place only.
+        # Leave room on both sides even if there is only one position.
         if axis.log:
             axes.set_xlim(min(places) / 1.2, max(places) * 1.2)
         else:
@@ -137,7 +137,7 @@ def _dress(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
 
 
 def _few_ticks(axis: MatplotlibAxis) -> None:
-    """Round numbers on a logarithmic axis, however little or much of it there is."""
+    """Round numbers on a logarithmic axis, however short or long it is."""
     low, high = axis.get_view_interval()
     if high / low < 5:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -148,11 +148,11 @@ def _few_ticks(axis: MatplotlibAxis) -> None:
 
 
 def _label_lines(axes: Axes, lines: Sequence[Series], looks: Mapping[str, Look]) -> None:
-    """Write each line's name beside its end, pushed apart so that no two overlap."""
+    """Write each line's name beside its end, moved apart so that no two overlap."""
     axes.autoscale_view()
     to_axes = axes.transData + axes.transAxes.inverted()
     named = [series for series in lines if series.curve == 0]
-    # Where a line ends, as shares of the axes: no layout changes that.
+    # Ends of lines as fractions of the axes, which no layout changes.
     places = [to_axes.transform((one.x[-1], one.y[-1])) for one in lines if one.curve == 0]
     named = [one for one in lines if one.curve == 0]
     ends = sorted(zip(places, named, strict=True), key=lambda end: float(end[0][1]))
@@ -176,8 +176,8 @@ def _label_lines(axes: Axes, lines: Sequence[Series], looks: Mapping[str, Look])
 
 
 def spread(wanted: Sequence[float], room: float, low: float, high: float) -> list[float]:
-    """Rising places, moved as little as it takes to be ``room`` apart and within the bounds."""
-    # Runs of places that would touch share the room around their common middle.
+    """Ascending positions, moved as little as needed to be ``room`` apart and within bounds."""
+    # Groups of positions that would touch share the space around their common centre.
     runs: list[list[float]] = []
 
     def bottom(run: Sequence[float]) -> float:

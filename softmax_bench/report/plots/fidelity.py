@@ -1,4 +1,4 @@
-"""How near the layers come to full softmax: their gradients, their samples, what they learn."""
+"""How close the layers come to full softmax: their gradients, samples and learned models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from softmax_bench.report.tables.fidelity import latest_fidelity
 
 _GRADIENTS = {"hidden": "gradient of the hidden states", "weight": "gradient of the rows"}
 _SAME_ROWS = (
-    "Each layer with the rows of one trained full model, on a batch of its training text; relative "
+    "Each layer uses the rows of one trained full model on a batch of its training text, relative "
     "to the exact gradient. Level lines: layers that have no number of samples to choose."
 )
 _ROUNDING = 1e-7
-"""What float32 makes of zero."""
+"""Zero, up to rounding in float32."""
 
 
 def gradient_bias(results: Results) -> Chart | None:
@@ -126,7 +126,7 @@ def _against_samples(
 
 
 def divergence(results: Results) -> Chart | None:
-    """How far what the layers have learned is from the full model, as dots."""
+    """How far the layers' learned models are from the full model, as dots."""
     _, apart = latest_fidelity(results)
     if apart.empty:
         return None

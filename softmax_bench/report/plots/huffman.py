@@ -1,4 +1,4 @@
-"""The Huffman tree that a hierarchical softmax was timed with."""
+"""The Huffman tree that hierarchical softmax was timed with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from softmax_bench.report.style import family
 
 
 def huffman_depth(results: Results) -> Chart | None:
-    """Depth of the Huffman tree against frequency at the largest V timed, beside Shannon's bound.
+    """Depth of the Huffman tree against frequency at the largest V, beside Shannon's bound.
 
-    The tree is that of the timing's own frequencies, Zipf's law.
+    The tree is that of the frequencies used in timing, Zipf's law.
     """
     speed = results.speed
     if speed.empty or not (speed["layer"].map(family) == "hierarchical").any():

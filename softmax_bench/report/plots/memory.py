@@ -26,7 +26,7 @@ def memory(results: Results) -> Chart | None:
 
 
 def memory_parts(results: Results) -> Chart | None:
-    """What the memory of training a layer is for, a panel a vocabulary size."""
+    """The parts of the memory needed to train a layer, one panel per vocabulary size."""
     speed = latest_speed(results)
     parts = ["parameters", "optimizer", "gradients", "activations"]
     if not {f"memory_{part}" for part in parts} <= set(speed.columns):
@@ -38,9 +38,9 @@ def memory_parts(results: Results) -> Chart | None:
         return None
     return Stack(
         name="memory-parts",
-        title="What the memory of training a layer is for",
-        caption="Parameters and the optimiser's state stay; gradients and activations are those "
-        "of one step.",
+        title="Memory for training a layer, by use",
+        caption="Parameters and the optimiser's state are permanent; gradients and activations "
+        "are those of one step.",
         unit="MB",
         parts=["parameters", "optimiser", "gradients", "activations and scratch"],
         panels=panels,

@@ -1,4 +1,4 @@
-"""How well the layers predict, and at what price."""
+"""How well the layers predict, and at what cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softmax_bench.report.tables.tuning import most_rates
 
 
 def perplexity(results: Results) -> Chart | None:
-    """Test perplexity against V, beside that of an n-gram model and, if known, the source's."""
+    """Test perplexity against V, with those of an n-gram model and, if known, the source."""
     table = summary_table(results)
     if "test_perplexity" not in table:
         return None
@@ -26,7 +26,7 @@ def perplexity(results: Results) -> Chart | None:
         "with. Bars, where there are several seeds, are 95 % intervals."
     ]
     if several:
-        told.append("Each V is another task: compare layers at one V only.")
+        told.append("Each V is a different task, so compare layers at one V only.")
     if beside["reference"].str.contains("gram").any():
         told.append(
             "The n-gram model (interpolated Kneser-Ney) counts the whole training text, however "
@@ -46,7 +46,7 @@ def perplexity(results: Results) -> Chart | None:
 
 
 def adjusted_perplexity(results: Results) -> Chart | None:
-    """Test perplexity that charges for unknown words: comparable across V."""
+    """Test perplexity that charges for unknown words and is comparable across V."""
     table = summary_table(results)
     if "adjusted_perplexity" not in table or table["adjusted_perplexity"].isna().all():
         return None
@@ -62,7 +62,7 @@ def adjusted_perplexity(results: Results) -> Chart | None:
 
 
 def excess_perplexity(results: Results) -> Chart | None:
-    """Test perplexity over that of the true source: comparable across V."""
+    """Test perplexity relative to that of the true source, which is comparable across V."""
     table = summary_table(results)
     if "excess" not in table or table["excess"].isna().all():
         return None
@@ -82,7 +82,7 @@ def excess_perplexity(results: Results) -> Chart | None:
 
 
 def learning_curves(results: Results) -> Chart | None:
-    """Validation perplexity against training seconds, and the target; a panel a V."""
+    """Validation perplexity against training seconds, and the target; one panel per V."""
     best = best_trials(results)
     if best.empty:
         return None
@@ -128,7 +128,7 @@ def learning_curves(results: Results) -> Chart | None:
 
 
 def price(results: Results) -> Chart | None:
-    """Test perplexity against training seconds, with the front of the best; a panel a V."""
+    """Test perplexity against training seconds, with the Pareto front; one panel per V."""
     table = summary_table(results)
     if "train_seconds" not in table or table["train_seconds"].isna().all():
         return None
@@ -173,7 +173,7 @@ def price(results: Results) -> Chart | None:
 
 
 def learning_rates(results: Results) -> Chart | None:
-    """Validation perplexity of every learning rate tried, at the budget with most rates."""
+    """Validation perplexity of every learning rate, at the budget with the most rates."""
     train, _, _ = one_study(results)
     if train.empty:
         return None
@@ -185,7 +185,7 @@ def learning_rates(results: Results) -> Chart | None:
         tokens = tried["max_tokens"].iloc[0]
         series = []
         for layer, rows in tried.groupby("layer"):
-            # Mean over seeds, then the best of the layer's own knobs.
+            # Take the mean over seeds, then the best of the layer's own options.
             tried_so = rows.groupby(["learning_rate", "tuned"])["valid_perplexity"].mean()
             by_rate = tried_so.groupby("learning_rate").min()
             series.append(
@@ -211,7 +211,7 @@ def learning_rates(results: Results) -> Chart | None:
 
 
 def frequency(results: Results) -> Chart | None:
-    """Perplexity by how often the training text has a word, over full softmax's; a panel a V."""
+    """Perplexity by word frequency in the training text, relative to full softmax."""
     best = best_trials(results)
     if best.empty or best["test_bands"].isna().all():
         return None

@@ -1,4 +1,4 @@
-"""What a training step reaches of what the machine can do."""
+"""A training step relative to what the machine can do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from softmax_bench.report.tables.summary import summary_table
 
 
 def roofline(results: Results) -> Chart | None:
-    """Achieved rate of forward and backward against operations a byte, under the machine's roof."""
+    """Achieved rate of forward and backward against operations per byte, under the roofline."""
     speed = latest_speed(results)
     table = summary_table(results)
     if "of_possible" not in table or table["of_possible"].isna().all():
@@ -22,7 +22,8 @@ def roofline(results: Results) -> Chart | None:
         table[["vocab_size", "layer", "of_possible"]], on=["vocab_size", "layer"]
     )
     flops, width = float(steps["machine_flops"].max()), float(steps["machine_bytes"].max())
-    # Above the roof there is nothing: the rates were measured on a busier machine than the steps.
+    # Nothing can be above the roof: then the rates were measured on a busier machine than the
+    # steps.
     above = int((steps["of_possible"] > 1).sum())
     steps = steps[steps["of_possible"] <= 1].sort_values("vocab_size")
     if steps.empty:
@@ -60,14 +61,14 @@ def roofline(results: Results) -> Chart | None:
             else ""
         )
         + " ".join(["", *disturbed_note(speed)]),
-        x=Axis("floating-point operations a byte that must move", log=True),
+        x=Axis("floating-point operations per byte that must move", log=True),
         y=Axis("achieved [GFLOP/s]", log=True),
         panels=[Panel("", series)],
     )
 
 
 def _bfloat16_rate(steps: pd.DataFrame) -> float:
-    """Operations a second of large products in half precision; 0 where it is not known."""
+    """Operations per second of large products in half precision; 0 if unknown."""
     if "machine_products" not in steps:
         return 0.0
     rates = [rates["bfloat16"] for rates in steps["machine_products"].dropna()]

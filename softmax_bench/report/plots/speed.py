@@ -33,17 +33,17 @@ def step_time(results: Results) -> Chart | None:
     told = ["The output layer alone, optimiser included. Bars are 95 % intervals of the median."]
     if steps["vocab_size"].nunique() > 1:
         told.append(
-            "The exponent, where there is one, is the slope of the whole line: 1 grows as V does, "
-            "0 not at all."
+            "The exponent, if shown, is the slope of the whole line: at 1 time is proportional to "
+            "V, at 0 it does not depend on V."
         )
     if not floor.empty:
         told.append(
-            "The floor is what the matrix products of full softmax would take at the rate of a "
-            "large product on this machine."
+            "The floor is the time of full softmax's matrix products at the rate of a large "
+            "product on this machine."
         )
     told += disturbed_note(steps)
     if rings:
-        told.append("Rings: where a layer begins to be faster than full softmax.")
+        told.append("Rings mark where a layer becomes faster than full softmax.")
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
     return against_vocabulary(
         steps,
@@ -96,7 +96,7 @@ def _crossings(steps: pd.DataFrame, scaling: pd.DataFrame) -> list[tuple[float, 
 
 
 def phases(results: Results) -> Chart | None:
-    """Where the time of a step goes, a panel a vocabulary size."""
+    """Time of a step by phase, one panel per vocabulary size."""
     table = summary_table(results)
     columns = [f"{phase}_ms" for phase in _STEP_PHASES]
     if not set(columns) <= set(table.columns):
@@ -125,8 +125,8 @@ def phases(results: Results) -> Chart | None:
 def profile(results: Results) -> Chart | None:
     """Performance profiles (Dolan & Moré 2002): how often a layer is within a factor of the best.
 
-    The problems are all that was measured of the layers' time: a training step, evaluation and
-    decoding at each V, and training to the target perplexity.
+    The problems are all measurements of the layers' time: a training step, evaluation and decoding
+    at each V, and training to the target perplexity.
     """
     problems: list[pd.Series[float]] = []
     speed = latest_speed(results)
@@ -143,8 +143,8 @@ def profile(results: Results) -> Chart | None:
         ]
     problems = [seconds for seconds in problems if len(seconds) > 1]
     if len(problems) < 3:
-        return None  # shares of one or two say nothing
-    # A layer that was not measured, or failed, has not solved the problem.
+        return None  # shares of one or two are meaningless
+    # A layer that was not measured or failed has not solved the problem.
     ratios = pd.DataFrame([seconds / seconds.min() for seconds in problems])
     end = float(np.nanmax(ratios.to_numpy())) * 1.1
     series = []

@@ -20,19 +20,19 @@ def against_vocabulary(
     notes: dict[str, str] | None = None,
     rings: list[tuple[float, float, str]] | None = None,
 ) -> Chart:
-    """A line a layer, and one for each ``reference`` in ``beside``; dots where there is one V.
+    """One line per layer and per ``reference`` in ``beside``; dots if there is only one V.
 
     Args:
-        table: A row a layer and vocabulary size.
-        column: What is drawn.
-        name: Of the chart's files.
-        title: Of the chart.
-        caption: What to know when looking at it.
+        table: One row per layer and vocabulary size.
+        column: Column to draw.
+        name: Name of the chart's files.
+        title: Title of the chart.
+        caption: Caption of the chart.
         y: The axis of the values.
         bounds: Columns with the ends of 95 % intervals.
-        beside: References: the same columns, named in ``reference``.
-        notes: What is said of a layer beside its name.
-        rings: Places to mark: x, y, and what is there.
+        beside: References: the same columns, with their names in ``reference``.
+        notes: Text beside the name of a layer.
+        rings: Positions to mark: x, y and a description.
     """
     known = table.dropna(subset=column).sort_values("vocab_size")
     beside = pd.DataFrame() if beside is None else beside.dropna(subset=column)
@@ -84,7 +84,7 @@ def _bound(row: dict[str, float], bounds: tuple[str, str] | None, place: int) ->
 
 
 def stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
-    """What the layers' values are made of, a panel a vocabulary size."""
+    """The parts of the layers' values, one panel per vocabulary size."""
     known = table.dropna(subset=columns)
     known = known.assign(total=known[columns].sum(axis=1))
     return [

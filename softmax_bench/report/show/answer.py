@@ -1,4 +1,4 @@
-"""Which layer wins where: in sentences, and as a table of winners."""
+"""Which layer wins where, in sentences and as a table of winners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softmax_bench.report.tables.selection import best_trials, latest_speed
 from softmax_bench.report.tables.summary import summary_table
 
 _MARGIN = 0.01
-"""Without an interval, results within one per cent of each other are no difference."""
+"""Results without intervals count as equal if they are within one per cent of each other."""
 
 
 @dataclass(frozen=True)
@@ -23,35 +23,35 @@ class Winner:
     """The best layers at one vocabulary size, by one criterion."""
 
     layers: list[str]
-    """The best one, then those whose intervals reach it."""
+    """The best layer, then those whose intervals reach it."""
     value: str
     note: str = ""
-    """Against full softmax, and whether the measurements at this size were disturbed."""
+    """A comparison with full softmax, and whether measurements at this size were disturbed."""
     doubt: str = ""
-    """Why the times at this size are not to be trusted, as a clause; empty if they are."""
+    """Why the times at this size are unreliable, as a clause; empty if they are reliable."""
 
     @property
     def level(self) -> str:
-        """The others, in words."""
+        """The other layers, in words."""
         return _listed(self.layers[1:]) if len(self.layers) > 1 else ""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way to be best, and who is, by vocabulary size."""
+    """A criterion, and the best layers by vocabulary size."""
 
     name: str
     winners: dict[int, Winner]
 
 
 def winners(results: Results) -> list[Criterion]:
-    """Who is best by each criterion that was measured: lowest is best in all of them."""
+    """The best layers by each measured criterion; lower is better for all of them."""
     table = summary_table(results)
     prices = price_table(results)
     if not prices.empty:
         table = table.merge(prices, on=["vocab_size", "layer"], how="left")
     found = []
-    # A layer that was disturbed may have lost by that: the mark is all layers'.
+    # A disturbed layer may have lost because of that, so the mark applies to all layers.
     timed = disturbed_sizes(latest_speed(results))
     trained = disturbed_sizes(best_trials(results))
     for name, column, bounds, unit, disturbed in (
@@ -107,7 +107,7 @@ def _winner(
 def level_with_best(
     rows: pd.DataFrame, column: str, bounds: tuple[str, str] | None = None
 ) -> list[str]:
-    """The layer with the least value, then those that cannot be told from it."""
+    """The layer with the smallest value, then those indistinguishable from it."""
     rows = rows.dropna(subset=column).sort_values(column)
     if rows.empty:
         return []
@@ -122,7 +122,7 @@ def level_with_best(
 
 
 def headline(results: Results) -> str:
-    """The answer in one sentence, for the largest vocabulary measured."""
+    """The answer in one sentence, for the largest measured vocabulary."""
     table = summary_table(results)
     won = {criterion.name: criterion.winners for criterion in winners(results)}
     fast, good = won.get("fastest training step", {}), won.get("lowest test perplexity", {})
@@ -131,7 +131,7 @@ def headline(results: Results) -> str:
     if size is None and "divergence" in table:
         nearest = table.loc[table["divergence"].idxmin()]
         return (
-            f"At V = {nearest['vocab_size']:,}, {nearest['layer']} ends nearest to the full model, "
+            f"At V = {nearest['vocab_size']:,}, {nearest['layer']} ends closest to the full model, "
             f"{_number(nearest['divergence'])} nats apart."
         )
     if size is None:
@@ -146,7 +146,7 @@ def headline(results: Results) -> str:
         if name != "full" and pd.notna(at.loc[name, "speedup"]):
             part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
         if fast[size].doubt:
-            part += f"; not to be trusted, because {fast[size].doubt} meanwhile"
+            part += f"; unreliable, because {fast[size].doubt} meanwhile"
         part += ")"
         if len(fast[size].layers) > 1:
             part += f", level with {fast[size].level}"
@@ -171,7 +171,7 @@ def headline(results: Results) -> str:
 
 
 def _unsettled(results: Results, size: int) -> str | None:
-    """That more training may change who predicts best; None where all have converged."""
+    """A sentence that more training may change the ranking; None if all layers have converged."""
     prices = price_table(results)
     prices = prices[prices["vocab_size"] == size]
     if prices["perplexity_at_convergence"].notna().all():

@@ -1,4 +1,4 @@
-"""The commands that would make stored results again."""
+"""The commands that would reproduce stored results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TIMING = ("hidden_size", "num_tokens", "optimizer", "threads", "device")
 
 
 def commands(results: Results) -> list[str]:
-    """One command for the trained models, or for the timings where there are none.
+    """One command for the trained models, or for the timings if there are none.
 
-    Where rates were searched, each layer has its own: what was found is repeated, with a command
-    for each layer and vocabulary size. A run times what it trains; how long it may time is no part
-    of a trial, and the default here.
+    If learning rates were searched, each layer has its own, so there is a command for each layer
+    and vocabulary size that repeats the rate found. A run also times what it trains; its time
+    budget is not part of a trial, and is the default here.
     """
     train, _, _ = one_study(results)
     if not train.empty:
@@ -37,7 +37,7 @@ def commands(results: Results) -> list[str]:
 
 
 def _run(results: Results, train: pd.DataFrame) -> str:
-    """The study "quick" with everything set that is otherwise here."""
+    """The study "quick", with everything set that differs from it."""
     first = best_trials(results).iloc[0]
     words = ["softmax-bench", "run"]
     given = first["encoder"] == GIVEN
@@ -91,7 +91,7 @@ def _option(name: str, value: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """As TOML writes it, texts without their quotes."""
+    """The value in TOML's notation, with text unquoted."""
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else str(value)

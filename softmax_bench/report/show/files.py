@@ -33,25 +33,24 @@ def write_report(
     Args:
         results_folder: The store.
         out: Folder to write into, ``report`` inside the store by default.
-        results: What the store holds, where it is read already.
+        results: The store's results, if they have been read already.
 
     Returns:
         Path of the HTML page.
 
     Raises:
-        SoftmaxBenchError: There are no results, or the report cannot be written: a file of it is
-            there whole or not at all.
+        SoftmaxBenchError: There are no results, or the report cannot be written. Each file is
+            written atomically.
     """
     results = load_results(results_folder) if results is None else results
     out = results_folder / "report" if out is None else out
     try:
         return _write_files(results, out)
     except OSError as error:
-        why = "no disk space is left" if disk_full(error) else f"it is not possible ({error})"
+        why = "no disk space left" if disk_full(error) else error
         raise SoftmaxBenchError(
-            f"{why} to write the report into {out}; the results are kept: "
-            f"'softmax-bench report {results_folder}' draws it another time or, with --out, "
-            "elsewhere"
+            f"cannot write the report into {out} ({why}); the results are kept: make it later "
+            f"with 'softmax-bench report {results_folder}', or elsewhere with --out"
         ) from error
 
 
@@ -81,7 +80,7 @@ def _write_files(results: Results, out: Path) -> Path:
 
 def _render(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    # A fixed salt and no date: the same results give the same file.
+    # A fixed salt and no date, so that the same results give the same file.
     with mpl.rc_context({"svg.hashsalt": "softmax-bench", "svg.fonttype": "path"}):
         figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return file.getvalue()

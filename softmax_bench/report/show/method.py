@@ -1,4 +1,4 @@
-"""How the results were measured, in sentences that hold for these results."""
+"""How the results were measured, in sentences that apply to these results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softmax_bench.report.tables.tuning import tuning_table
 
 
 def method(results: Results) -> list[str]:
-    """Sentences on training, evaluation, timing, memory and fidelity, as far as there are any."""
+    """Sentences on training, evaluation, timing, memory and fidelity, where there are results."""
     return [*_training(results), *_timing(results), *_fidelity(results)]
 
 
@@ -45,11 +45,11 @@ def _training(results: Results) -> list[str]:
         )
     if (best["train_seconds"] != best["clock_seconds"]).any():
         told.append(
-            "Training time is the number of tokens times the time of a step, encoder and layer, "
-            "as both were timed alone; evaluation is not counted."
+            "Training time is the number of tokens times the time per token of a step, with "
+            "encoder and layer timed alone; evaluation is not counted."
         )
     if seeds.max() > 1:
-        told.append("Intervals of perplexity are Student's, over the seeds, at 95 %.")
+        told.append("Intervals of perplexity are 95 % Student intervals over the seeds.")
     return told
 
 
@@ -59,7 +59,7 @@ def _timing(results: Results) -> list[str]:
         return []
     steps = speed[speed["phase"] == "step"]
     first = steps.iloc[0]
-    clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # was no phase once
+    clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # absent in older records
     told = [
         f"A step consists of sampling, forward, backward{clipping} and the optimiser "
         f"({first['optimizer']}) on {first['num_tokens']:,} random hidden states of size "
@@ -68,13 +68,13 @@ def _timing(results: Results) -> list[str]:
         "The layers of one V were timed in alternation, step by step, so that disturbances affect "
         "all of them. A time is the median of "
         + _several(steps["repetitions"], "repetition")
-        + ", its interval a bootstrap interval of the median at 95 %.",
-        "Memory is the peak of what tensors held, counted by the allocator.",
+        + ", and its interval is a 95 % bootstrap interval of the median.",
+        "Memory is the peak held by tensors, as counted by the allocator.",
     ]
     if pd.notna(first["encoder"]):
         told.append(
-            f"As in training, each step follows that of an encoder ({first['encoder']}), whose "
-            "time is not part of it."
+            f"As in training, each step follows one of an encoder ({first['encoder']}), whose time "
+            "is not included."
         )
     if "machine_flops" in steps and steps["machine_flops"].notna().any():
         flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
@@ -92,9 +92,9 @@ def _fidelity(results: Results) -> list[str]:
     first = apart.iloc[0]
     return [
         f"Fidelity is measured on a full model of {first['corpus']}: {first['num_draws']} draws "
-        f"of a layer's gradient at {first['num_states']:,} of its hidden states against the exact "
-        "gradient, and what a layer learns from its hidden states against the model itself, on "
-        f"{first['tokens']:,} tokens of the test text."
+        f"of a layer's gradient at {first['num_states']:,} of its hidden states are compared with "
+        "the exact gradient, and what a layer learns from its hidden states is compared with the "
+        f"model itself, on {first['tokens']:,} tokens of the test text."
     ]
 
 

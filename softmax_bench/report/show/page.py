@@ -1,4 +1,4 @@
-"""The report as one HTML page that holds everything it needs and loads nothing."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _LOWEST_IS_BEST: dict[str, tuple[str, str] | None] = {
     "step_ms": ("step_low_ms", "step_high_ms"),
     "memory_mb": None,
 }
-"""Columns in which the best are bold, and the ends of their intervals."""
+"""Columns whose best values are bold, and the ends of their intervals."""
 
 
 def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, Look]) -> str:
     """The HTML of the report.
 
-    Names of layers and corpora may be anything: Jinja escapes them in the page, and the script
-    writes them as text. A policy in the page lets no other script run and nothing be loaded.
+    Names of layers and corpora may contain anything: Jinja escapes them in the page, and the script
+    writes them as text. The page's content security policy allows no other script and no loading.
     """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -91,7 +91,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
 
 
 def _data(charts: Sequence[Chart], looks: Mapping[str, Look], table: pd.DataFrame) -> str:
-    """What the script draws from, as JSON that cannot end the element it stands in."""
+    """The script's data, as JSON that cannot end the element that contains it."""
     content = {
         "charts": [
             _short(msgspec.to_builtins(chart, enc_hook=float))
@@ -104,13 +104,13 @@ def _data(charts: Sequence[Chart], looks: Mapping[str, Look], table: pd.DataFram
         },
         "table": _split(table),
     }
-    # What is not a number becomes null.
+    # NaN and infinity become null.
     text = msgspec.json.encode(content, enc_hook=float).decode()
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _short(value: Any) -> Any:
-    """Six digits of every number: the files beside the page have them all."""
+    """Round every number to six digits; the files beside the page have all of them."""
     if isinstance(value, dict):
         return {key: _short(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -151,14 +151,14 @@ def _rows(table: pd.DataFrame, shown: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _best(rows: pd.DataFrame, column: str) -> list[str]:
-    """The layers that are best at one size; none where any of them is not to be trusted."""
+    """The best layers at one size; none if any of them is unreliable."""
     if any(cell_doubt(column, row) for row in rows.to_dict("records")):
         return []
     return level_with_best(rows, column, _LOWEST_IS_BEST[column])
 
 
 def _subtitle(results: Results) -> str:
-    """What was compared, on what, and when."""
+    """What was compared, on which data, and when."""
     table = summary_table(results)
     parts = [f"{table['layer'].nunique()} layers"]
     best = best_trials(results)

@@ -13,7 +13,7 @@ from softmax_bench.report.tables.selection import best_trials, configuration_fie
 
 
 def scaling_rows(scaling: pd.DataFrame) -> list[list[str]]:
-    """Slopes as text, for layers that were timed at two sizes at least."""
+    """Slopes as text, for layers that were timed at two or more sizes."""
     if scaling.empty:
         return []
     shown = scaling[scaling["sizes"] > 1]
@@ -47,7 +47,7 @@ def _faster_text(size: float) -> str:
 
 
 def tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
-    """What tuning found."""
+    """The results of tuning."""
     return [
         [
             f"{row.vocab_size:,}",
@@ -64,7 +64,7 @@ def tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
 
 
 def price_rows(prices: pd.DataFrame) -> list[list[str]]:
-    """Perplexity and seconds at a price."""
+    """Perplexity and seconds at equal cost or quality."""
     return [
         [
             f"{row.vocab_size:,}",
@@ -86,7 +86,7 @@ def price_rows(prices: pd.DataFrame) -> list[list[str]]:
 
 
 def configurations(results: Results) -> list[dict[str, Any]]:
-    """What was equal for all layers in training and in timing, and the machines."""
+    """Settings common to all layers in training and in timing, and the machines."""
     shown = []
     for title, kind, frame in (
         ("Training, equal for all layers", "train", best_trials(results)),
@@ -107,7 +107,7 @@ def configurations(results: Results) -> list[dict[str, Any]]:
 
 
 def _all_values(described: list[dict[str, Any]]) -> dict[str, str]:
-    """Each field once, with every value that it had."""
+    """Each field, with every value that it had."""
     names = dict.fromkeys(name for one in described for name in one)
     return {
         name: "; ".join(dict.fromkeys(one[name] for one in described if name in one))
@@ -116,7 +116,7 @@ def _all_values(described: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _distinct(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table that differ, as text, without what is not there."""
+    """The distinct rows of a table, as text without missing values."""
     seen: list[dict[str, Any]] = []
     for row in frame.to_dict("records"):
         plain = {str(key): _plain(key, value) for key, value in row.items()}

@@ -1,4 +1,4 @@
-"""The report in a terminal, for those who sit at another machine."""
+"""The report in a terminal, for work on a remote machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 _SHOWN = ("step-time", "perplexity", "learning-curves", "memory")
 _COLOURS = ("yellow", "blue", "red", "green", "magenta", "cyan")
-"""Of families, in the order of the style's; a terminal's own theme makes them fit its paper."""
+"""Colours of the families, in the order of the style; the terminal's theme adapts them."""
 _GREY = "#888888"
 
 
 def print_summary(results: Results, console: Console) -> None:
-    """Print the answer, the table, and what to know before believing it."""
+    """Print the answer, the table and the caveats."""
     console.print(Text(printable(headline(results)), style="bold"))
     print_table(summary_table(results), console)
     for warning in warnings(results):
@@ -91,23 +91,23 @@ def _print_lines(chart: Lines, panel: Panel, console: Console) -> None:
     console.print(Text(f"{chart.y.title} against {chart.x.title}", style="dim"))
     console.print(Text.from_ansi(drawn), soft_wrap=True)
     if len(chosen) < len(named):
-        console.print(Text(f"({len(named) - len(chosen)} more lines are on the page)", style="dim"))
+        console.print(Text(f"({len(named) - len(chosen)} more lines on the page)", style="dim"))
 
 
 def _most_readable(lines: Sequence[Series]) -> list[Series]:
-    """As many layers as there are colours: full softmax, and those that end lowest."""
+    """As many layers as there are colours: full softmax, and those with the lowest final values."""
     layers = [one for one in lines if one.layer is not None]
     layers = sorted(layers, key=lambda one: (one.layer != "full", one.y[-1]))[: len(_COLOURS)]
     return [one for one in lines if one.layer is None or one in layers]
 
 
 def _logarithmic(axis: Axis, values: Sequence[float]) -> bool:
-    """Whether an axis is, and has decades enough for its labels, which are powers of ten."""
+    """Whether an axis is logarithmic and spans enough decades for labels at powers of ten."""
     return axis.log and min(values) > 0 and max(values) > 8 * min(values)
 
 
 def _colours(lines: Sequence[Series]) -> list[str]:
-    """The colour of each line's family, or one that is free; grey for what is no layer's."""
+    """The colour of each line's family, or a free one; references are grey."""
     free = list(_COLOURS)
     given = []
     for line in lines:

@@ -1,1 +1,1 @@
-"""Stored results as tables, and what is doubtful about them."""
+"""Stored results as tables, and reasons to doubt them."""

@@ -1,4 +1,4 @@
-"""What a reader of the results must know before believing them."""
+"""Caveats that a reader of the results must know."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from softmax_bench.report.tables.selection import KEY, best_trials, latest_speed
 from softmax_bench.report.tables.tuning import tuning_table
 
 MACHINE = ["processor", "cores", "accelerator"]
-"""What tells one machine from another; threads and versions may change on one."""
+"""Fields that identify a machine; threads and versions may change on one."""
 _FEWEST_TOKENS = 1000
-"""Of a text to evaluate on; fewer have a standard error of 10 % and more."""
+"""Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
 _MOST_UNKNOWN = 0.5
 
 
 def warnings(results: Results) -> list[str]:
-    """Reasons to doubt, a sentence each."""
+    """Reasons for doubt, one sentence each."""
     _, _, found = one_study(results)
     found += _too_small(results)
     if not results.train.empty:
@@ -35,14 +35,14 @@ def warnings(results: Results) -> list[str]:
         seeds = best_trials(results).groupby(KEY)["seed"].nunique().min()
         if seeds == 1:
             found.append(
-                "one seed: a few per cent of perplexity may be chance; --set seeds=0,1,2 shows how "
-                "much"
+                "there is one seed, and differences of a few per cent of perplexity may be chance; "
+                "--set seeds=0,1,2 shows how much"
             )
         elif seeds == 2:
-            found.append("two seeds: their intervals are wide, and may be wider than they look")
+            found.append("there are only two seeds, so intervals are wide and uncertain themselves")
     found += [
-        f"the best learning rate of {row.layer} at V = {row.vocab_size:,} is at an end of the "
-        f"rates that were tried ({row.learning_rate:g}): a better one may lie beyond"
+        f"the best learning rate of {row.layer} at V = {row.vocab_size:,} ({row.learning_rate:g}) "
+        "is at an end of the range that was tried, so a better one may lie beyond"
         for row in tuning_table(results).itertuples()
         if not row.bracketed
     ]
@@ -60,7 +60,7 @@ def warnings(results: Results) -> list[str]:
 
 
 def _too_small(results: Results) -> list[str]:
-    """Why perplexities say little, whatever the layer: a sentence a reason, with its sizes."""
+    """Why perplexities say little for any layer, one sentence per reason, with the sizes."""
     best = best_trials(results)
     found: dict[str, list[int]] = {}
     for size, trials in () if best.empty else best.groupby("vocab_size"):
@@ -77,30 +77,30 @@ def _too_small_at(size: int, trials: pd.DataFrame) -> Iterator[str]:
         tokens = int(trials[f"{split}_tokens"].iloc[0])
         unknown = trials[f"{split}_unknown_tokens"].iloc[0] / tokens
         if tokens < _FEWEST_TOKENS:
-            yield f"the {text} text has only {tokens:,} tokens: perplexity on it is mostly chance"
+            yield f"the {text} text has only {tokens:,} tokens, so its perplexity is mostly chance"
         elif unknown > _MOST_UNKNOWN:
             yield (
-                f"{unknown:.0%} of the {text} text is <unk>: perplexity on it says little about "
+                f"{unknown:.0%} of the {text} text is <unk>, so its perplexity says little about "
                 "words"
             )
     guessing = sorted(set(trials.loc[trials["test_perplexity"] > size, "layer"]))
     if guessing:
         yield (
-            f"predictions of {', '.join(guessing)} are worse than guessing: trained too little, or "
-            "on another text than is tested on"
+            f"predictions of {', '.join(guessing)} are worse than guessing: training was too short "
+            "or on a different kind of text"
         )
     tokens = trials["train_tokens"]
     if tokens.min() < size:
-        yield f"training saw fewer tokens ({tokens.min():,}) than there are classes"
+        yield f"there were fewer training tokens ({tokens.min():,}) than classes"
     if tokens.nunique() > 1 and not trials["patience"].any():
         yield (
-            f"layers were trained on {tokens.min():,} to {tokens.max():,} tokens: more training "
-            "alone makes perplexity lower"
+            f"layers were trained on {tokens.min():,} to {tokens.max():,} tokens, and more "
+            "training alone lowers perplexity"
         )
 
 
 def _imprecise(results: Results) -> list[str]:
-    """Step times of which the budget bought too few, a sentence a vocabulary size."""
+    """Step times for which the budget was too small, one sentence per vocabulary size."""
     speed = latest_speed(results)
     if speed.empty:
         return []
@@ -112,13 +112,13 @@ def _imprecise(results: Results) -> list[str]:
             f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
             for place, row in zip(rows.index, rows.itertuples(), strict=True)
         )
-        found.append(f"step times at V = {size:,} are known only roughly, {known}: a larger "
-                     "--time-budget makes them sharper")  # fmt: skip
+        found.append(f"step times at V = {size:,} are imprecise, {known}; a larger --time-budget "
+                     "makes them more precise")  # fmt: skip
     return found
 
 
 def _gaps(results: Results) -> list[str]:
-    """Layers that some vocabulary sizes lack, for which the others have a result."""
+    """Layers without a result at vocabulary sizes where others have one."""
     found = []
     for what, frame in (("trained", best_trials(results)), ("timed", latest_speed(results))):
         if frame.empty:
@@ -133,7 +133,7 @@ def _gaps(results: Results) -> list[str]:
 
 
 def _disturbances(results: Results) -> list[str]:
-    """What else the machine did meanwhile: two sentences a vocabulary size, at most."""
+    """How the machine was disturbed, in at most two sentences per vocabulary size."""
     found = [
         f"timing at V = {size:,} was disturbed: {', '.join(reasons)}"
         for size, reasons in disturbed_sizes(latest_speed(results)).items()
@@ -145,6 +145,6 @@ def _disturbances(results: Results) -> list[str]:
         of = "" if len(disturbed) == layers.ngroups else f" of {', '.join(disturbed)}"
         found.append(
             f"training{of} at V = {size:,} was disturbed: {', '.join(reasons)}; its seconds (time "
-            "to the target, perplexity in equal time) are not to be trusted"
+            "to the target, perplexity in equal time) are unreliable"
         )
     return found

@@ -1,4 +1,4 @@
-"""Why times are not to be trusted: the machine was disturbed, or they are known only roughly."""
+"""Why times are unreliable: the machine was disturbed, or they are imprecise."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pandas as pd
 from softmax_bench.records.result import Disturbance
 
 ROUGH = 0.05
-"""Half an interval of a step time, relative, beyond which a reader is warned."""
+"""Relative half-width of a step time's interval beyond which a reader is warned."""
 MARK = "*"
-"""Behind a number that is not to be trusted."""
+"""Suffix of an unreliable number."""
 DOUBTS = ("step_doubt", "full_doubt", "train_doubt")
-"""Columns of the summary table that say why, empty where there is no reason to doubt."""
+"""Columns of the summary table with reasons for doubt, empty if there are none."""
 _OF_STEPS = ("speedup", "gflops", "gbytes", "of_possible")
 
 _COLUMNS = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
 
 
 def disturbances(rows: pd.DataFrame) -> list[str]:
-    """What else the machine did during any of some measurements, and too much of it.
+    """How the machine was disturbed during any of the measurements.
 
-    Empty where they were undisturbed, and where that is not known, as of older records.
+    Empty if they were undisturbed, or if that is unknown, as for older records.
     """
     if not set(_COLUMNS.values()) <= set(rows.columns):
         return []
@@ -34,7 +34,7 @@ def disturbances(rows: pd.DataFrame) -> list[str]:
 
 
 def disturbed_sizes(frame: pd.DataFrame) -> dict[int, list[str]]:
-    """The vocabulary sizes at which anything was disturbed, and by what."""
+    """The vocabulary sizes at which anything was disturbed, and how."""
     if frame.empty:
         return {}
     found = {int(size): disturbances(rows) for size, rows in frame.groupby("vocab_size")}
@@ -42,18 +42,18 @@ def disturbed_sizes(frame: pd.DataFrame) -> dict[int, list[str]]:
 
 
 def disturbance_text(rows: pd.DataFrame) -> str:
-    """The same as one clause, after "while"; empty where they were undisturbed."""
+    """The same as a clause to follow "while"; empty if nothing was disturbed."""
     return " and ".join(disturbances(rows))
 
 
 def rough(steps: pd.DataFrame) -> pd.Series[float]:
-    """Half the interval of each step time, relative, where it is wider than :data:`ROUGH`."""
+    """Relative half-widths of the step times' intervals that exceed :data:`ROUGH`."""
     half = (steps["high"] - steps["low"]) / 2 / steps["seconds"]
     return half[half > ROUGH]
 
 
 def step_doubt(row: pd.Series[Any]) -> str:
-    """Why a step time is not to be trusted; empty if it is."""
+    """Why a step time is unreliable; empty if it is reliable."""
     alone = row.to_frame().T
     reasons = disturbance_text(alone)
     if reasons:
@@ -62,7 +62,7 @@ def step_doubt(row: pd.Series[Any]) -> str:
 
 
 def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
-    """Why a cell of the summary table is not to be trusted; empty if it is."""
+    """Why a cell of the summary table is unreliable; empty if it is reliable."""
     if column in _OF_STEPS or column.endswith("_ms"):
         doubt = row.get("step_doubt", "")
         if column == "speedup" and not doubt and row.get("full_doubt"):
@@ -75,7 +75,7 @@ def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
 
 
 def mark_notes(table: pd.DataFrame) -> list[str]:
-    """What the marks of a table mean, in at most one sentence."""
+    """The meaning of a table's marks, in at most one sentence."""
     found = {
         doubt: None
         for row in table.to_dict("records")
@@ -83,10 +83,10 @@ def mark_notes(table: pd.DataFrame) -> list[str]:
                       cell_doubt("train_seconds", row) if "train_seconds" in row else "")
         if doubt
     }  # fmt: skip
-    return [f"{MARK} not to be trusted: {'; '.join(found)}"] if found else []
+    return [f"{MARK} unreliable: {'; '.join(found)}"] if found else []
 
 
 def disturbed_note(speed: pd.DataFrame) -> list[str]:
-    """A sentence for a caption on the sizes at which times are not to be trusted."""
+    """A caption's sentence on the sizes at which times are unreliable."""
     sizes = ", ".join(f"{size:,}" for size in disturbed_sizes(speed))
-    return [f"Disturbed, and not to be trusted, at V = {sizes}."] if sizes else []
+    return [f"Times at V = {sizes} were disturbed and are unreliable."] if sizes else []

@@ -1,4 +1,4 @@
-"""How near the layers come to full softmax, in one table."""
+"""How close the layers come to full softmax, in one table."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SAMPLES = ["effective_samples", "log_z_bias", "log_z_sd"]
 
 
 def latest_fidelity(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gradients and divergences of the model and the settings that were measured last.
+    """Gradients and divergences for the model and the settings that were measured last.
 
-    Layers are set side by side only against one and the same model.
+    Layers can only be compared on the same model.
     """
     apart, gradients = results.divergences, results.gradients
     if apart.empty:
@@ -33,11 +33,11 @@ def latest_fidelity(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @derived
 def fidelity_table(results: Results) -> pd.DataFrame:
-    """One row a layer: what it has learned, and its gradient at the most samples measured.
+    """One row per layer: what it has learned, and its gradient at the largest number of samples.
 
-    ``divergence`` is in nats from the full model on test text, ``excess`` the layer's nats a token
-    over the full model's, ``log_z_*`` of what the layer has learned; ``bias``, ``variance`` and so
-    on are those of the gradient with respect to the rows, at ``num_samples``.
+    ``divergence`` is in nats from the full model on the test text, ``excess`` is the layer's nats
+    per token beyond the full model's, and ``log_z_*`` describes what the layer has learned;
+    ``bias``, ``variance`` and so on are those of the gradient in the rows, at ``num_samples``.
     """
     gradients, apart = latest_fidelity(results)
     if apart.empty:
@@ -60,7 +60,7 @@ def fidelity_table(results: Results) -> pd.DataFrame:
 
 
 def print_fidelity(results: Results, console: Console) -> None:
-    """Print the table's columns that matter most."""
+    """Print the table's most important columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

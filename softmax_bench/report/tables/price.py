@@ -1,4 +1,4 @@
-"""Quality at a price: what the training curves say at equal seconds and at equal perplexity."""
+"""Quality and cost: training curves compared at equal seconds and at equal perplexity."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from softmax_bench.records.frames import Results, derived
 from softmax_bench.report.tables.selection import KEY, TUNED, best_trials, one_study
 
 CONVERGED = 0.01
-"""A model whose validation perplexity would fall by less with twice the tokens has converged."""
+"""A model has converged if twice the tokens would lower its validation perplexity by less."""
 
 
 @derived
 def price_table(results: Results) -> pd.DataFrame:
-    """One row a layer and vocabulary size, means over seeds, by validation perplexity.
+    """One row per layer and vocabulary size: means over seeds, by validation perplexity.
 
-    ``target`` is the best perplexity that every layer of this V reaches, ``seconds_to_target``
-    how long training took to reach it; ``equal_seconds`` the training time of the layer that was
-    done first, ``perplexity_at_equal_seconds`` where each was by then, and the same with
-    ``equal_tokens``. Between two evaluations perplexity is interpolated, both axes logarithmic;
-    missing where a curve begins later. ``last_gain`` is the share by which the perplexity still
-    fell at the end, for each doubling of the tokens; ``perplexity_at_convergence`` the lowest where
-    training ended early, or of a curve that fell by less than :data:`CONVERGED`; missing where
-    training ended too soon.
+    ``target`` is the best perplexity that every layer of this V reaches, and ``seconds_to_target``
+    how long training took to reach it. ``equal_seconds`` is the training time of the layer that
+    finished first, and ``perplexity_at_equal_seconds`` what each layer had reached by then;
+    ``equal_tokens`` is analogous. Perplexity is interpolated between two evaluations, on
+    logarithmic axes, and missing if a curve begins later. ``last_gain`` is the share by which
+    perplexity still fell at the end per doubling of the tokens. ``perplexity_at_convergence`` is
+    the lowest perplexity if training stopped early, or of a curve that fell by less than
+    :data:`CONVERGED`; it is missing if training ended too soon.
 
-    Where the learning rate falls to zero over the budget, a model is good at its end only: the
-    points of the curve are then the ends of all trainings of the layer, each with another budget.
+    If the learning rate falls to zero over the budget, a model is good only at its end; the points
+    of the curve are then the ends of all trainings of the layer with different budgets.
     """
     best = best_trials(results)
     if best.empty:
@@ -64,7 +64,7 @@ def _curve(results: Results, trial: Any) -> pd.DataFrame:
 
 def _seconds_to(target: float, curve: pd.DataFrame) -> float:
     seconds = np.log(curve["seconds"].to_numpy(dtype=float))
-    # From the first evaluation at which it is reached, back to the one before.
+    # Interpolate between the first evaluation that reaches it and the one before.
     perplexity = np.log(curve["valid_perplexity"].to_numpy(dtype=float))
     reached = np.flatnonzero(perplexity <= np.log(target) + 1e-12)
     first = int(reached[0])
@@ -84,7 +84,7 @@ def _perplexity_at(spent: float, curve: pd.DataFrame, of: str) -> float:
 
 
 def _convergence(curve: pd.DataFrame, trial: Any) -> dict[str, float]:
-    """Whether there was still something to be had from more tokens, by the last two evaluations."""
+    """Whether more tokens would still have helped, judged by the last two evaluations."""
     lowest = float(curve["valid_perplexity"].min())
     if trial.train_tokens < trial.max_tokens:
         return {"last_gain": np.nan, "perplexity_at_convergence": lowest}

@@ -1,4 +1,4 @@
-"""How step time grows with the vocabulary, and from where on a layer beats full softmax."""
+"""How step time grows with the vocabulary, and where a layer becomes faster than full softmax."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from softmax_bench.report.tables.selection import latest_speed
 
 @derived
 def scaling_table(results: Results) -> pd.DataFrame:
-    """One row a layer: the slope of log step time on log V, and where it crosses full softmax.
+    """One row per layer: the slope of log step time on log V, and where it crosses full softmax.
 
     ``slope`` is that of a line through all sizes, with its 95 % interval ``slope_low``,
-    ``slope_high`` (missing for two sizes); ``first_slope`` and ``last_slope`` are those between
-    the two smallest and the two largest sizes. 0 means that V costs nothing, 1 that time is
-    proportional to it. Where one line is no fit, two that meet at one of the sizes are: ``bend`` is
-    that size, ``slope_before`` and ``slope_after`` are theirs, with intervals from those of the
-    times. ``faster_from`` is the V from which on the
-    layer is faster than full softmax, interpolated; 0 where it is at every size measured, missing
-    where it is not even at the largest; ``smallest`` is the least V of the line. Disturbed times
-    are left out where two sizes or more remain; where not, ``doubt`` says what disturbed them.
+    ``slope_high`` (missing for two sizes); ``first_slope`` and ``last_slope`` are those between the
+    two smallest and the two largest sizes. 0 means that time does not depend on V, 1 that it is
+    proportional to it. If one line does not fit, there are two that meet at one of the sizes:
+    ``bend`` is that size, and ``slope_before`` and ``slope_after`` are their slopes, with intervals
+    derived from those of the times. ``faster_from`` is the interpolated V from which the layer is
+    faster than full softmax; it is 0 if it is faster at every measured size, and missing if it is
+    not even at the largest. ``smallest`` is the smallest V of the line. Disturbed times are left
+    out if two sizes or more remain; otherwise, ``doubt`` says what disturbed them.
     """
     speed = latest_speed(results)
     if speed.empty:
@@ -45,7 +45,7 @@ def scaling_table(results: Results) -> pd.DataFrame:
 
 
 def _calm_enough(steps: pd.DataFrame, calm: pd.DataFrame, layer: str) -> pd.DataFrame:
-    """The undisturbed times of a layer, or all where those make no line."""
+    """The undisturbed times of a layer, or all times if these are too few for a line."""
     own, all_own = (frame[frame["layer"] == layer] for frame in (calm, steps))
     return own if len(own) > 1 or len(own) == len(all_own) else all_own
 
@@ -71,11 +71,11 @@ def _slopes(seconds: pd.Series[float]) -> dict[str, float]:
 
 
 _LEAST_ERROR = 0.02
-"""Of a time, relative: intervals know nothing of where data happen to lie in memory."""
+"""Least relative error of a time: intervals do not include the effect of memory layout."""
 
 
 def _pieces(times: pd.DataFrame) -> dict[str, float]:
-    """Slopes of the two lines that fit best, if they fit so much better than one (chi-squared)."""
+    """Slopes of the two lines that fit best, if they fit much better than one (chi-squared)."""
     from scipy.stats import chi2
 
     names = ("slope_before", "slope_after")
@@ -88,7 +88,7 @@ def _pieces(times: pd.DataFrame) -> dict[str, float]:
     error = np.maximum(error, _LEAST_ERROR)
 
     def fit(*slopes: Floats) -> tuple[Floats, Floats, float]:
-        """Coefficients, their covariance, and the weighted sum of squares that remains."""
+        """Coefficients, their covariance, and the weighted residual sum of squares."""
         design = np.stack([np.ones_like(x), *slopes], 1) / error[:, None]
         found = np.linalg.lstsq(design, y / error)[0]
         rest = float(((design @ found - y / error) ** 2).sum())
@@ -97,7 +97,7 @@ def _pieces(times: pd.DataFrame) -> dict[str, float]:
     knots = [fit(np.minimum(x, knot), np.maximum(x - knot, 0)) for knot in x[1:-1]]
     best = int(np.argmin([rest for _, _, rest in knots]))
     found, covariance, rest = knots[best]
-    if fit(x)[2] - rest < chi2.ppf(0.99, 2):  # a slope more, and a place
+    if fit(x)[2] - rest < chi2.ppf(0.99, 2):  # one more slope, and a position
         return nothing
     pieces = {"bend": float(times.index[best + 1])}
     for place, name in enumerate(names, 1):
@@ -108,7 +108,7 @@ def _pieces(times: pd.DataFrame) -> dict[str, float]:
 
 
 def _crossing(seconds: pd.Series[float], full: pd.Series[float]) -> float:
-    """Where log time less full softmax's, linear between the sizes, goes below 0 for good."""
+    """Where the log ratio of the times, linear between sizes, stays below 0 from then on."""
     both = pd.concat([seconds, full], axis=1, keys=["own", "full"]).dropna()
     if both.empty:
         return np.nan
@@ -125,7 +125,7 @@ def _crossing(seconds: pd.Series[float], full: pd.Series[float]) -> float:
 
 
 def crossing_sentences(table: pd.DataFrame) -> list[str]:
-    """From where on each layer pays, in words."""
+    """Sentences that say from which V on each layer pays off."""
     sentences = []
     of_full = "" if table.empty else "".join(table.loc[table["layer"] == "full", "doubt"])
     for row in table.itertuples() if not table.empty else ():

@@ -9,16 +9,16 @@ from softmax_bench.records.trial import SpeedTrial, TrainTrial
 
 KEY = ["vocab_size", "layer"]
 TUNED = ["learning_rate", "tuned"]
-"""What each layer may have of its own, found by tuning."""
+"""Fields that each layer may have tuned for itself."""
 _VARIED = {
     "train": {*KEY, "corpus_sha256", "learning_rate", "tuned", "max_tokens", "seed", "tuning"},
     "speed": {*KEY, "seed"},
 }
-"""What may differ between rows that are set side by side."""
+"""Fields that may differ between rows that are compared."""
 
 
 def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows whose configuration is that of the latest, and a warning if there are others.
+    """The rows with the configuration of the latest, and a warning if there are others.
 
     Args:
         frame: ``Results.train`` or ``Results.speed``.
@@ -41,14 +41,14 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
 
 
 _SHARED = ("hidden_size", "num_tokens", "optimizer", "clip_norm", "device", "dtype")
-"""What training and timing must have in common to stand in one row."""
+"""Fields that training and timing must share to appear in one row."""
 
 
 def one_study(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Trained models and timings that belong together: those like the latest record.
+    """Trained models and timings that match the latest record.
 
     Returns:
-        Rows of ``results.train``, rows of ``results.speed``, and a warning for what is left out.
+        Rows of ``results.train``, rows of ``results.speed``, and a warning about what is left out.
     """
     found = {"train": results.train, "speed": results.speed}
     latest = {kind: max(frame["started"]) for kind, frame in found.items() if not frame.empty}
@@ -65,7 +65,7 @@ def one_study(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
 
 
 def _shared(frame: pd.DataFrame) -> pd.DataFrame:
-    """The fields that training and timing have in common, the latest record last."""
+    """The fields that training and timing share, with the latest record last."""
     frame = frame.sort_values("started")
     if "num_tokens" not in frame:
         frame = frame.assign(num_tokens=frame["batch_size"] * frame["bptt"])
@@ -77,7 +77,7 @@ def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame,
     same = pd.Series(True, index=frame.index)
     differing = []
     for name in _SHARED:
-        # Clipping is not known of timings from before it was a phase of the step.
+        # Clipping is unknown in timings from before it was a phase of the step.
         equal = (shared[name] == one[name]) | shared[name].isna() | pd.isna(one[name])
         same &= equal
         differing += [] if equal.all() else [name]
@@ -91,17 +91,17 @@ def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame,
 
 
 def configuration_fields(kind: str) -> tuple[str, ...]:
-    """What a trial of a kind, ``"train"`` or ``"speed"``, is told to be."""
+    """The configuration fields of a kind of trial, ``"train"`` or ``"speed"``."""
     return (TrainTrial if kind == "train" else SpeedTrial).__struct_fields__
 
 
 @derived
 def best_trials(results: Results) -> pd.DataFrame:
-    """The trained models of each layer and vocabulary size: full budget, best learning rate.
+    """The trained models of each layer and vocabulary size, at full budget and best rate.
 
-    One row a seed. Tuning, and trials with a smaller budget, were for finding the learning rate.
-    The choice is by mean validation perplexity among the rates that were tried with most seeds;
-    test perplexity takes no part in it.
+    There is one row per seed. Tuning trials and trials with a smaller budget only served to find
+    the learning rate. It is chosen by mean validation perplexity among the rates with the most
+    seeds; test perplexity is not used.
     """
     train, _, _ = one_study(results)
     if train.empty:

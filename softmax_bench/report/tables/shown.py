@@ -1,4 +1,4 @@
-"""The summary table for people: headings, and values as text."""
+"""The summary table as shown: headings, and values as text."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ COLUMNS = {
     "learned_log_z_mean": "mean log Z, learned",
     "learned_log_z_sd": "sd log Z, learned",
 }
-"""Columns of the printed tables and their headings."""
+"""Columns of the printed tables, with their headings."""
 
 ESSENTIAL = {
     "vocab_size", "layer", "test_perplexity", "test_low", "test_high", "excess", "train_seconds",
     "step_ms", "speedup", "memory_mb", "parameters", "divergence", "train_tokens",
 }  # fmt: skip
-"""Columns that a page shows before it is asked for all."""
+"""Columns that a page shows by default."""
 
 
 def shown_columns(table: pd.DataFrame) -> list[str]:
-    """Columns that say something: empty ones do not, nor equal numbers of training tokens."""
+    """Informative columns: neither empty ones nor equal numbers of training tokens."""
     return [
         name
         for name in COLUMNS
@@ -83,7 +83,7 @@ def shown_columns(table: pd.DataFrame) -> list[str]:
 
 
 def format_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, with headings for people; what is not to be trusted has a mark."""
+    """The table as text, with readable headings and marks on unreliable numbers."""
     text = {
         COLUMNS[name]: [
             cell_text(name, row[name]) + (MARK if cell_doubt(name, row) else "")
@@ -95,7 +95,7 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_text(column: str, value: Any) -> str:
-    """A value of a column of the table, for people."""
+    """A value of a column, formatted for reading."""
     if isinstance(value, str):
         return value
     if value is None or np.isnan(value):
@@ -114,7 +114,7 @@ def cell_text(column: str, value: Any) -> str:
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """The table in Markdown."""
+    """The table as Markdown."""
     text = format_table(table)
     rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
     notes = [f"\n{printable(note)}" for note in mark_notes(table)]
@@ -134,11 +134,11 @@ _NARROW = {
     "memory_mb": "MB",
     "divergence": "KL to full",
 }
-"""Columns that fit a terminal, and their headings."""
+"""Columns that fit a terminal, with their headings."""
 
 
 def print_table(table: pd.DataFrame, console: Console) -> None:
-    """Print the columns that matter most, a block a vocabulary size."""
+    """Print the most important columns, one block per vocabulary size."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""The one table that everything in a report comes from: a row a layer and vocabulary size."""
+"""The summary from which a report is made: one row per layer and vocabulary size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _MEMORY = ("activations", "gradients", "optimizer")
 
 
 def references(results: Results) -> pd.DataFrame:
-    """What no layer has part in: perplexity of the source itself, and of an n-gram model.
+    """Perplexities that belong to no layer: of the source itself, and of an n-gram model.
 
-    One row a reference and vocabulary size, for the texts of :func:`best_trials`: ``reference``,
-    ``vocab_size``, ``valid_perplexity``, ``test_perplexity``, ``excess`` (over the source's).
+    One row per reference and vocabulary size, for the texts of :func:`best_trials`: ``reference``,
+    ``vocab_size``, ``valid_perplexity``, ``test_perplexity``, ``excess`` (relative to the
+    source's).
     """
     best = best_trials(results)
     columns = ["reference", "vocab_size", "valid_perplexity", "test_perplexity", "excess"]
@@ -48,12 +49,12 @@ def references(results: Results) -> pd.DataFrame:
 
 @derived
 def summary_table(results: Results) -> pd.DataFrame:
-    """One row a layer and vocabulary size, sorted; what was not measured is missing.
+    """One row per layer and vocabulary size, sorted; unmeasured values are missing.
 
-    ``excess`` is test perplexity over that of the true source, where that is known; ``speedup``
-    the step time of full softmax at the same V over the layer's own; ``divergence`` and
+    ``excess`` is test perplexity relative to that of the true source, if known; ``speedup`` is the
+    step time of full softmax at the same V relative to the layer's; ``divergence`` and
     ``gradient_*`` are those of :func:`softmax_bench.report.tables.fidelity.fidelity_table`.
-    ``step_doubt`` and ``train_doubt`` say in words why the times are not to be trusted.
+    ``step_doubt`` and ``train_doubt`` say in words why the times are unreliable.
     """
     table = pd.DataFrame(columns=KEY)
     for part in (_quality(results), _speed(results), _fidelity(results)):
@@ -111,14 +112,14 @@ def _quality(results: Results) -> pd.DataFrame:
     table["seeds"] = groups.size()
     doubts = {key: disturbance_text(rows) for key, rows in groups}
     table["train_doubt"] = [doubts[key] for key in table.index]
-    # Student's interval of the mean over seeds; one seed has none.
+    # Student's interval of the mean over seeds; a single seed has none.
     spread = groups["test_perplexity"].sem()
     half = spread * t.ppf(0.975, (table["seeds"] - 1).clip(lower=1))
     table["test_low"] = table["test_perplexity"] - half
     table["test_high"] = table["test_perplexity"] + half
     table["excess"] = table["test_perplexity"] / table["true_perplexity"]
     if np.allclose(table["adjusted_perplexity"], table["test_perplexity"]):
-        table = table.drop(columns="adjusted_perplexity")  # there are no unknown words to charge
+        table = table.drop(columns="adjusted_perplexity")  # no unknown words to charge for
     return table.reset_index()
 
 
@@ -147,7 +148,7 @@ def _speed(results: Results) -> pd.DataFrame:
     for phase in PHASES:
         table[f"{phase}_ms"] = speed[speed["phase"] == phase].set_index(KEY)["seconds"] * 1e3
     if "machine_flops" in step:
-        # The best rate seen: one that was measured on a busy machine is no bound.
+        # The best rate seen, since one measured on a busy machine is not a bound.
         products = step["flops"] / step["machine_flops"].astype(float).max()
         traffic = step["bytes"] / step["machine_bytes"].astype(float).max()
         passes = table[["draw_ms", "forward_ms", "backward_ms"]].sum(axis=1, min_count=2) / 1e3

@@ -1,4 +1,4 @@
-"""What tuning found, and how sharp each optimum is."""
+"""The results of tuning, and how sharp each optimum is."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NEAR = 1.05
 
 
 def tuning_table(results: Results) -> pd.DataFrame:
-    """One row a layer and vocabulary size that was tuned: the best trial, and the trials near it.
+    """One row per tuned layer and vocabulary size: its best trial, and the trials close to it.
 
-    ``near_low`` and ``near_high`` are the least and greatest learning rates that were nearly as
-    good (:data:`NEAR`): far apart where the optimum is broad. ``bracketed`` says that lower and
-    higher rates than the best were tried, those included at which training failed.
+    ``near_low`` and ``near_high`` are the lowest and highest learning rates that were nearly as
+    good (:data:`NEAR`); they are far apart if the optimum is broad. ``bracketed`` says whether
+    rates below and above the best were tried, including those at which training failed.
     """
     train, _, _ = one_study(results)
     rows: list[dict[str, Any]] = []
@@ -52,13 +52,13 @@ def tuning_table(results: Results) -> pd.DataFrame:
 
 
 def most_rates(trials: pd.DataFrame) -> pd.DataFrame:
-    """Those of the budget on which most learning rates were tried."""
+    """The rows of the budget at which most learning rates were tried."""
     budgets = trials.groupby(["tuning", "max_tokens"])["learning_rate"]
     return trials.loc[budgets.groups[budgets.nunique().idxmax()]]
 
 
 def _failed_rates(results: Results, like: pd.Series) -> list[float]:
-    """Learning rates at which training otherwise like this gave no result."""
+    """Learning rates at which an otherwise equal training gave no result."""
     failures = results.failures
     if failures.empty or "learning_rate" not in failures:
         return []
@@ -70,7 +70,7 @@ def _failed_rates(results: Results, like: pd.Series) -> list[float]:
 
 
 def print_tuning(table: pd.DataFrame, console: Console) -> None:
-    """Print it."""
+    """Print the table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
