@@ -1,1 +1,1 @@
-"""What to run, running it, and the store of results."""
+"""What to run, and running it."""

@@ -1,4 +1,4 @@
-"""Mistakes that can be seen in a study before any text is read."""
+"""Errors in a study that can be found before any text is read."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from softmax_bench.measure.memory import OPTIMIZER_STATES
 from softmax_bench.study.study import Study
 
 _MOST_CHECKED = 100_000_000
-"""Classes for which layers are made, without their parameters: their counts take memory too."""
+"""Most classes for which layers are created to check them; counts take memory too."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Something that cannot be."""
+    """An error in a study."""
 
     key: str
-    """Of the study."""
+    """The study key that is wrong."""
     message: str
     value: Any = None
-    """The one of several that is wrong."""
+    """Which of several values is wrong."""
 
 
 def mistakes(study: Study) -> Iterator[Mistake]:
-    """Everything that is wrong with a study whose values have the right types."""
+    """All errors of a study whose values have the right types."""
     for key in ("corpora", "vocab_sizes", "encoders", "seeds", "max_tokens", "learning_rates"):
         yield from _list_mistakes(key, getattr(study, key))
     start = study.accumulator_start
@@ -49,7 +49,7 @@ def mistakes(study: Study) -> Iterator[Mistake]:
     if study.tied and embedding_size != study.hidden_size:
         yield Mistake(
             "embedding_size",
-            "a tied embedding has the hidden size: set both to the same number, not "
+            "a tied embedding needs the hidden size: set both to the same number, not "
             f"{embedding_size} and {study.hidden_size}",
         )
 
@@ -57,7 +57,7 @@ def mistakes(study: Study) -> Iterator[Mistake]:
 def common_mistakes(
     layers: Sequence[str], optimizer: str, device: str, initial_accumulator_value: float = 0.0
 ) -> Iterator[Mistake]:
-    """What training and timing have in common."""
+    """Errors common to training and timing."""
     yield from _layer_mistakes(layers)
     try:
         check_optimizer(optimizer, initial_accumulator_value)
@@ -92,7 +92,7 @@ def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
 
 
 def memory_mistake(study: Study) -> str:
-    """Why no trial of a study can be held in memory, by its parameters alone; empty if it can."""
+    """Why a study's parameters alone do not fit into memory; empty if they do."""
     limit = study.memory_limit
     most = psutil.virtual_memory().total if limit is None else limit * 1e9
     row = study.hidden_size + (0 if study.tied else study.embedding_size or study.hidden_size)
@@ -104,19 +104,19 @@ def memory_mistake(study: Study) -> str:
             return (
                 f"{size:,} classes take {needed / 1e9:,.0f} GB for parameters and optimiser alone, "
                 f"and {has} {most / 1e9:,.0f} GB: choose fewer classes or a smaller hidden_size, "
-                "or set memory_limit to what a machine has on which trials run"
+                "or set memory_limit to the memory of the machines that run the trials"
             )
     return ""
 
 
 def sample_notes(layers: Sequence[str], vocab_size: int) -> Iterator[str]:
-    """Layers that would draw more samples than there are classes, a sentence each."""
+    """Layers that would draw more samples than there are classes, one sentence each."""
     for spec in layers:
         kind, options = parse_spec(spec)
         parameter = inspect.signature(kind).parameters.get("num_samples")
         samples = options.get("num_samples", parameter.default if parameter else 0)
         if samples > vocab_size:
-            yield f"{spec} draws {samples:,} samples of {vocab_size:,} classes: nearly all of them"
+            yield f"{spec} draws {samples:,} samples of {vocab_size:,} classes, nearly all of them"
 
 
 def _list_mistakes(key: str, values: Sequence[Any]) -> Iterator[Mistake]:
@@ -128,13 +128,13 @@ def _list_mistakes(key: str, values: Sequence[Any]) -> Iterator[Mistake]:
 
 
 def _option_mistakes(study: Study) -> Iterator[Mistake]:
-    """Values of options that a layer does not take, at the largest vocabulary."""
+    """Option values that a layer rejects at the largest vocabulary."""
     sizes = [size for size in study.vocab_sizes if size != "all" and size <= _MOST_CHECKED]
     for spec in study.layers if sizes else ():
         try:
             parse_spec(spec)
         except SoftmaxBenchError:
-            continue  # is told already
+            continue  # has been reported already
         try:
             create_layer(
                 spec, study.hidden_size, max(sizes), zipf_counts(max(sizes)), device="meta"
@@ -142,7 +142,7 @@ def _option_mistakes(study: Study) -> Iterator[Mistake]:
         except SoftmaxBenchError as error:
             yield Mistake("layers", f"{spec}: {error}", spec)
         except (NotImplementedError, RuntimeError):
-            continue  # a layer of somebody else that cannot be made of shapes alone
+            continue  # a foreign layer that cannot be created from shapes alone
 
 
 def _encoder_mistakes(study: Study) -> Iterator[Mistake]:
@@ -151,7 +151,7 @@ def _encoder_mistakes(study: Study) -> Iterator[Mistake]:
             yield Mistake("encoders", f"unknown encoder {name!r}{nearest(name, ENCODERS)}", name)
             continue
         try:
-            with torch.device("meta"):  # sizes are checked, nothing is made
+            with torch.device("meta"):  # only sizes are checked
                 make_encoder(
                     name,
                     study.embedding_size or study.hidden_size,

@@ -1,4 +1,4 @@
-"""What a value of a study may be, in words for people."""
+"""The types of a study's values, in words."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import msgspec
 from msgspec import inspect
 
 _MOST = 2**63
-"""Whole numbers are below it, as torch's seeds are."""
+"""Whole numbers must be smaller, as torch's seeds are."""
 
 
 def expected(kind: Any) -> str:
-    """What a field of the type ``kind`` takes: "a whole number from 1", "true or false"."""
+    """What a field of type ``kind`` accepts: "a whole number from 1", "true or false"."""
     return _words(inspect.type_info(kind))
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether ``value`` is of the type ``kind``, finite and of a size that is calculated with."""
+    """Whether ``value`` has the type ``kind``, is finite, and is small enough to calculate with."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
     if isinstance(value, int) and not -_MOST <= value < _MOST:

@@ -1,4 +1,4 @@
-"""What a study is: a grid of trials, the conditions that all of them share, and their limits."""
+"""The definition of a study: a grid of trials, their common conditions, and limits."""
 
 from __future__ import annotations
 
@@ -26,79 +26,86 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     layers: tuple[str, ...] = ("full", "hierarchical", "nce", "sampled")
     """Output layers, with options in parentheses: ``"nce(num_samples=25)"``."""
     seeds: tuple[From0, ...] = (0,)
-    """One model is trained with each; several show how much is chance."""
+    """Each seed trains one model; several show how much of a difference is chance."""
     max_tokens: tuple[Count, ...] = (100_000,)
     """Training budgets, in predicted tokens."""
 
     learning_rates: tuple[Above0, ...] = (0.1,)
-    """Of several, each layer gets the one that it does best with, on ``tune_tokens``, at each
-    corpus, vocabulary size and encoder, with the first seed. Where the best is at an end, up to
-    four more are tried beyond it."""
+    """If several are given, each layer uses its best one, found on ``tune_tokens`` with the first
+    seed for each corpus, vocabulary size and encoder. If the best is at an end, up to four more are
+    tried beyond it.
+    """
     tune_tokens: Count = 100_000
-    """Budget of each trial that looks for a learning rate."""
+    """Training tokens of each trial that searches for a learning rate."""
     tuning_trials: From0 = 0
-    """Above 0, ``learning_rates`` are the ends of a range (one rate: of a factor of ten around it)
-    in which Optuna looks first, with so many trials of ``tune_tokens`` for each layer, for the rate
-    and for the layer's own knobs."""
+    """If above 0, Optuna searches each layer's learning rate and options, with this many trials of
+    ``tune_tokens`` per layer. It starts from a range whose ends are ``learning_rates`` (if there is
+    only one rate, a factor of ten around it).
+    """
 
     hidden_size: Count = 128
-    """Of a hidden state."""
+    """Size of the hidden states."""
     embedding_size: Count | None = None
-    """The hidden size by default."""
+    """Size of the word vectors; the hidden size by default."""
     num_layers: Count = 1
-    """Of the encoder."""
+    """Number of layers of the encoder."""
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Share of the encoder's inputs and outputs that is dropped in training."""
     tied: bool = False
-    """Whether the embedding is the weight of the output layer."""
+    """Whether the embedding is also the weight of the output layer."""
     optimizer: str = "adagrad"
     """``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``."""
     initial_accumulator_value: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Where Adagrad's sums of squares start, 1e-6 by default. From 0, a number's first gradient
-    moves it by the whole rate, however small it is: that hides which layer learns best."""
+    """Start of Adagrad's sums of squares; 1e-6 by default. At 0, the first gradient of a parameter
+    moves it by the full rate, however small the gradient is, which hides which layer learns best.
+    """
     layer_rate: Above0 = 1.0
-    """Learning rate of the output layer, as a multiple of that of the rest."""
+    """Learning rate of the output layer, relative to that of the rest."""
     schedule: str = "constant"
-    """Of the learning rate. ``"linear"`` and ``"cosine"`` fall to zero over the budget; ``"stall"``
-    multiplies the rate by ``decay`` at every evaluation that is no better than the best before it,
-    ``"epoch"`` at every pass over the text after the first ``decay_after``."""
+    """Learning rate schedule. ``"linear"`` and ``"cosine"`` fall to zero over the budget;
+    ``"stall"`` multiplies the rate by ``decay`` at every evaluation that is no better than the best
+    before it, ``"epoch"`` at every pass over the text after the first ``decay_after``.
+    """
     decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     """Factor of the schedules ``"stall"`` and ``"epoch"``."""
     decay_after: Count = 4
-    """Passes over the text before ``"epoch"`` begins."""
+    """Passes over the text before ``"epoch"`` starts to decay."""
     evaluations: Count = 6
-    """During each training, on a part of the validation text."""
+    """Number of evaluations during each training, on a part of the validation text."""
     patience: From0 = 0
-    """Training ends after so many evaluations in a row that are no better than the best before
-    them, and the best model is kept; 0 for never."""
+    """Training stops after this many consecutive evaluations that are no better than the best
+    before them, and keeps the best model; 0 for never.
+    """
     init_range: Above0 | None = None
-    """Weights start uniform between minus this and this; by default each part starts in its own
-    way."""
+    """Weights start uniformly distributed between minus this and this; by default, each part has
+    its own initialisation.
+    """
     clip_norm: Above0 = 5.0
-    """Greatest norm of all gradients together."""
+    """Maximum norm of all gradients together."""
     batch_size: Count = 20
-    """Streams of text that are read side by side."""
+    """Number of parallel streams of text."""
     bptt: Count = 20
-    """Time steps that gradients flow back."""
+    """Time steps of backpropagation."""
     corpus_seed: From0 = 0
-    """Of the synthetic language."""
+    """Seed of the synthetic language."""
     device: str = "cpu"
     """``"cpu"`` or ``"cuda"``."""
 
     time_budget: Annotated[float, msgspec.Meta(ge=0)] = 8.0
-    """Seconds for timing the layers at each vocabulary size, all together; 0 does not time."""
+    """Seconds for timing all layers of a vocabulary size together; 0 for no timing."""
 
     threads: From0 = 0
-    """Of each trial; 0 shares all cores of this machine among the workers."""
+    """Threads of each trial; 0 divides the cores of this machine among the workers."""
     workers: From0 = 0
-    """Trials that are trained at once; 0 for as many as there are cores for, at most eight, and one
-    on a GPU. Timing is done alone in any case."""
+    """Number of trials trained at once; 0 for as many as there are cores, at most eight, and one on
+    a GPU. Timing always runs alone.
+    """
     checkpoint_seconds: Above0 = 30.0
-    """Between two checkpoints of a model in training: what a kill can cost."""
+    """Seconds between two checkpoints of a model in training, which is what a kill can cost."""
     time_limit: Above0 | None = None
-    """Seconds that a trial may take."""
+    """Time limit of a trial in seconds."""
     memory_limit: Above0 | None = None
-    """Gigabytes (10^9 bytes) that a trial may hold."""
+    """Memory limit of a trial in gigabytes (10^9 bytes)."""
 
     @property
     def accumulator_start(self) -> float:
@@ -114,4 +121,4 @@ CONDITIONS = tuple(
     if name in TrainTrial.__struct_fields__
     and name not in ("embedding_size", "initial_accumulator_value", "max_tokens", "threads")
 )
-"""What all models of a study have in common, and their trials as it stands in the study."""
+"""Keys that all models of a study share and that go into their trials unchanged."""

@@ -1,6 +1,6 @@
-"""Reading a study: a preset or a TOML file, and what the command line changes about it.
+"""Reading a study from a preset or a TOML file, with changes from the command line.
 
-Every mistake is told with the place where it was made: a line of the file, or an option.
+Every error is reported with its place: a line of the file, or an option.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ class Change:
     """A value given on the command line."""
 
     option: str
-    """As it was typed: ``--layers`` or ``--set hidden_size``."""
+    """The option as it was typed: ``--layers`` or ``--set hidden_size``."""
     key: str
     text: str
 
 
 @dataclass
 class _Source:
-    """Where the values of a study come from."""
+    """The origin of a study's values."""
 
     title: str
     text: str
     options: dict[str, str] = field(default_factory=dict)
-    """The option by which a key was given, where it was."""
+    """The option that set each key, if any."""
 
     def place(self, key: str, value: Any = None) -> str:
-        """For people: where ``key``, and in a list the line where ``value``, stands."""
+        """Where ``key`` is set, and the line of ``value`` if it is one of a list, in words."""
         if key in self.options:
             return self.options[key]
         lines = self.text.splitlines()
@@ -67,17 +67,17 @@ class _Source:
 
 
 def preset_names() -> list[str]:
-    """Studies that come with the package."""
+    """Names of the included studies."""
     return sorted(
         entry.name.removesuffix(".toml") for entry in _presets() if entry.name.endswith(".toml")
     )
 
 
 def load_study(name: str, changes: Sequence[Change] = ()) -> Study:
-    """The study of a preset's name or of a file, with changes.
+    """Load the study of a preset's name or a file, and apply changes.
 
     Raises:
-        SoftmaxBenchError: There is no such study, or something in it is wrong.
+        SoftmaxBenchError: There is no such study, or it is invalid.
     """
     source, values = _read(name)
     values = {key: listed(key, value) for key, value in values.items()}
@@ -93,17 +93,17 @@ def load_study(name: str, changes: Sequence[Change] = ()) -> Study:
 
 
 def make_study(values: Mapping[str, Any], place: Callable[[str, Any], str]) -> Study:
-    """The study of these values.
+    """Create a study from these values.
 
     Args:
-        values: By key; lists where there may be several.
-        place: Where a key, and in a list a value of it, was given, for people.
+        values: Values by key; lists where several are possible.
+        place: Describes where a key, and a value in its list, was set.
 
     Raises:
-        SoftmaxBenchError: Something is wrong, as told for each mistake.
+        SoftmaxBenchError: Something is wrong; the message lists every mistake.
     """
     wrong = list(_type_mistakes(values))
-    # The rest is looked at as well: all mistakes are told at once.
+    # Check the rest as well, so that all mistakes are reported at once.
     right = {key: values[key] for key in values.keys() - {one.key for one in wrong}}
     study = msgspec.convert(right, Study)
     wrong += [one for one in mistakes(study) if one.key in right or not wrong]
@@ -116,10 +116,10 @@ def make_study(values: Mapping[str, Any], place: Callable[[str, Any], str]) -> S
 
 
 def parse_change(text: str) -> Change:
-    """Read the ``KEY=VALUE`` of ``--set``.
+    """Parse the ``KEY=VALUE`` of ``--set``.
 
     Raises:
-        SoftmaxBenchError: It is no such text.
+        SoftmaxBenchError: The text does not have this form.
     """
     key, equals, value = text.partition("=")
     key = key.strip().replace("-", "_")
@@ -139,17 +139,17 @@ def _read(name: str) -> tuple[_Source, dict[str, Any]]:
         source = _Source(f"preset {name}", preset.read_text(encoding="utf-8"))
     elif path.suffix == ".toml":
         try:
-            source = _Source(name, path.read_text(encoding="utf-8-sig"))  # as editors leave it
+            source = _Source(name, path.read_text(encoding="utf-8-sig"))  # as some editors save it
         except OSError as error:
             raise SoftmaxBenchError(f"cannot read the study {name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise SoftmaxBenchError(
-                f"cannot read the study {name}: it is not UTF-8; save it as UTF-8"
+                f"cannot read the study {name}: it is not in UTF-8; save it as UTF-8"
             ) from error
     elif path.exists():
         raise SoftmaxBenchError(
-            f"{name} is no study: a study is a file that ends in .toml; to study this text write "
-            f"'--corpus {name}'"
+            f"{name} is not a study: a study is a file that ends in .toml; to study this text "
+            f"write '--corpus {name}'"
         )
     else:
         raise SoftmaxBenchError(
@@ -169,14 +169,14 @@ def _read(name: str) -> tuple[_Source, dict[str, Any]]:
 
 
 def _assigns(line: str, key: str = r"[\w-]+") -> bool:
-    """Whether a line of TOML gives ``key`` its value."""
+    """Whether a line of TOML sets ``key``."""
     return re.match(rf"""\s*(["']?)(?:{key})\1\s*=""", line) is not None or (
         re.match(rf"""\s*\[+\s*(?:{key})\s*\]""", line) is not None
     )
 
 
 def _value(text: str) -> Any:
-    """A value of TOML, or else the text as it is."""
+    """The TOML value, or the text itself if it is not TOML."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -184,7 +184,7 @@ def _value(text: str) -> Any:
 
 
 def listed(key: str, value: Any) -> Any:
-    """The value of a key, a list where there may be several; a text of several has commas."""
+    """The value of a key, as a list where several are possible; text is split at commas."""
     if key not in _LISTS or isinstance(value, list):
         return value
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The texts of a study: known by what is in them, loaded where they are needed."""
+"""The texts of a study: identified by their content, and loaded where they are needed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from softmax_bench.study.jobs.job import Text
 from softmax_bench.study.study import Study
 
 LONGEST_WORDS = 20
-"""Letters, on average, beyond which a text has hardly been cut into words."""
+"""Mean word length beyond which a text has hardly been split into words."""
 FEWEST_TOKENS = 1000
-"""Of a text to evaluate on; fewer have a standard error of 10 % and more."""
+"""Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
 MOST_UNKNOWN = 0.5
 
 
 @dataclass(frozen=True)
 class KnownText:
-    """What planning needs to know of a text; the text itself is not kept."""
+    """What planning needs to know about a text, without the text itself."""
 
     source: Text
     name: str
@@ -34,18 +34,18 @@ class KnownText:
     valid_tokens: int
     test_tokens: int
     unknown_share: float
-    """Of the test text."""
+    """Share of unknown words in the test text."""
     how_split: str = ""
-    """In words, where the text came without splits."""
+    """How the text was split, in words, if it came without splits."""
     doubts: tuple[str, ...] = ()
-    """Why results on this text may mean little, a sentence each."""
+    """Why results on this text may be meaningless, one sentence each."""
 
 
 def know_text(source: Text) -> KnownText:
-    """Load a text and keep what planning needs.
+    """Load a text, and keep what planning needs.
 
     Raises:
-        SoftmaxBenchError: There is no such text, or it does not offer such a vocabulary.
+        SoftmaxBenchError: There is no such text, or it has too few types for the vocabulary.
     """
     corpus = _load(source)
     return KnownText(
@@ -90,24 +90,26 @@ def know_given(
     targets: Path | None,
     vocab_sizes: Sequence[int | str] | None,
 ) -> tuple[Study, KnownText]:
-    """Check given hidden states; what planning needs to know of them, and the study for them.
+    """Check given hidden states; return what planning needs, and the study for them.
 
     Args:
-        study: Its corpora, vocabulary sizes, encoders and hidden size give way.
+        study: Its corpora, vocabulary sizes, encoders and hidden size are replaced.
         hidden: File of the hidden states.
         targets: File of their classes.
-        vocab_sizes: The number of classes, if it is not that of the greatest id.
+        vocab_sizes: The number of classes, if it is not the largest id plus one.
 
     Raises:
-        SoftmaxBenchError: An array is not there or does not fit, or the study asks for what given
-            states cannot have.
+        SoftmaxBenchError: An array is missing or invalid, or the study has settings that do not
+            apply to given states.
     """
     if hidden is None or targets is None:
-        raise SoftmaxBenchError("--hidden and --targets go together: states and their classes")
+        raise SoftmaxBenchError(
+            "--hidden and --targets go together: give the states and their classes"
+        )
     if study.tied:
-        raise SoftmaxBenchError("given hidden states have no embedding to tie: leave out tied")
+        raise SoftmaxBenchError("given hidden states have no embedding to tie: remove 'tied'")
     if vocab_sizes is not None and (len(vocab_sizes) > 1 or isinstance(vocab_sizes[0], str)):
-        raise SoftmaxBenchError("given hidden states have one number of classes: name one")
+        raise SoftmaxBenchError("given hidden states have a single number of classes: give one")
     source = Text(
         spec=str(hidden.absolute()),
         targets=str(targets.absolute()),
@@ -136,7 +138,7 @@ def know_given(
 
 
 def load_given(source: Text, sha256: str) -> States:
-    """Map the hidden states that a trial names.
+    """Map the hidden states of a trial into memory.
 
     Raises:
         SoftmaxBenchError: They have changed since the trial was planned.
@@ -157,7 +159,7 @@ def _map_states(source: Text, *, check: bool) -> States:
 
 
 def load_text(source: Text, sha256: str) -> Corpus:
-    """Load the text that a trial names.
+    """Load the text of a trial.
 
     Raises:
         SoftmaxBenchError: It has changed since the trial was planned.

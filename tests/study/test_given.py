@@ -150,8 +150,8 @@ def test_the_report_names_the_command(files: tuple[Path, Path]) -> None:
     [
         ("h.npy", None, {}, None, "--hidden and --targets go together"),
         ("h.npy", "t.npy", {"tied": True}, None, "no embedding to tie"),
-        ("h.npy", "t.npy", {}, (12, 13), "one number of classes"),
-        ("h.npy", "t.npy", {}, ("all",), "one number of classes"),
+        ("h.npy", "t.npy", {}, (12, 13), "a single number of classes"),
+        ("h.npy", "t.npy", {}, ("all",), "a single number of classes"),
         ("h.npy", "t.npy", {}, (3,), "ids go from 0 to 2"),
     ],
 )

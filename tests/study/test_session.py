@@ -327,7 +327,7 @@ def test_a_damaged_record_is_set_aside_and_its_trial_run_again(tmp_path: Path) -
 
 def test_no_space_left_stops_the_study_and_loses_nothing(tmp_path: Path) -> None:
     plan = plan_study(study_of(layers=["full", "fills the disk", "nce"], time_budget=0), [TEXT])
-    with pytest.raises(DiskFullError, match="make room and give the same command again"):
+    with pytest.raises(DiskFullError, match="free some space and repeat the command"):
         go(tmp_path, plan)
     contents = read_store(tmp_path)
     assert len(contents.records) == 1

@@ -58,7 +58,7 @@ def test_a_job_that_is_lost_is_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
         lost = ended(executor, train_job("kills who started it"))[1].failure
     assert lost is not None
     assert lost.cause == "lost"
-    assert "ended without saying how" in lost.reason
+    assert "ended without reporting how" in lost.reason
 
 
 def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(DiskFullError, match="no disk space to write a record"):
+    with pytest.raises(DiskFullError, match="no disk space left to write a record"):
         write_record(store, first)
     assert list(store.iterdir()) == []
 

@@ -110,7 +110,11 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     [
         ("quik", [], "there is no study 'quik': did you mean 'quick'?"),
         ("no/such.toml", [], "cannot read the study no/such.toml: "),
-        (".", [], ". is no study: a study is a file that ends in .toml; to study this text write"),
+        (
+            ".",
+            [],
+            ". is not a study: a study is a file that ends in .toml; to study this text write",
+        ),
         (
             "quick",
             ["hiden_size=3"],
@@ -158,7 +162,7 @@ def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfhidden_size = 3\n")
     assert load_study(str(path)).hidden_size == 3
     path.write_text("hidden_size = 3\n", encoding="utf-16")
-    with pytest.raises(SoftmaxBenchError, match=r"my\.toml: it is not UTF-8; save it as UTF-8"):
+    with pytest.raises(SoftmaxBenchError, match=r"my\.toml: it is not in UTF-8; save it as UTF-8"):
         load_study(str(path))
 
 

@@ -1,1 +1,1 @@
-"""Where jobs run: on this machine, on Ray, on Slurm."""
+"""Where jobs run: on this machine, Ray or Slurm."""

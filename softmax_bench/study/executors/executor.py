@@ -1,4 +1,4 @@
-"""Where jobs run: what a study asks of a machine or a cluster."""
+"""The interface between a study and the machine or cluster that runs its jobs."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from softmax_bench.study.jobs.job import Ended, Job, Report
 
 
 class Executor(Protocol):
-    """Runs jobs, each in a process of its own, and reports how they end.
+    """Runs each job in its own process, and reports how it ends.
 
-    An executor knows the store it works for. It promises that
+    An executor knows the store it works for. It guarantees that
 
-    * a job takes down no other and not the study, whatever happens to it;
-    * when a job is reported to have ended, the records it wrote lie in the store;
-    * each job that was submitted is reported to have ended once, and nothing is reported of it
-      after that;
-    * after :meth:`close`, or when the process that made the executor is gone, no job runs on; or,
-      where jobs outlive a study that is killed, they hold their locks in the store meanwhile.
+    * a failing job affects neither other jobs nor the study;
+    * when a job is reported as ended, its records are in the store;
+    * every submitted job is reported as ended exactly once, and nothing is reported about it
+      afterwards;
+    * no job keeps running after :meth:`close`, or after the process that created the executor is
+      gone; if jobs do outlive a killed study, they hold their locks in the store.
 
-    It decides nothing: which jobs there are, in which order, and whether to try one again is up to
-    the study. :class:`softmax_bench.study.jobs.process.JobProcess` does most of the work for
-    executors on other machines too: it runs one job where it is called.
+    It makes no decisions: the study decides which jobs there are, in which order, and whether to
+    retry one. :class:`softmax_bench.study.jobs.process.JobProcess`, which runs one job where it is
+    called, does most of the work, also for executors on other machines.
     """
 
     slots: int
-    """How many jobs may run at once."""
+    """Most jobs that may run at once."""
 
     def submit(self, job: Job) -> None:
-        """Begin a job soon. There are never more than ``slots`` that have not ended."""
+        """Start a job soon. At most ``slots`` submitted jobs are unfinished at any time."""
 
     def wait(self, seconds: float) -> Sequence[Report | Ended]:
-        """What jobs have told since the last call, and which have ended.
+        """Events of the jobs since the last call, and the jobs that have ended.
 
         Waits for at most ``seconds``, and returns early when a job ends.
         """
 
     def close(self) -> None:
-        """End all jobs at once; they may be submitted again in another session."""
+        """End all jobs at once; another run may submit them again."""
 
     def __enter__(self) -> Self:
         """The executor."""

@@ -17,8 +17,8 @@ class LocalExecutor(Executor):
     """Runs jobs as processes of this machine.
 
     Args:
-        store: Where they write their records.
-        slots: How many at once.
+        store: Where the jobs write their records.
+        slots: Number of jobs that run at once.
         worker: Module that the processes run.
     """
 

@@ -1,11 +1,11 @@
 """Jobs as tasks of a Ray cluster.
 
-Each task runs its job as a process of the node it came to, in a private store, and streams back
-what the job tells, its checkpoints and its records; whoever runs the study puts them into the
-store. Nodes need this package and the texts of the study, and no folder in common.
+Each task runs its job as a process of its node, in a private store, and streams back the job's
+events, checkpoints and records, which the study's process puts into its store. Nodes need this
+package and the study's texts, but no shared folder.
 
-Tasks get and give bytes (:mod:`softmax_bench.study.executors.parcel`): nothing of ours depends on
-the pickles that Ray moves them in. Ray's own messages about its use are turned off.
+Tasks receive and return bytes (:mod:`softmax_bench.study.executors.parcel`), so our data does not
+depend on the pickles in which Ray transports them. Ray's usage messages are turned off.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from softmax_bench.study.jobs.process import WORKER
 from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
 
 RETRIES = 3
-"""Of a job whose node was lost, or ran out of memory or of space."""
+"""Most retries of a job whose node was lost, or ran out of memory or disk space."""
 _CLOSE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -44,10 +44,10 @@ class RayExecutor(Executor):
     checkpoint. Ray ends tasks when the process that started them is gone.
 
     Args:
-        store: Where records are written, on this machine.
-        slots: How many jobs at once; those that the cluster has no room for wait in its queue.
-        address: Of a cluster that runs, of which this machine is a node, or ``"auto"`` for the one
-            that was started here; None starts Ray on this machine alone, until the executor closes.
+        store: Where records are written on this machine.
+        slots: Number of jobs at once; those that do not fit the cluster wait in its queue.
+        address: Address of a running cluster that includes this machine, or ``"auto"`` for the one
+            started here; None starts Ray on this machine alone until the executor closes.
         worker: Module that the processes of jobs run.
 
     Raises:
@@ -102,7 +102,7 @@ class RayExecutor(Executor):
         for task in self._tasks:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(task.stream)
-        if self._tasks:  # so that each can clear away what it has on its node
+        if self._tasks:  # so that each can clean up on its node
             ends = [task.stream.completed() for task in self._tasks]
             self._ray.wait(ends, num_returns=len(ends), timeout=_CLOSE_SECONDS)
         for task in self._tasks:
@@ -116,12 +116,12 @@ class RayExecutor(Executor):
         task.stream = self._ray.remote(work).options(**options).remote(order)
 
     def _options(self, job: Job) -> dict[str, Any]:
-        """What to ask Ray for. Retries are counted here: Ray would not say that there were any."""
+        """Resources to request from Ray, without retries, which we count ourselves."""
         needed = resources_of(job)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cpus = needed.threads
         if needed.whole_node:
-            # The largest, so that times come from machines of one kind where there are several.
+            # The largest kind of node, so that times come from one kind of machine.
             cpus = max([cpus, *(int(node.get("CPU", 0)) for node in nodes)])
         asked = {"CPU": cpus, "GPU": needed.gpus, "memory": needed.bytes or 0}
         if not any(_fits(asked, node) for node in nodes):
@@ -138,7 +138,7 @@ class RayExecutor(Executor):
         }
 
     def _hear(self, task: _Task) -> list[Report | Ended]:
-        """One message of a task, or why there is none."""
+        """Handle one message of a task, or the reason why there is none."""
         errors = self._ray.exceptions
         try:
             read = unpack(self._ray.get(next(task.stream)), task.job, self._store)
@@ -155,11 +155,11 @@ class RayExecutor(Executor):
         if not isinstance(read, Ended):
             return [] if read is None else [Report(job_id(task.job), read)]
         if read.how == "disk full":
-            return self._lost(task, "lost", "its node had no space left for temporary files")
+            return self._lost(task, "lost", "its node had no disk space left for temporary files")
         return self._end(task, read)
 
     def _lost(self, task: _Task, cause: Cause, reason: str) -> list[Report | Ended]:
-        """Send the job once more, or give up."""
+        """Send the job again, or give up."""
         if task.lost < RETRIES:
             task.lost += 1
             _log.warning(
@@ -181,14 +181,14 @@ class RayExecutor(Executor):
 
 @dataclass(eq=False)
 class _Task:
-    """A job on its way."""
+    """A submitted job."""
 
     job: Job
     lock: IO[bytes]
     stream: Any = None
-    """Of its messages."""
+    """Its stream of messages."""
     lost: int = 0
-    """How often its node was."""
+    """How often its node was lost."""
     began: float = field(default_factory=time.monotonic)
 
 
@@ -197,8 +197,8 @@ def _start_ray(address: str | None) -> Any:
         raise SoftmaxBenchError(
             f"{address}: run the command on a node of the cluster, with --address auto"
         )
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves the machine
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will have it
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves this machine
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray expects it
     try:
         ray = import_module("ray")
     except ImportError:

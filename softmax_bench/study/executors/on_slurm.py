@@ -1,9 +1,9 @@
-"""Jobs of a Slurm cluster, by way of submitit.
+"""Jobs of a Slurm cluster, submitted through submitit.
 
-The store lies on a file system that all nodes share. A job is described by a file of JSON in its
-folder ``slurm``; the node runs it as a process, which writes into the store as it does on one
-machine, and says in another file how it ended. submitit pickles its own submission, of which all
-that is ours is three texts; what it pickles of the result is not read.
+The store is on a file system that all nodes share. A JSON file in its folder ``slurm`` describes a
+job. The node runs it as a process, which writes into the store as on a single machine, and writes
+to another file how it ended. submitit pickles its submissions, which contain only three strings of
+ours; the results it pickles are not read.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from softmax_bench.study.jobs.timing import start_job
 
 _POLL_SECONDS = 0.2
 _NO_LIMIT_MINUTES = 24 * 60
-"""What Slurm is asked for where the study sets no limit of time."""
+"""Minutes to request from Slurm if the study sets no time limit."""
 _SPARE_MINUTES = 5
 """Minutes added to the study's time limit for start-up and reporting."""
 _SILENT_SECONDS = 10.0
-"""A file that was written on a node may be seen here so much later."""
+"""Delay after which a file written on a node is visible here."""
 _CAUSES: dict[str, Cause] = {"TIMEOUT": "time", "OUT_OF_MEMORY": "memory", "CANCELLED": "killed"}
 
 
 class SlurmExecutor(Executor):
     """Runs jobs on a Slurm cluster.
 
-    Unlike others, jobs go on when the process that made the executor is killed: they write into
-    the store, where the next session finds what they did, and leaves alone what they have in work.
+    Unlike elsewhere, jobs keep running when the process that created the executor is killed. They
+    write into the store, where the next run collects finished work and leaves the rest alone.
 
     Args:
-        store: Of the study, on a file system that all nodes share.
-        slots: How many jobs are queued or run at once.
-        cluster: ``"slurm"``; or ``"local"``: processes of this machine, as a rehearsal.
+        store: The study's store, on a file system that all nodes share.
+        slots: Number of jobs that are queued or running at once.
+        cluster: ``"slurm"``, or ``"local"`` for processes of this machine as a rehearsal.
         worker: Module that the processes of jobs run.
 
     Raises:
@@ -74,7 +74,7 @@ class SlurmExecutor(Executor):
         if isinstance(lock, str):
             self._told.append(Ended(identity, lock))
             return
-        lock.close()  # the node takes it
+        lock.close()  # the node will take it
         path = self._folder / f"{identity}.job"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _ended_path(path).unlink(missing_ok=True)
@@ -127,10 +127,10 @@ class _Submitted:
     job: Job
     path: Path
     queued: Any
-    """submitit's."""
+    """The job object of submitit."""
     events: EventLog | None = None
     silent: float | None = None
-    """Since when it does not run any more, without having said how it ended."""
+    """When it was first seen not running, without a report of how it ended."""
 
     def ended(self, identity: str) -> Ended | None:
         with suppress(FileNotFoundError):
@@ -142,7 +142,7 @@ class _Submitted:
         if now - self.silent < _SILENT_SECONDS:
             return None
         state = self.queued.state.split()[0]  # "CANCELLED by 1000"
-        reason = f"Slurm's job {self.queued.job_id} ended without saying how ({state})"
+        reason = f"Slurm's job {self.queued.job_id} ended without reporting how ({state})"
         return Ended(
             identity, "failed", Failure(_CAUSES.get(state, "lost"), reason, 0.0, self._log())
         )
@@ -160,10 +160,10 @@ class _Submitted:
 
 
 class RunJob:
-    """What a node runs; submitit asks it how to go on after a time-out or a preemption."""
+    """Runs on a node; submitit asks it how to continue after a time-out or a preemption."""
 
     def __call__(self, store: str, path: str, worker: str) -> None:
-        """Do the job that the file ``path`` describes, and write how it ended beside it."""
+        """Run the job described by the file ``path``, and write beside it how it ended."""
         job = msgspec.json.decode(Path(path).read_bytes(), type=Job)
         process = start_job(job, Path(store), worker)
         try:
@@ -177,7 +177,7 @@ class RunJob:
             process.kill()
 
     def checkpoint(self, *arguments: str) -> Any:
-        """The same once more: it goes on from the checkpoint in the store."""
+        """Submit the same again; it resumes from the checkpoint in the store."""
         return import_module("submitit").helpers.DelayedSubmission(self, *arguments)
 
 
@@ -194,13 +194,13 @@ def _open_cluster(folder: Path, cluster: str) -> Any:
         ) from None
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise SoftmaxBenchError(
-            "there is no Slurm on this machine (no sbatch); --address local runs the jobs here"
+            "Slurm was not found on this machine (no sbatch); --address local runs the jobs here"
         )
     return submitit.AutoExecutor(folder=folder, cluster=cluster)
 
 
 def _parameters(job: Job) -> dict[str, Any]:
-    """What to ask Slurm for; its own variables (``SBATCH_PARTITION`` ...) add to it."""
+    """The resources to request; Slurm's own variables (``SBATCH_PARTITION`` ...) add to them."""
     needed = resources_of(job)
     seconds = job.limits.seconds
     return {

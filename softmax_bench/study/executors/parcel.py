@@ -1,7 +1,7 @@
-"""A job far from its store: what goes there and what comes back, as messages of msgpack.
+"""A job far from its store: msgpack messages that go there and come back.
 
 The machine needs no folder in common with the study. The job runs in a private store, and its
-events, its checkpoints, its records and its log come back one after the other.
+events, checkpoints, records and log come back one after the other.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from softmax_bench.study.jobs.timing import start_job
 
 _POLL_SECONDS = 0.2
 _LARGEST_CHECKPOINT = 2**30
-"""Larger ones stay where they are: to send them every time would keep a network busy."""
+"""Larger checkpoints are not sent, since repeating that would keep a network busy."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="event"):
-    """A model in training, as the job has stored it."""
+    """The checkpoint of a model in training, as the job stored it."""
 
     content: bytes
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True, tag="parcel", tag_field="event"):
-    """The last message: what the job has made."""
+    """The last message: the results of the job."""
 
     ended: Ended
     records: list[Record]
@@ -46,21 +46,21 @@ Message = Event | Checkpoint | Parcel
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine is asked for."""
+    """What to run on a machine."""
 
     job: Job
     worker: str
     checkpoint: bytes | None
-    """To go on from."""
+    """The checkpoint to resume from."""
 
 
 def pack(job: Job, store: Path, worker: str) -> bytes:
-    """The order for a job, with the checkpoint that the store has of it.
+    """Pack the order for a job, with its checkpoint in the store.
 
     Args:
-        job: What to do.
-        store: Of the study.
-        worker: Module that the process is to run.
+        job: The job to run.
+        store: The study's store.
+        worker: Module that the process runs.
     """
     path = _checkpoint_of(job, store)
     checkpoint = None if path is None or _written(path) is None else path.read_bytes()
@@ -68,8 +68,8 @@ def pack(job: Job, store: Path, worker: str) -> bytes:
 
 
 def work(order: bytes) -> Generator[bytes, None, None]:
-    """Do what is ordered in a process of this machine; a message whenever there is one."""
-    # Ray cancels by an interrupt, which Python ignores where a shell has started it in background.
+    """Execute an order in a process of this machine, and yield messages as they come."""
+    # Ray cancels by an interrupt, which Python ignores if a shell has started it in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = msgspec.msgpack.decode(order, type=Order)
     with tempfile.TemporaryDirectory(prefix="softmax-bench-") as folder:
@@ -85,7 +85,7 @@ def work(order: bytes) -> Generator[bytes, None, None]:
                 written = _written(checkpoint)
                 if checkpoint is not None and written not in (None, sent):
                     sent = written
-                    with suppress(FileNotFoundError):  # the job is done with it
+                    with suppress(FileNotFoundError):  # the job no longer needs it
                         yield _encode(Checkpoint(content=checkpoint.read_bytes()))
                 for report in told:
                     if isinstance(report, Ended):
@@ -98,13 +98,13 @@ def work(order: bytes) -> Generator[bytes, None, None]:
 
 
 def unpack(message: bytes, job: Job, store: Path) -> Event | Ended | None:
-    """Read a message about ``job``, and put what it brings into the store of the study.
+    """Read a message about ``job``, and store its contents in the study's store.
 
-    Records of other trials than the job's are not taken. A checkpoint is nothing to report.
+    Records of trials other than the job's are rejected. A checkpoint is not reported.
 
     Raises:
-        OSError: There is no room for it, or the store cannot be written to.
-        DiskFullError: There is no room for a record.
+        OSError: There is no disk space left, or the store is not writable.
+        DiskFullError: There is no disk space left for a record.
     """
     read = msgspec.msgpack.decode(message, type=Message)
     checkpoint = _checkpoint_of(job, store)
@@ -140,12 +140,12 @@ def _parcel(ended: Ended, job: Job, store: Path) -> Parcel:
 
 
 def _checkpoint_of(job: Job, store: Path) -> Path | None:
-    """Where a store keeps the checkpoint of a job that makes any."""
+    """Where a store keeps the checkpoint of a job, if it writes any."""
     return checkpoint_path(store, job_id(job)) if isinstance(job, TrainJob) else None
 
 
 def _written(checkpoint: Path | None) -> int | None:
-    """When a checkpoint was written; None where there is none that is to be sent."""
+    """When a checkpoint was written; None if there is none to send."""
     if checkpoint is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""One job: its process, its lock, its log of events."""
+"""A single job: its process, its lock and its log of events."""

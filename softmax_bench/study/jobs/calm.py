@@ -1,10 +1,10 @@
-"""Whether others are busy on this machine, and how threads are to wait for each other then.
+"""Whether other processes are busy on this machine, and how threads should then wait.
 
-Threads of one product meet at its end. By default the first to arrive spins there for some
-milliseconds, which is quickest as long as each has a core of its own. Where somebody else has taken
-a core, it spins in place of the thread that it waits for, and a step of 5 ms takes up to 400. A
-thread that waits passively gives its core away; a quiet machine runs small steps up to 1.7 times as
-long so. ``python -m benchmarks.busy`` measures both.
+The threads of a product meet at its end. By default, the first to arrive spins there for some
+milliseconds, which is fastest as long as each has its own core. If another process has taken a
+core, it spins in place of the thread it waits for, and a step of 5 ms takes up to 400. A thread
+that waits passively gives up its core; on a quiet machine this makes small steps up to 1.7 times
+slower. ``python -m benchmarks.busy`` measures both.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import time
 import psutil
 
 BUSY = 5.0
-"""Per cent of the processor, over all cores, above which the machine is not calm: more than that
-beside a timing marks it as disturbed."""
+"""Per cent of the processor, over all cores, above which the machine is not calm; the same load
+marks a timing as disturbed.
+"""
 _LOOK_SECONDS = 0.3
 _WAITING_LOOK_SECONDS = 1.0
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -29,9 +30,9 @@ def is_calm() -> bool:
 
 
 def wait_passively(environment: dict[str, str]) -> dict[str, str]:
-    """An environment in which OpenMP's threads give their cores away while they wait.
+    """An environment in which OpenMP's threads give up their cores while they wait.
 
-    It has to be set before torch is imported. Where somebody has chosen another way, that holds.
+    It must be set before torch is imported. A choice already in the environment takes precedence.
     """
     if any(name in environment for name in _CHOICES):
         return environment
@@ -39,7 +40,7 @@ def wait_passively(environment: dict[str, str]) -> dict[str, str]:
 
 
 def prepare_threads() -> bool:
-    """Let this process, which is to time something, wait as the machine's state asks for.
+    """Let this process, which will time something, wait as the state of the machine requires.
 
     Returns:
         Whether the machine is calm.
@@ -51,14 +52,14 @@ def prepare_threads() -> bool:
 
 
 class CalmWatch:
-    """Looks again and again whether the machine has calmed down, and keeps nobody waiting."""
+    """Checks repeatedly, without blocking, whether the machine has become calm."""
 
     def __init__(self) -> None:
         psutil.cpu_percent(None)
         self._looked = time.monotonic()
 
     def calm(self) -> bool:
-        """Whether it was calm since the last look; False where that was only just now."""
+        """Whether it has been calm since the last call; False right after one."""
         if time.monotonic() - self._looked < _WAITING_LOOK_SECONDS:
             return False
         self._looked = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a job tells, read from its file while it is written."""
+"""A job's events, read from its file while it is being written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from softmax_bench.study.jobs.job import Event
 
 
 class EventLog:
-    """Reads the events of a job as they come.
+    """Reads the events of a job as they arrive.
 
     Args:
-        path: File of JSON lines. It is opened here, apart from whoever writes it: two ends that
-            share an open file share the position in it too.
+        path: File of JSON lines. It is opened here, independently of its writer, because sharing
+            an open file would mean sharing its position.
 
     Raises:
         OSError: There is no such file.
@@ -25,7 +25,7 @@ class EventLog:
         self._unread = b""
 
     def read(self) -> list[Event]:
-        """Events since the last call. Whole lines only: the last may still be being written."""
+        """Events since the last call, from complete lines: the last may still be being written."""
         *lines, self._unread = (self._unread + self._file.read()).split(b"\n")
         events = []
         for line in lines:

@@ -1,7 +1,7 @@
-"""What one process is given to do, and what it tells while it does it.
+"""What a process is asked to do, and what it reports meanwhile.
 
-A job goes to the process as one line of JSON, on whichever machine it runs; the process writes its
-records into the store, and what it tells into a file of JSON lines. No torch here.
+A job goes to the process as one line of JSON, on whichever machine it runs. The process writes its
+records into the store and its events into a file of JSON lines. No torch here.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from softmax_bench.records.trial import (
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``load_corpus`` is given."""
+    """The arguments of ``load_corpus``."""
 
     spec: str
     vocab_size: int | None
-    """None keeps every type."""
+    """Vocabulary size; None keeps every type."""
     seed: int
-    """Of the synthetic language."""
+    """Seed of the synthetic language."""
     data_dir: str | None = None
     """Folder of corpora."""
     targets: str | None = None
-    """File of the targets where ``spec`` is the file of given hidden states."""
+    """File of the targets, if ``spec`` is the file of given hidden states."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process may use at most; None for no limit."""
+    """Limits of a process; None for no limit."""
 
     seconds: float | None = None
     bytes: int | None = None
-    """Resident, with all processes that it starts."""
+    """Resident bytes, including all processes that it starts."""
 
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     limits: Limits = Limits()
     again: bool = False
-    """Whether to run although all records are stored."""
+    """Whether to run even if all records are stored."""
 
 
 class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
@@ -57,7 +57,7 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     trial: TrainTrial
     text: Text
     checkpoint_seconds: float = 30.0
-    """Between two checkpoints."""
+    """Seconds between two checkpoints."""
 
 
 class NgramJob(_Job, frozen=True, kw_only=True, tag="ngram"):
@@ -68,16 +68,16 @@ class NgramJob(_Job, frozen=True, kw_only=True, tag="ngram"):
 
 
 class SpeedJob(_Job, frozen=True, kw_only=True, tag="speed"):
-    """Time layers, which take turns in one process, on a machine that does nothing else."""
+    """Time layers in alternation in one process, on an otherwise idle machine."""
 
     trials: tuple[SpeedTrial, ...]
     budget_seconds: float
     text: Text | None = None
-    """Given examples, whose class counts the layers are made for."""
+    """Given examples; the layers are created for their class counts."""
 
 
 class FidelityJob(_Job, frozen=True, kw_only=True, tag="fidelity"):
-    """Set layers against one model with full softmax, which is trained for all of them."""
+    """Compare layers with one full-softmax model, which is trained once for all of them."""
 
     trials: tuple[FidelityTrial, ...]
     text: Text
@@ -92,7 +92,7 @@ def trials_of(job: Job) -> tuple[Trial, ...]:
 
 
 def job_id(job: Job) -> str:
-    """Name of a job: that of its only trial, or a hash of those of all."""
+    """Name of a job: that of its only trial, or a hash of the names of all."""
     identities = [trial_id(trial) for trial in trials_of(job)]
     if len(identities) == 1:
         return identities[0]
@@ -100,23 +100,23 @@ def job_id(job: Job) -> str:
 
 
 def needs_quiet(job: Job) -> bool:
-    """Whether nothing else may run meanwhile: what is timed must not be disturbed."""
+    """Whether nothing else may run at the same time, because timings must not be disturbed."""
     return isinstance(job, SpeedJob)
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running", tag_field="event"):
-    """From here on the process does the work of this trial: it is to blame if that goes wrong."""
+    """From now on, the process works on this trial, which is to blame for a failure."""
 
     trial: str | None
-    """Its identity; None for work that is no trial's own."""
+    """Its identity; None for work that belongs to no single trial."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", tag_field="event"):
-    """How far the job has come."""
+    """How far the job is."""
 
     done: float
     total: float
-    """In tokens for training, else in shares of the whole."""
+    """In tokens for training, otherwise as a share of the whole."""
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True, tag="evaluated", tag_field="event"):
@@ -135,18 +135,18 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", tag_field=
 
 
 class Disturbed(msgspec.Struct, frozen=True, kw_only=True, tag="disturbed", tag_field="event"):
-    """What was timed is timed again, because others were busy; the machine may calm down first."""
+    """A disturbed timing is repeated, after waiting for the machine to become calm."""
 
     reasons: str
 
 
 Event = Running | Progress | Evaluated | Failed | Disturbed
-"""What a process tells."""
+"""Anything that a process reports."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Something that a job told."""
+    """An event reported by a job."""
 
     job: str
     event: Event
@@ -160,18 +160,19 @@ class Failure:
     reason: str
     seconds: float
     log: str
-    """The end of what it printed."""
+    """The end of its output."""
     trial: str | None = None
-    """Identity of the trial that is to blame; None where it is the job as a whole."""
+    """Identity of the trial to blame; None if it is the job as a whole."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A job does not run any more."""
+    """The end of a job."""
 
     job: str
     how: Literal["finished", "failed", "elsewhere", "disk full"]
     """``"finished"``: its records are in the store. ``"elsewhere"``: it did not start, because a
-    process of another study has it in work."""
+    process of another study is working on it.
+    """
     failure: Failure | None = None
-    """Of a failed one."""
+    """Set if the job failed."""

@@ -1,7 +1,7 @@
-"""Who does a job: whoever holds its lock in the store.
+"""The lock of a job in the store, which decides who does the job.
 
-The lock keeps two studies on one store, on whichever machines, from doing the same job. The kernel
-gives it back however its holder ends. Whoever gets it looks whether the work was done meanwhile.
+The lock keeps two studies that share a store, on any machines, from doing the same job. The kernel
+releases it however its holder ends. Its next holder checks whether the work has been done.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def job_path(store: Path, job: str, part: str) -> Path:
 
 
 def claim(job: Job, store: Path) -> IO[bytes] | Literal["finished", "elsewhere"]:
-    """Take the lock of a job: the file that holds it until it is closed in every process.
+    """Take the lock of a job: a file that holds it until every process has closed it.
 
-    In place of it, ``"elsewhere"`` where another process has the job in work, or ``"finished"``
-    where its records are stored and it is not to be done again.
+    Returns ``"elsewhere"`` instead if another process is working on the job, or ``"finished"`` if
+    its records are stored and it is not to be repeated.
 
     Raises:
-        OSError: The store cannot be written to.
+        OSError: The store is not writable.
     """
     path = job_path(store, job_id(job), "lock")
     lock = private_file(path, "ab")
@@ -47,7 +47,7 @@ def claim(job: Job, store: Path) -> IO[bytes] | Literal["finished", "elsewhere"]
 
 
 def private_file(path: Path, mode: str) -> IO[bytes]:
-    """Open a file that only its owner may read; its folder is made if absent."""
+    """Open a file that only its owner may read, and create its folder if needed."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags, 0o600)

@@ -1,9 +1,9 @@
-"""One job in one process: started, watched, and ended without harm to anything else.
+"""Runs one job in one process, watches it, and ends it without harm to anything else.
 
-The process gets its job through its standard input, which stays open: when this end is closed,
-because whoever started it is gone, it ends itself. What it tells comes through a file and not
-through a pipe: so nobody is woken in the middle of a timing, and it can be read after the process
-was killed. Both ends hold the job's lock.
+The process receives its job through its standard input, which stays open: when this end is closed
+because the parent is gone, it ends itself. Its events come through a file, not a pipe, so nobody is
+woken during a timing and the file can be read after the process was killed. Both ends hold the
+job's lock.
 """
 
 from __future__ import annotations
@@ -39,24 +39,26 @@ from softmax_bench.study.jobs.lock import claim, job_path, private_file
 
 WORKER = "softmax_bench.study.jobs.worker"
 DISK_FULL = 74
-"""Exit status of a worker that had no room to write."""
+"""Exit status of a worker that had no disk space left."""
 _GRACE_SECONDS = 5.0
-"""A worker ends itself at its time limit, with a traceback; it is killed this much later."""
+"""A worker ends itself at its time limit, with a traceback; after this many more seconds it is
+killed.
+"""
 _MEMORY_INTERVAL = 0.25
 _LEAST_ROOM = 2**16
 _LOG_BYTES = 8000
-"""Of the end of a log, kept in the record of a failure."""
+"""Bytes of the end of a log that are kept in the record of a failure."""
 
 
 class JobProcess:
-    """A job in a process of its own.
+    """A job in its own process.
 
     Args:
-        job: What to do.
-        store: Where the process writes its records. Its log lies in the folder ``jobs`` there, and
-            stays when there is something in it.
+        job: The job to run.
+        store: Where the process writes its records. Its log is in the folder ``jobs`` there, and
+            is kept unless it is empty.
         worker: Module that the process runs.
-        environment: Of the process; this one's by default.
+        environment: Environment of the process; this one's by default.
 
     Raises:
         OSError: The store cannot be written to.
@@ -109,12 +111,12 @@ class JobProcess:
     def _write_job(self) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended already: poll() says how
+        with suppress(BrokenPipeError):  # it has already ended; poll() says how
             self._child.stdin.write(msgspec.json.encode(self._job) + b"\n")
             self._child.stdin.flush()
 
     def poll(self) -> list[Report | Ended]:
-        """What the process has told since the last call, and whether it has ended."""
+        """Events of the process since the last call, and its end if it has ended."""
         if isinstance(self._lock, str):
             return [Ended(self.id, self._lock)]
         assert self._child is not None
@@ -126,7 +128,7 @@ class JobProcess:
         return [*told, self._ended(status)]
 
     def kill(self) -> None:
-        """End the process and all that it has started, and wait until they are gone."""
+        """End the process and everything it has started, and wait until they are gone."""
         if self._child is not None:
             self._kill_all()
             self._child.wait()
@@ -162,7 +164,7 @@ class JobProcess:
         self._kill_all()
 
     def _kill_all(self) -> None:
-        """The process and whatever it has started."""
+        """Kill the process and everything it has started."""
         assert self._child is not None
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
@@ -170,7 +172,7 @@ class JobProcess:
     def _ended(self, status: int) -> Ended:
         seconds = time.monotonic() - self._began
         log = self._log_end()
-        self._kill_all()  # what it may have left behind
+        self._kill_all()  # leftovers of the process
         ended = self._how(status, seconds, log)
         self._close()
         return ended
@@ -182,7 +184,7 @@ class JobProcess:
             return Ended(self.id, "finished")
         if status == DISK_FULL or (
             status > 0 and self._said is None and self._room() < _LEAST_ROOM
-        ):  # one that could not say why had no room to
+        ):  # a worker without a last word had no disk space
             return Ended(self.id, "disk full")
         cause, reason = self._why(status, seconds)
         for part in ("events", "lock"):
@@ -192,7 +194,7 @@ class JobProcess:
         return Ended(self.id, "failed", Failure(cause, reason, seconds, log, blamed))
 
     def _room(self) -> int:
-        """Bytes that are free where the records go."""
+        """Free bytes where the records go."""
         return shutil.disk_usage(self._paths["log"].parent).free
 
     def _why(self, status: int, seconds: float) -> tuple[Cause, str]:
@@ -207,7 +209,7 @@ class JobProcess:
             return "error", f"the process ended with status {status}"
         name = signal.Signals(-status).name
         if -status == signal.SIGKILL and _oom_kills() > self._oom_kills:
-            return "memory", "killed by the system, which was out of memory"
+            return "memory", "killed by the system, which ran out of memory"
         if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             return "killed", f"killed from outside by {name}"
         return "crash", f"the process crashed with {name}"
@@ -229,7 +231,7 @@ class JobProcess:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Of a process and all that it has started."""
+    """Resident bytes of a process and everything it has started."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
@@ -245,7 +247,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
+    """How many processes the kernel has killed for lack of memory; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

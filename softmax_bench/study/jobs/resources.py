@@ -1,4 +1,4 @@
-"""What a job needs of a machine that is not this one."""
+"""The resources that a job needs on another machine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from softmax_bench.study.jobs.job import Job, Text, needs_quiet, trials_of
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job needs."""
+    """The resources that a job needs."""
 
     threads: int
     gpus: int
     bytes: int | None
-    """None where the study sets no limit."""
+    """None if the study sets no limit."""
     whole_node: bool
-    """Nothing else may run there: the job takes times."""
+    """Whether nothing else may run there, because the job measures times."""
 
 
 def resources_of(job: Job) -> Resources:
-    """What to ask for a job."""
+    """The resources to request for a job."""
     first = trials_of(job)[0]
     trial = first.model if isinstance(first, FidelityTrial) else first
     threads, device = (1, "cpu") if isinstance(trial, NgramTrial) else (trial.threads, trial.device)
@@ -39,7 +39,7 @@ def resources_of(job: Job) -> Resources:
 
 
 def with_whole_paths(job: Job) -> Job:
-    """The same job, from whichever folder it is done: its files by their whole paths."""
+    """The same job with absolute paths, so that it can run from any folder."""
     text = job.text
     if text is None:
         return job

@@ -1,4 +1,4 @@
-"""Timing jobs, which are done again where the machine was busy with something else."""
+"""Timing jobs, which are repeated if the machine was busy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from softmax_bench.study.jobs.job import Disturbed, Ended, Job, Report, SpeedJob
 from softmax_bench.study.jobs.process import WORKER, JobProcess
 
 RETIMINGS = 2
-"""How often layers are timed again, at most."""
+"""Most repetitions of a timing."""
 
 
 def start_job(job: Job, store: Path, worker: str = WORKER) -> JobProcess | TimingProcess:
-    """Start a job; its threads wait passively unless it takes times on a calm machine.
+    """Start a job; its threads wait passively unless it measures times on a calm machine.
 
     Raises:
         OSError: The store cannot be written to.
@@ -32,16 +32,16 @@ def start_job(job: Job, store: Path, worker: str = WORKER) -> JobProcess | Timin
 
 
 class TimingProcess:
-    """A timing job, which is started again where others disturbed it.
+    """A timing job, which is restarted if other processes disturbed it.
 
-    It waits for the machine to calm down, for as long as the timing itself may take. If it does
-    not, what was timed with spinning threads is timed with passive ones, and the rest stays as it
-    is: marked as disturbed.
+    It waits for the machine to become calm, for as long as the timing itself may take. If it does
+    not, timings with spinning threads are repeated with passive ones; the others are kept and
+    marked as disturbed.
 
     Args:
-        job: What to time.
+        job: The timing job.
         store: As for :class:`~softmax_bench.study.jobs.process.JobProcess`.
-        worker: Likewise.
+        worker: As for the same class.
     """
 
     def __init__(self, job: SpeedJob, store: Path, worker: str = WORKER) -> None:
@@ -85,8 +85,8 @@ class TimingProcess:
         return []
 
     def _disturbed(self) -> str:
-        """What others did while the layers were timed, in words; empty where they did not."""
-        with suppress(FileNotFoundError, DamagedRecordError):  # whoever asked for it finds out
+        """What disturbed the timing; empty if nothing did."""
+        with suppress(FileNotFoundError, DamagedRecordError):  # the caller will find out
             record = read_record(record_path(self._store, trial_id(self._job.trials[0])))
             if isinstance(record, SpeedRecord) and (seen := record.result.disturbance):
                 return ", ".join(seen.reasons) if seen.by_others else ""

@@ -1,7 +1,7 @@
-"""What runs in the process of a job: ``python -m softmax_bench.study.jobs.worker STORE``.
+"""The program of a job's process: ``python -m softmax_bench.study.jobs.worker STORE``.
 
-The job comes as one line of JSON through standard input. Events go to the file that the environment
-names; whatever else is printed is the log.
+The job arrives as one line of JSON on standard input. Events go to the file named in the
+environment; everything else that is printed is the log.
 """
 
 from __future__ import annotations
@@ -38,32 +38,33 @@ _PROGRESS_INTERVAL = 0.2
 
 
 def main() -> None:
-    """Do one job."""
+    """Run one job."""
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     faulthandler.enable()
     if job.limits.seconds is not None:
-        # From a thread that needs no interpreter: it ends a process that hangs in foreign code.
+        # Use a thread that needs no interpreter, so that it ends a process that hangs in foreign
+        # code.
         faulthandler.dump_traceback_later(job.limits.seconds, exit=True)
     events = int(os.environ["SOFTMAX_BENCH_EVENTS"])
 
     def tell(event: Event) -> None:
         os.write(events, msgspec.json.encode(event) + b"\n")
 
-    # Left at once in any case: what happens while Python shuts down is no part of the trial, and
-    # must not make a failure of one that is stored.
+    # Leave at once in any case: whatever happens while Python shuts down is not part of the trial,
+    # and must not turn a stored one into a failure.
     try:
         os._exit(_outcome(job, Path(sys.argv[1]), tell))
-    except OSError as error:  # there is no room even to say what went wrong
+    except OSError as error:  # there is no room even to report it
         os._exit(DISK_FULL if disk_full(error) else 1)
 
 
 def _outcome(job: Job, store: Path, tell: Callable[[Event], None]) -> int:
-    """Do the job; the status to exit with."""
+    """Run the job, and return the exit status."""
     try:
         _run(job, store, tell)
         status = 0
-    except Exception as error:  # whatever a layer of somebody else may raise
+    except Exception as error:  # anything that a foreign layer may raise
         if disk_full(error):
             return DISK_FULL
         traceback.print_exc()
@@ -75,7 +76,7 @@ def _outcome(job: Job, store: Path, tell: Callable[[Event], None]) -> int:
 
 
 def _end_with_the_study() -> None:
-    """Standard input ends when the process that started this one does."""
+    """Standard input ends when the parent process does."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
@@ -96,8 +97,8 @@ def _failed(error: Exception) -> Failed:
 def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
     import torch
 
-    # Processors calculate with subnormal numbers up to a hundred times more slowly, and a training
-    # that diverges is full of them.
+    # Processors calculate up to a hundred times more slowly with subnormal numbers, and a diverging
+    # training is full of them.
     torch.set_flush_denormal(True)
     if isinstance(job, TrainJob):
         _train(job, store, tell)
@@ -148,7 +149,7 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
         else:
             record = train_on_states(trial, load_given(job.text, trial.corpus_sha256), **how)
         write_record(store, record)
-    except DivergedError:  # it would again
+    except DivergedError:  # it would run out again
         checkpoint.unlink(missing_ok=True)
         raise
     checkpoint.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What is to be run: the trials of a study, and what each will take."""
+"""The trials of a study, and how long each will take."""

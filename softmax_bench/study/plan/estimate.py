@@ -1,9 +1,9 @@
-"""What the steps of a plan will take, from what layers say of their own cost.
+"""Time and memory of a plan's steps, estimated from the layers' own costs.
 
 Seconds are those of the products and bytes of training and evaluation at the machine's full rate,
-times a factor: what is done already has taken so much longer than that, or
-:data:`USUAL_SLOWDOWN` where nothing is done. Bytes are those of the process, text, parameters,
-gradients, optimiser and activations. Both are rough: within a factor of two, as a rule.
+times a factor: how much longer the finished steps have taken, or :data:`USUAL_SLOWDOWN` if there
+are none. Bytes are those of the process, text, parameters, gradients, optimiser and activations.
+Both are usually within a factor of two.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ from softmax_bench.study.texts import KnownText
 from softmax_bench.study.trials.part import affordable_tokens
 
 USUAL_SLOWDOWN = 1.5
-"""Of training against full rate, on Penn Treebank with the records of results/ptb."""
+"""Slowdown of training relative to the full rate, on Penn Treebank with the records of results/ptb.
+"""
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
-"""Of Python with torch, which every process loads."""
+"""Bytes of Python with torch, which every process loads."""
 _TIMING_OVERHEAD = 1.5
 _NGRAM_SECONDS_PER_TOKEN = 5e-6
 _NGRAM_BYTES_PER_TOKEN = 200
-"""At the peak of counting, where the process of a 5-gram trial has grown by 181 on Penn Treebank
-and by 194 on WikiText-2. Its arrays alone are 164 and 166 there; on the synthetic language
-``pytest tests/study/test_estimate.py -k counting`` measures them."""
+"""Bytes per token at the peak of counting: the process of a 5-gram trial has grown by 181 on Penn
+Treebank and by 194 on WikiText-2. Its arrays alone take 164 and 166 there; on the synthetic
+language, ``pytest tests/study/test_estimate.py -k counting`` measures them.
+"""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one step."""
+    """The estimate of one step."""
 
     seconds: float
     bytes: float
@@ -49,11 +51,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What is known of a layer without its parameters' values."""
+    """What is known about a layer without creating its parameters."""
 
     cost: Cost
     evaluation_flops: float
-    """Of one token."""
+    """Operations per token."""
     parameter_bytes: float
 
 
@@ -61,10 +63,10 @@ class Estimator:
     """Estimates steps for a machine.
 
     Args:
-        machine: Its rates, measured with the threads of a trial.
-        texts: Of the study.
-        steps: All steps, from which it is learned what has been done,
-        done: and its results.
+        machine: The machine's rates, measured with the threads of a trial.
+        texts: The study's texts.
+        steps: All steps, including the finished ones that it learns from.
+        done: The results of the finished steps.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Estimator:
             if isinstance(record := done.get(identity), TrainRecord)
         ]
         self.learned_from = len(ratios)
-        """Trials that the factor comes from."""
+        """Number of trials that the factor comes from."""
         self.slowdown = median(ratios) if ratios else USUAL_SLOWDOWN
 
     def estimate(self, step: Step) -> Estimate:
@@ -118,7 +120,7 @@ class Estimator:
         )
 
     def _evaluated(self, trial: TrainTrial, text: KnownText, encoder: int) -> int:
-        """Tokens, those that are evaluated several times as often."""
+        """Number of evaluated tokens; those evaluated several times count as often."""
         part = affordable_tokens(trial, encoder)
         curve = min(part, trial.evaluations * text.valid_tokens)
         if trial.tuning:
@@ -126,7 +128,7 @@ class Estimator:
         return curve + text.valid_tokens + text.test_tokens + min(part, text.test_tokens)
 
     def _training_seconds(self, trial: TrainTrial) -> float:
-        """At full rate."""
+        """Seconds at full rate."""
         targets = _targets(trial)
         layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, targets)
         encoder = _encoder_parameters(trial)
@@ -139,7 +141,7 @@ class Estimator:
         return step * trial.max_tokens / targets
 
     def _timing(self, trials: Sequence[SpeedTrial], budget_seconds: float) -> Estimate:
-        """All layers are held at once."""
+        """The process holds all layers at once."""
         held = 0.0
         for trial in trials:
             layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, trial.num_tokens)
@@ -156,17 +158,17 @@ def _targets(trial: TrainTrial) -> int:
 def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> _Layer:
     counts = zipf_counts(vocab_size)
     try:
-        # Nothing is made but shapes: a layer of any size costs nothing.
+        # Only shapes are created, so a layer of any size costs nothing.
         layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta", sparse=True)
         cost = layer.cost(num_tokens)
-    except (NotImplementedError, RuntimeError):  # a layer of somebody else that looks into tables
+    except (NotImplementedError, RuntimeError):  # a foreign layer that reads tables
         layer = create_layer(spec, hidden_size, vocab_size, counts, sparse=True)
         cost = layer.cost(num_tokens)
     return _described(layer, cost, num_tokens)
 
 
 def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
-    # A third of an exact layer's step is the forward pass; another must look at all its rows.
+    # A third of an exact layer's step is the forward pass; other layers must read all their rows.
     once = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
     return _Layer(cost, once, float(sum(parameter.nbytes for parameter in layer.parameters())))
 

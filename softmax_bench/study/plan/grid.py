@@ -1,4 +1,4 @@
-"""The steps of a study: its grid, and for each layer the learning rate that it does best with."""
+"""The steps of a study: its grid, and each layer's best learning rate."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from softmax_bench.study.study import CONDITIONS, Study
 from softmax_bench.study.texts import KnownText
 
 NGRAM_ORDER = 5
-"""As in the literature."""
+"""The usual order in the literature."""
 NGRAM_MOST_TOKENS = 25_000_000
-"""The model of a longer text is left out: it takes about 200 bytes a token."""
+"""Longer texts get no n-gram model, which takes about 200 bytes per token."""
 
 MOST_WORKERS = 8
-"""Trials that are trained at once where a study does not say: each holds a model in memory."""
+"""Most trials trained at once by default, since each holds a model in memory."""
 
 
 def usable_threads() -> int:
-    """Threads for a process alone: OMP_NUM_THREADS, or as many as it may use cores."""
+    """Threads for a single process: OMP_NUM_THREADS, or the number of cores it may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return (int(wanted) if wanted.isdigit() else 0) or usable_cores()
 
 
 def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
-    """The texts of a study, at each vocabulary size."""
+    """The texts of a study at each vocabulary size."""
     folder = None if data_dir is None else str(data_dir)
     return [
         Text(
@@ -109,7 +109,7 @@ def _best_rate_steps(
     done: Done,
     failed: Failed,
 ) -> Iterator[Step]:
-    """Tune the layer on a short budget; the best of what was tried gets every budget and seed."""
+    """Tune the layer on a short budget; its best rate gets every budget and seed."""
     rate, tuned, waiting = study.learning_rates[0], "", None
     title = _title(study, text, encoder, layer)
     if is_tuned(study):
@@ -145,7 +145,7 @@ def _best_rate_steps(
 
 
 def plan_tuning(study: Study, texts: Sequence[KnownText]) -> Plan:
-    """The steps of a study that find how each layer is best trained, and no others."""
+    """Only the steps of a study that find how each layer is best trained."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
         return [
@@ -160,14 +160,14 @@ def plan_tuning(study: Study, texts: Sequence[KnownText]) -> Plan:
 
 
 def is_tuned(study: Study) -> bool:
-    """Whether each layer looks for its own learning rate."""
+    """Whether each layer searches for its own learning rate."""
     return study.tuning_trials > 0 or len(study.learning_rates) > 1
 
 
 def _tuning_steps(
     study: Study, text: KnownText, encoder: str, layer: str, done: Done, failed: Failed
 ) -> Iterator[tuple[Step, TrainTrial]]:
-    """A grid of learning rates, or a search, up to the next trials that it wants."""
+    """A grid of learning rates, or a search, up to the next trials it needs."""
     title = f"tuning {_title(study, text, encoder, layer)}"
 
     def make(rate: float, tuned: str = "") -> TrainTrial:
@@ -271,12 +271,12 @@ def _place(study: Study, text: KnownText) -> str:
 
 
 def threads_of(study: Study) -> int:
-    """Of a trial in training."""
+    """Threads of a training trial."""
     return study.threads or max(1, usable_threads() // workers_of(study))
 
 
 def workers_of(study: Study) -> int:
-    """Trials that are trained at once."""
+    """Number of trials trained at once."""
     if study.workers:
         return study.workers
     room = usable_threads() // (study.threads or 1) if study.device == "cpu" else 1

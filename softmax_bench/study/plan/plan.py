@@ -1,7 +1,7 @@
-"""From what is stored to what is to be done: a pure function.
+"""A pure function from stored results to what remains to be done.
 
-Asked again after every trial it gives what is due then. A study that was interrupted is therefore
-gone on with by the same steps as one that was not.
+Called again after every trial, it returns the steps that are due. So an interrupted study continues
+with the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from softmax_bench.records.trial import FidelityTrial, SpeedTrial, trial_id
 from softmax_bench.study.jobs.job import FidelityJob, Job, Limits, SpeedJob, Text, trials_of
 
 Done = Mapping[str, Record]
-"""Results by identity of their trials."""
+"""Results by the identity of their trials."""
 Failed = Collection[str]
-"""Identities of the trials that are not to be tried again."""
+"""Identities of the trials that are not to be retried."""
 
 
 class State(StrEnum):
-    """How things stand with a step."""
+    """The state of a step."""
 
     DONE = "done"
     FAILED = "failed"
     DUE = "due"
     WAITING = "waiting"
-    """For the learning rate, which other steps find."""
+    """It waits for the learning rate, which other steps find."""
     HOPELESS = "hopeless"
-    """No learning rate went well."""
+    """Every learning rate failed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one process does."""
+    """The work of one process."""
 
     title: str
     job: Job
-    """While the step waits, with a learning rate that stands for the best."""
+    """Its job; while the step waits, with a placeholder for the best learning rate."""
     state: State
 
 
 Plan = Callable[[Done, Failed], Sequence[Step]]
-"""The steps in their order, each trial in one of them."""
+"""The steps in order; each trial belongs to one of them."""
 
 
 def ids_of(step: Step) -> list[str]:
@@ -52,7 +52,7 @@ def ids_of(step: Step) -> list[str]:
 
 
 def state_of(identity: str, done: Done, failed: Failed) -> State:
-    """How things stand with a trial that waits for nothing."""
+    """The state of a trial that waits for nothing."""
     if identity in done:
         return State.DONE
     return State.FAILED if identity in failed else State.DUE
@@ -81,10 +81,10 @@ def time_steps(
     failed: Failed,
     text: Text | None = None,
 ) -> Iterator[Step]:
-    """Time layers against each other, those apart that have failed.
+    """Time layers against each other, and those that have failed separately.
 
-    They are timed anew unless all of them are stored: a layer timed alone would not have taken
-    turns with the others.
+    They are timed again unless all of them are stored, because a layer timed later would not have
+    alternated with the others.
     """
 
     def step(trials: Sequence[SpeedTrial], state: State) -> Step:
@@ -105,7 +105,7 @@ def time_steps(
 
 
 def plan_fidelity(trials: Sequence[FidelityTrial], text: Text, limits: Limits) -> Plan:
-    """One step for the layers that are yet to be set against the model that all have in common."""
+    """One step for the layers not yet compared with the model that all have in common."""
 
     def step(trials: Sequence[FidelityTrial], state: State) -> Step:
         return Step(

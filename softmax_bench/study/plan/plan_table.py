@@ -1,4 +1,4 @@
-"""A plan as a table: each step, how things stand with it, and what it will take."""
+"""A plan as a table: each step, its state, and its estimated cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLES = {State.DONE: "green", State.FAILED: "red", State.HOPELESS: "red", Stat
 
 
 def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, console: Console) -> None:
-    """Print all steps and what is left of them."""
+    """Print all steps and what is left to do."""
     table = Table("step", "state", "time", "memory", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -50,9 +50,9 @@ def _print_rest(
 ) -> None:
     workers = workers_of(study)
     factor = (
-        f"as the {estimator.learned_from} models that are done have taken"
+        f"as the {estimator.learned_from} finished models took"
         if estimator.learned_from
-        else "as it was for the reference results"
+        else "the factor of the reference results"
     )
     lines = [
         f"About {clock(seconds)} on this machine with {workers} worker(s): products and "
@@ -64,14 +64,14 @@ def _print_rest(
         console.print(line, highlight=False)
     memory = psutil.virtual_memory().total
     if study.memory_limit is not None and most > study.memory_limit * 1e9:
-        console.print(f"This is more than memory_limit = {study.memory_limit:g}", style="yellow")
+        console.print(f"This exceeds memory_limit = {study.memory_limit:g}", style="yellow")
     if workers * most > memory:
         console.print(
-            f"{workers} such process(es) are more than this machine's {memory / 1e9:.3g} GB",
+            f"{workers} such process(es) exceed this machine's {memory / 1e9:.3g} GB",
             style="yellow",
         )
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """A duration as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))

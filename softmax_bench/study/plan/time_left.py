@@ -1,4 +1,4 @@
-"""How long a running study will still take, from what its steps have taken so far."""
+"""Remaining time of a running study, based on what its steps have taken so far."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ from softmax_bench.study.jobs.job import (
 from softmax_bench.study.plan.plan import State, Step
 
 _TIMING_OVERHEAD = 1.5
-"""Timing takes its budget and, beyond it, the making of the layers and the account of memory."""
+"""Timing takes its budget, and additional time to create layers and measure memory."""
 _MARK_SECONDS = 1.0
-"""Between two marks: reports come in groups, which say nothing of the time between them."""
+"""Least seconds between marks: reports arrive in groups, which say nothing about the time between
+them.
+"""
 _LEAST_MARKS = 4
-"""Before these, a step has no rate: the first moments are not like the rest."""
+"""A step with fewer marks has no rate, because its first moments are untypical."""
 _MOST_MARKS = 31
 
 
 @dataclass
 class RunningStep:
-    """A step that runs, and how far it is."""
+    """A running step and its progress."""
 
     step: Step
     began: float = field(default_factory=lambda: time.monotonic())
     done: float = 0.0
     total: float = 0.0
     perplexity: float | None = None
-    """Of the validation text, at the last evaluation."""
+    """Validation perplexity at the last evaluation."""
     _marks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
-    """Times, and what was done by then."""
+    """Times, and the progress by then."""
 
     def hear(self, event: Event) -> None:
-        """Take note of what the step tells."""
+        """Record an event of the step."""
         if isinstance(event, Progress):
             now, self.done, self.total = time.monotonic(), event.done, event.total
             if not self._marks or now - self._marks[-1][0] >= _MARK_SECONDS:
@@ -52,14 +54,14 @@ class RunningStep:
 
     @property
     def seconds(self) -> float:
-        """Since the step began."""
+        """Seconds since the step began."""
         return time.monotonic() - self.began
 
     @property
     def rate(self) -> float | None:
-        """Progress a second, the median of late: evaluations and a machine's pauses are not in it.
+        """Median recent progress per second, without evaluations and pauses of the machine.
 
-        None while the step has only begun.
+        None if the step has only just begun.
         """
         if len(self._marks) < _LEAST_MARKS:
             return None
@@ -69,17 +71,17 @@ class RunningStep:
 
 
 class TimeLeft:
-    """Learns from each step that has ended what those like it take.
+    """Learns from each finished step how long similar ones take.
 
-    A model of a layer and vocabulary size that was trained before takes the same time a token;
-    others the mean of all.
+    Models with the same layer and vocabulary size take the same time per token; others take the
+    mean of all.
     """
 
     def __init__(self) -> None:
         self._seconds_per_token: dict[tuple[str, int], float] = {}
 
     def learn(self, run: RunningStep) -> None:
-        """A step has ended well."""
+        """Record a successful step."""
         job = run.step.job
         if isinstance(job, TrainJob):
             self._seconds_per_token[_kind(job)] = run.seconds / job.trial.max_tokens
@@ -87,13 +89,13 @@ class TimeLeft:
     def estimate(
         self, steps: Iterable[Step], running: Sequence[RunningStep], slots: int
     ) -> float | None:
-        """Seconds until all is done; None as long as nothing is known."""
+        """Seconds until everything is done; None as long as nothing is known."""
         known = self._with(running)
         training = timing = 0.0
         for step in steps:
             if step.state not in (State.DUE, State.WAITING):
                 continue
-            job = step.job  # made again with every plan, so that equal ones are the same
+            job = step.job  # recreated with every plan, so compared by equality
             run = next((run for run in running if run.step.job == job), None)
             share = 1 - run.done / run.total if run is not None and run.total else 1.0
             if isinstance(job, SpeedJob):
@@ -110,7 +112,7 @@ class TimeLeft:
         return training / slots + timing
 
     def _with(self, running: Sequence[RunningStep]) -> dict[tuple[str, int], float]:
-        """Seconds a token; what runs counts as far as it is done, where others have ended."""
+        """Seconds per token; running steps count by their progress once others have ended."""
         known = dict(self._seconds_per_token)
         for run in running:
             if isinstance(run.step.job, TrainJob) and run.rate:

@@ -1,7 +1,7 @@
-"""Tuning: each layer's learning rate, and its own knobs, under an equal budget for all.
+"""Tuning of each layer's learning rate and options, with an equal budget for all.
 
-The search is Optuna's, and it has no memory of its own: it is told again what the store holds and
-then asks for the next trial. A search that was interrupted therefore goes on as if it had not been.
+The search is Optuna's and has no memory of its own: it is given the contents of the store and then
+asked for the next trial. An interrupted search therefore continues exactly.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     pass
 
 MakeTrial = Callable[[float, str], TrainTrial]
-"""From a learning rate and the options that were tuned to the trial on the budget of tuning."""
+"""Creates the trial for a learning rate and tuned options, with the tuning budget."""
 
 _RANDOM_TRIALS = 4
-"""Drawn at random, after the usual values, before those that went well decide."""
+"""Number of random trials, after the default values, before results guide the search."""
 
 
 MOST_BEYOND = 4
-"""Rates that are tried beyond the ends of the grid, at most, for each layer."""
+"""Most learning rates tried beyond each layer's grid."""
 
 
 def widened_grid(
     study: Study, layer: str, make: MakeTrial, done: Done, failed: Failed
 ) -> Iterator[tuple[TrainTrial, State]]:
-    """A trial for each learning rate of the study, and beyond them until the best lies inside.
+    """A trial for each learning rate of the study, and further ones until the best is bracketed.
 
-    Each further rate is as far from the end of the grid as its neighbour is. A rate at which
-    training failed bounds the grid as a bad one does.
+    Each further rate is as far from the end of the grid as the end is from its neighbour. A rate at
+    which training failed bounds the grid as a bad one does.
     """
     rates = sorted(study.learning_rates)
     low, high = rates[0] / rates[1], rates[-1] / rates[-2]
@@ -64,7 +64,7 @@ def widened_grid(
 
 
 def rate_range(study: Study) -> tuple[float, float]:
-    """The least and the greatest learning rate to look at first."""
+    """The lowest and highest learning rate to try first."""
     least, greatest = min(study.learning_rates), max(study.learning_rates)
     return (least, greatest) if least < greatest else (least / 10, greatest * 10)
 
@@ -72,11 +72,11 @@ def rate_range(study: Study) -> tuple[float, float]:
 def search(
     study: Study, layer: str, make: MakeTrial, done: Done, failed: Failed
 ) -> Iterator[tuple[TrainTrial, State]]:
-    """The trials of one layer's search in their order, up to the first that is to be run.
+    """The trials of one layer's search in order, up to the first that has not run.
 
-    The first has the usual values: the middle learning rate, and the layer's own defaults. A trial
-    that failed counts as twice as bad as a model that knows nothing. Where the best rate so far is
-    near an end of the range, the range grows beyond it.
+    The first trial uses the middle learning rate and the layer's default options. A failed trial
+    counts as twice as bad as a model that knows nothing. If the best rate so far is near an end of
+    the range, the range is extended beyond it.
 
     Raises:
         SoftmaxBenchError: Optuna is not installed.
@@ -97,7 +97,7 @@ def search(
     history.enqueue_trial({"learning_rate": math.sqrt(low * high), **usual})
     tried: set[str] = set()
     best = math.inf, math.sqrt(low * high)
-    for _ in range(3 * study.tuning_trials):  # now and then it asks for the same once more
+    for _ in range(3 * study.tuning_trials):  # occasionally it asks for the same again
         rates = optuna.distributions.FloatDistribution(low, high, log=True)
         asked = history.ask({"learning_rate": rates, **space})
         rate, *values = (float(f"{asked.params[name]:.3g}") for name in ("learning_rate", *knobs))

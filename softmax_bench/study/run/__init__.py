@@ -1,1 +1,1 @@
-"""Runs a plan and shows how far it is."""
+"""Runs a plan and shows its progress."""

@@ -1,4 +1,4 @@
-"""What a running study shows: a live table in a terminal, plain lines elsewhere."""
+"""Progress of a running study: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
 from softmax_bench.study.run.watcher import Watcher
 
 _FACTS_WIDTH = 66
-"""Columns of the live table beside the titles."""
+"""Columns of the live table besides the titles."""
 _LINE_SECONDS = 30.0
-"""Between two lines about what runs, where there is no terminal."""
+"""Seconds between two progress lines outside a terminal."""
 
 
 class ProgressDisplay(Watcher):
     """Shows a running study on a console.
 
     Args:
-        console: Where.
-        slots: How many steps run at once.
+        console: Where to print.
+        slots: Number of steps that run at once.
     """
 
     def __init__(self, console: Console, slots: int = 1) -> None:
@@ -51,7 +51,7 @@ class ProgressDisplay(Watcher):
         )
         self._steps: Sequence[Step] = ()
         self._running: dict[int, RunningStep] = {}
-        """By the job itself: to hash one for every event would disturb what it times."""
+        """Keyed by the job object, because hashing one for every event would disturb timings."""
         self._postponed: set[str] = set()
         self._time_left = TimeLeft()
         self._spoken = time.monotonic()
@@ -72,7 +72,7 @@ class ProgressDisplay(Watcher):
             self._live.stop()
 
     def planned(self, steps: Sequence[Step]) -> None:
-        """Say at the beginning what there is to do."""
+        """Print what there is to do."""
         beginning = not self._steps
         self._steps = steps
         if beginning:
@@ -84,44 +84,45 @@ class ProgressDisplay(Watcher):
             )
 
     def note(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         self._print(text, "yellow")
 
     def started(self, step: Step) -> None:
-        """A row of the live table."""
+        """Add a row to the live table."""
         self._running[id(step.job)] = RunningStep(step)
 
     def told(self, step: Step, event: Event) -> None:
-        """Progress of a row."""
+        """Update the progress of a row."""
         self._running[id(step.job)].hear(event)
         if isinstance(event, Disturbed):
             self._print(
-                f"{step.title}: disturbed, {event.reasons}; it is timed again if that is over soon"
+                f"{step.title}: disturbed, {event.reasons}; timing is repeated if the machine "
+                "becomes quiet soon"
             )
 
     def finished(self, step: Step, records: Sequence[Record]) -> None:
-        """A line with the result."""
+        """Print a line with the result."""
         run = self._running.pop(id(step.job))
         self._time_left.learn(run)
         self._print(f"{step.title}: {_result(records, run.seconds)}")
 
     def failed(self, step: Step, failures: Sequence[FailureRecord]) -> None:
-        """A line with the reason for each trial that is to blame."""
+        """Print a line with the reason for each trial to blame."""
         del self._running[id(step.job)]
         for failure in failures:
             which = f" ({failure.configuration['layer']})" if len(ids_of(step)) > 1 else ""
             self._print(f"{step.title}{which} failed: {failure.reason}", "red")
 
     def postponed(self, step: Step) -> None:
-        """A line, the first time."""
+        """Print a line, the first time."""
         del self._running[id(step.job)]
         job = job_id(step.job)
         if job not in self._postponed:
             self._postponed.add(job)
-            self._print(f"{step.title}: in work by another study on this store", "yellow")
+            self._print(f"{step.title}: running in another study on this store", "yellow")
 
     def tick(self) -> None:
-        """Draw the table anew; without a terminal, say from time to time how things stand."""
+        """Redraw the table; outside a terminal, print the state from time to time."""
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() - self._spoken >= _LINE_SECONDS:
@@ -134,7 +135,7 @@ class ProgressDisplay(Watcher):
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _states(self) -> Counter[State]:
-        """Trials by how things stand with them."""
+        """The number of trials in each state."""
         return Counter(step.state for step in self._steps for _ in ids_of(step))
 
     def _standing(self) -> str:
@@ -190,8 +191,8 @@ def _result(records: Sequence[Record], seconds: float) -> str:
 
 
 def _trained(result: TrainResult, seconds: float) -> str:
-    """What training gave, and where its time went."""
-    # The test text is looked at in the report, when all choices are made.
+    """The result of a training, and where its time went."""
+    # Test perplexity appears only in the report, after all choices have been made.
     part = f" on {result.valid.tokens:,} tokens" if result.test is None else ""
     rate = result.train_tokens / result.train_seconds
     evaluation = (result.curve_seconds or 0) + (result.final_seconds or 0)

@@ -1,4 +1,4 @@
-"""Running what is planned: submit what is due, store what failed, and plan again."""
+"""Runs a plan: submits what is due, stores failures, and plans again."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ S = TypeVar("S", bound=Stored)
 
 _WAIT_SECONDS = 0.25
 _QUIET_WAIT_SECONDS = 1.0
-"""While layers are timed: waking up disturbs them."""
+"""Longer while layers are timed, because waking up disturbs them."""
 _ELSEWHERE_SECONDS = 2.0
-"""Between two looks at what another study has in work."""
+"""Seconds between two looks at another study's work."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Outcome:
     done: int
     """Trials that have a result."""
     failures: dict[str, FailureRecord]
-    """Trials that have none, by identity."""
+    """Trials without a result, by identity."""
     hopeless: int
-    """Trials that were not run because no learning rate went well."""
+    """Trials not run because every learning rate failed."""
     waiting: int = 0
-    """Trials that were not run because others were ended from outside."""
+    """Trials not run because others, on which they depend, were killed."""
 
     @property
     def complete(self) -> bool:
@@ -69,20 +69,20 @@ def run(
     again: bool = False,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Run what is planned and not yet stored.
+    """Run the planned trials that are not yet stored.
 
-    What has failed before is not tried again, but for trials that were ended from outside.
+    Trials that failed before are not retried, except those that were killed from outside.
 
     Args:
-        plan: What there is to do.
+        plan: The jobs to do.
         store: Where results are read from and written to.
         executor: Runs the jobs, for this store.
-        watchers: Are told what happens.
-        again: Run also what is stored.
+        watchers: Objects that are notified of what happens.
+        again: Re-run stored trials too.
         retry_failed: Re-run failed trials too.
 
     Raises:
-        DiskFullError: There is no room to go on. What is stored is kept.
+        DiskFullError: There is no disk space left. Stored results are kept.
         LaterRecordError: The store holds a record of a later version.
     """
     session = _Session(plan, store, executor, watchers)
@@ -99,18 +99,18 @@ class _Session:
         self._watchers = watchers
         self._again = False
         self._before: dict[str, Stored] = {}
-        """What the store held at the beginning."""
+        """What the store held at the start."""
         self._done: dict[str, Record] = {}
         self._failed: dict[str, FailureRecord] = {}
         self._stopped: dict[str, FailureRecord] = {}
-        """Ended from outside in this session; what builds on them waits for the next."""
+        """Trials killed during this run; what depends on them waits for the next run."""
         self._running: dict[str, Step] = {}
         self._elsewhere: dict[str, float] = {}
-        """Jobs in work by another study, and when to look at them again."""
+        """Jobs that another study is running, and when to check them again."""
 
     def load(self, *, again: bool, retry_failed: bool) -> None:
         contents = read_store(self._store)
-        contents.refuse_later()  # such a trial would be run again, and replace the record
+        contents.refuse_later()  # such a trial would run again and replace the record
         for path in set_aside(contents.damaged):
             self._note(f"a damaged record was set aside as {path}; its trial is run again")
         self._again = again
@@ -118,7 +118,7 @@ class _Session:
         if again:
             return
         self._done = contents.records
-        for identity in self._done:  # of a process that was killed at its last line
+        for identity in self._done:  # left by a process that was killed while writing its last line
             checkpoint_path(self._store, identity).unlink(missing_ok=True)
         if not retry_failed:
             self._failed = {
@@ -157,7 +157,7 @@ class _Session:
         return steps
 
     def _startable(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """Due steps for which there is room; what needs quiet comes last, and alone."""
+        """Due steps for which there is room; those that need quiet come last and run alone."""
         taken = {identity for step in self._running.values() for identity in ids_of(step)}
         due = [
             step
@@ -193,7 +193,7 @@ class _Session:
     def _end(self, ended: Ended) -> None:
         step = self._running.pop(ended.job)
         if ended.how == "disk full":
-            raise DiskFullError(f"{step.title} found no space left")
+            raise DiskFullError(f"{step.title} found no disk space left")
         if ended.how == "elsewhere":
             self._elsewhere[ended.job] = time.monotonic() + _ELSEWHERE_SECONDS
             for watcher in self._watchers:
@@ -207,7 +207,7 @@ class _Session:
         records = [self._stored(identity) for identity in ids_of(step)]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
-            reason = "the process ended well, but a record of it is not in the store"
+            reason = "the process succeeded, but its record is not in the store"
             self._fail(step, Failure("error", reason, 0.0, ""))
             return
         self._done |= {record.id: record for record in found}
@@ -245,7 +245,7 @@ class _Session:
             watcher.failed(step, failures)
 
     def _look_elsewhere(self) -> bool:
-        """Whether another study has got on with what it has in work; if not, try it here again."""
+        """Check whether another study has finished its work; if not, try it here again."""
         now, changed = time.monotonic(), False
         for job in [job for job, when in self._elsewhere.items() if now >= when]:
             del self._elsewhere[job]
@@ -261,7 +261,7 @@ class _Session:
         return changed
 
     def _new(self, stored: dict[str, S]) -> dict[str, S]:
-        """What came into the store since the beginning."""
+        """What has been stored since the start."""
         return {
             identity: record
             for identity, record in stored.items()
@@ -298,6 +298,6 @@ def _room_in(store: Path) -> Iterator[None]:
 
 def _no_room(store: Path) -> str:
     return (
-        f"no space is left in {store}: all results that were written are kept; make room and give "
-        "the same command again to go on"
+        f"no disk space left in {store}: all written results are kept; free some space and repeat "
+        "the command to continue"
     )

@@ -1,4 +1,4 @@
-"""Learning curves as TensorBoard events, while they come."""
+"""Learning curves as TensorBoard events, while training runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Watcher):
-    """Writes each model's curves to ``FOLDER/<identity>``, with its title as a text.
+    """Writes each model's curves to ``FOLDER/<identity>``, with its title as text.
 
     Args:
-        folder: What ``tensorboard --logdir`` is to be given.
+        folder: The folder to pass to ``tensorboard --logdir``.
 
     Raises:
         SoftmaxBenchError: TensorBoard is not installed.
@@ -42,7 +42,7 @@ class TensorBoard(Watcher):
                 writer.add_scalar("valid perplexity", event.valid_perplexity, event.tokens)
 
     def started(self, step: Step) -> None:
-        """Say which model the curves are of."""
+        """Add the title of the model."""
         with self._writer(step) as writer:
             writer.add_text("model", step.title)
 

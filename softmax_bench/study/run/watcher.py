@@ -1,4 +1,4 @@
-"""What a study tells of itself while it runs."""
+"""Notifications of a running study."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from softmax_bench.study.plan.plan import Step
 
 
 class Watcher:
-    """Hears of everything that happens in a study; does nothing about it by itself."""
+    """Is notified of everything that happens in a study; by itself does nothing."""
 
     def planned(self, steps: Sequence[Step]) -> None:
-        """How things stand with all steps: at the beginning and after every end of one."""
+        """The state of all steps, at the start and after every step."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
+        """A message for the user."""
 
     def started(self, step: Step) -> None:
-        """A step runs from now on."""
+        """A step has started."""
 
     def told(self, step: Step, event: Event) -> None:
-        """A running step has told something."""
+        """A running step has reported something."""
 
     def finished(self, step: Step, records: Sequence[Record]) -> None:
-        """A step has ended well."""
+        """A step has succeeded."""
 
     def failed(self, step: Step, failures: Sequence[FailureRecord]) -> None:
-        """A step has ended badly: each of these trials is to blame."""
+        """A step has failed, and each of these trials is to blame."""
 
     def postponed(self, step: Step) -> None:
-        """A step does not run: another study has it in work."""
+        """A step does not start, because another study is running it."""
 
     def tick(self) -> None:
-        """Some moments have passed."""
+        """Called every few moments."""

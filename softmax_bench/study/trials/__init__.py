@@ -1,1 +1,1 @@
-"""One trial: it goes in, and its record comes out."""
+"""Running a single trial, which returns its record."""

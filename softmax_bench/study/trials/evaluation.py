@@ -1,4 +1,4 @@
-"""What records keep of a model's quality on a text."""
+"""The evaluation of a model on a text, as stored in records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softmax_bench.records.result import Evaluation
 
 
 def evaluation_of_part(quality: Quality) -> Evaluation:
-    """Of a part of the validation text: what is known of the whole is not known of it."""
+    """Evaluation of a part of the validation text, which does not tell about the whole."""
     return Evaluation(
         tokens=quality.tokens,
         nats=quality.nats,
@@ -20,7 +20,7 @@ def evaluation_of_part(quality: Quality) -> Evaluation:
 
 
 def evaluation_of_split(quality: Quality, corpus: Corpus, split: str) -> Evaluation:
-    """Of a whole split of the text."""
+    """Evaluation of a whole split of the text."""
     true = corpus.true_perplexity
     return Evaluation(
         tokens=quality.tokens,

@@ -1,12 +1,12 @@
-"""Setting layers against full softmax on the hidden states of a trained model.
+"""Comparison of layers with full softmax on the hidden states of a trained model.
 
-One model is trained with full softmax. A batch of its training text gives the gradients to
-compare, with the model's own rows in every layer that keeps such rows. Then each layer is trained
-from scratch, alone, on the hidden states that the model has for its training text, with as many
-tokens as the model had, and what it has learned is compared with the model on the test text. Full
-softmax itself, trained so, shows how much of a divergence is owed to starting anew; and since the
-hidden states are made for its rows, layers of other shapes are at a disadvantage that training the
-whole model with them would not put on them.
+One model is trained with full softmax. Gradients are compared on a batch of its training text, with
+the model's own rows in every layer that has such rows. Then each layer is trained from scratch,
+alone, on the model's hidden states for its training text, with as many tokens as the model had, and
+its result is compared with the model on the test text. Full softmax itself, trained in this way,
+shows how much of a divergence is due to starting anew. Since the hidden states were made for its
+rows, layers of other shapes have a disadvantage that they would not have if the whole model were
+trained with them.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from softmax_bench.study.trials.setting import describe_machine, now
 from softmax_bench.study.trials.train import train_model, trial_optimizer
 
 HELD_OUT = 5000
-"""Most tokens of the validation and of the test text that layers are judged on."""
+"""Most tokens of the validation and the test text that layers are evaluated on."""
 LEAST_DRAWS = 2 * GROUPS
 
 OnProgress = Callable[[str, float], None]
-"""Told what is going on, and which share of all is done."""
+"""Called with a description of the current work, and the share that is done."""
 
 
 def check_fidelity(trials: Sequence[FidelityTrial]) -> None:
-    """Look for mistakes before anything is run.
+    """Check the settings before anything runs.
 
     Raises:
-        SoftmaxBenchError: A choice is not possible.
+        SoftmaxBenchError: A setting is invalid.
     """
     for trial in trials:
         parse_spec(trial.layer)
@@ -66,8 +66,7 @@ def check_fidelity(trials: Sequence[FidelityTrial]) -> None:
             raise SoftmaxBenchError(f"num_states must be at least 1, not {trial.num_states}")
         if trial.num_draws < LEAST_DRAWS:
             raise SoftmaxBenchError(
-                f"num_draws must be at least {LEAST_DRAWS}, not {trial.num_draws}: an interval "
-                "needs so many"
+                f"num_draws must be at least {LEAST_DRAWS} for an interval, not {trial.num_draws}"
             )
         if not trial.sample_counts or min(trial.sample_counts) < 1:
             raise SoftmaxBenchError(
@@ -86,17 +85,17 @@ def measure_fidelity(
     on_progress: OnProgress = lambda what, share: None,
     on_turn: Callable[[FidelityTrial], None] = lambda trial: None,
 ) -> Iterator[FidelityRecord]:
-    """Train the model once and set each layer against it, one record after the other.
+    """Train the model once, compare each layer with it, and yield one record per layer.
 
     Args:
-        trials: With one model in common.
+        trials: Trials with one model in common.
         corpus: The text that the model is trained on.
         on_progress: See :data:`OnProgress`.
-        on_turn: Told whose turn begins.
+        on_turn: Called with the trial that starts.
 
     Raises:
-        SoftmaxBenchError: A choice is not possible.
-        DivergedError: The model, or a layer at every learning rate, went to NaN or infinity.
+        SoftmaxBenchError: A setting is invalid.
+        DivergedError: The model diverged, or a layer did at every learning rate.
     """
     check_fidelity(trials)
     parts = len(trials) + 1
@@ -123,7 +122,7 @@ def measure_fidelity(
 
 @dataclass(frozen=True)
 class _States:
-    """Hidden states of a text, in its order, and the words that they are to predict."""
+    """Hidden states of a text, in order, and the words to predict from them."""
 
     hidden: Tensor
     target: Tensor
@@ -168,7 +167,7 @@ def _points(
     corpus: Corpus,
     on_share: Callable[[float], None],
 ) -> Iterator[SamplePoint]:
-    """The layer's gradient at each number of samples; none for a layer that is exact, or other."""
+    """The layer's gradient at each number of samples; none for exact or other objectives."""
     kind, own = parse_spec(trial.layer)
     if kind.exact:
         return
@@ -209,7 +208,7 @@ def _learned(
     points: list[SamplePoint],
     on_share: Callable[[float], None],
 ) -> FidelityResult:
-    """Train the layer with each learning rate; compare what the best has learned."""
+    """Train the layer with each learning rate, and compare the best result with the model."""
     tried: dict[float, OutputLayer] = {}
     losses: dict[float, float] = {}
     for number, rate in enumerate(trial.learning_rates):
@@ -278,7 +277,7 @@ def _nats(layer: OutputLayer, text: _States) -> float:
 
 @torch.no_grad()
 def _log_z(layer: OutputLayer, text: _States) -> Tensor | None:
-    """Log-normaliser of the scores, or of what they claim for layers that claim to have none."""
+    """The log-normaliser of the scores, or the one implied by scores claimed to be normalised."""
     claim = layer.unnormalized_target_log_prob(text.hidden, text.target)
     if claim is not None:
         return (claim - layer.target_log_prob(text.hidden, text.target)).double()

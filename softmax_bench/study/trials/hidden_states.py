@@ -1,4 +1,4 @@
-"""Output layers trained on hidden states that are given: no encoder, no language model."""
+"""Training of output layers on given hidden states, without an encoder or language model."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ from softmax_bench.study.trials.train import (
 )
 
 _AT_ONCE = 1024
-"""Examples evaluated together."""
+"""Number of examples that are evaluated together."""
 _RANKED = 4096
-"""Examples of a split, at most, whose best classes are looked for: that takes far longer than the
-probability of the target, with most layers."""
+"""Most examples of a split that are ranked, because top-k takes far longer than the probability of
+the target with most layers.
+"""
 
 
 def train_on_states(
@@ -53,7 +54,7 @@ def train_on_states(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN,
 ) -> TrainRecord:
-    """Train a layer on the training examples, in an order drawn anew for each pass over them.
+    """Train a layer on the training examples, in a new random order for each pass over them.
 
     Args:
         trial: What to train; its ``encoder`` is ``"given"``, and a step takes ``batch_size``
@@ -67,7 +68,7 @@ def train_on_states(
 
     Raises:
         SoftmaxBenchError: The checkpoint cannot be written.
-        DivergedError: Training went to NaN or infinity.
+        DivergedError: Training diverged to NaN or infinity.
     """
     started = now()
     torch.set_num_threads(trial.threads)
@@ -146,22 +147,22 @@ def _train(
 
 
 def _batches(train: Ids, size: int, seed: int) -> Iterator[Ids]:
-    """Places of training examples, pass after pass, without end."""
+    """Positions of training examples, pass after pass, without end."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(train)
         for start in range(0, len(order), size):
-            yield np.sort(order[start : start + size])  # a mapped file is read forwards
+            yield np.sort(order[start : start + size])  # mapped files are read in order
 
 
 def _part(places: Ids, examples: int) -> Ids:
-    """So many of the examples, at least one, evenly spread."""
+    """That many of the examples, at least one, evenly spread."""
     chosen = np.linspace(0, len(places) - 1, min(max(1, examples), len(places)), dtype=np.int64)
     return places[chosen]
 
 
 def _seen(trial: TrainTrial, states: States, trained: int) -> Ids:
-    """Examples that were trained on, no more than there are to test."""
+    """Examples that were trained on, at most as many as there are to test."""
     most = min(trained, len(states.split("test")), affordable_tokens(trial))
     return next(_batches(states.split("train"), most, trial.seed))
 
@@ -180,7 +181,7 @@ def _blocks(layer: OutputLayer, states: States, places: Ids) -> Iterator[tuple[T
 
 @torch.no_grad()
 def _quality(layer: OutputLayer, states: States, places: Ids) -> Quality:
-    """Exact and normalised, whatever the layer was trained with."""
+    """Exact, normalised evaluation, whatever the layer was trained with."""
     layer.eval()
     log_prob = [layer.target_log_prob(h, t).double() for h, t in _blocks(layer, states, places)]
     layer.train()
@@ -208,7 +209,7 @@ def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
 
 @torch.no_grad()
 def _ranking(layer: OutputLayer, states: States, places: Ids) -> tuple[float, float, float]:
-    """Recall at 1 and at 10, and NDCG at 10, of examples with one right class each."""
+    """Recall at 1 and at 10, and NDCG at 10, for examples with one right class each."""
     layer.eval()
     hits = []
     for hidden, target in _blocks(layer, states, places):
@@ -217,5 +218,5 @@ def _ranking(layer: OutputLayer, states: States, places: Ids) -> tuple[float, fl
     layer.train()
     found = torch.cat(hits).double()
     discount = 1 / torch.arange(2, found.shape[1] + 2, device=found.device).log2().double()
-    gain = found @ discount  # the ideal gain, of a right class in first place, is 1
+    gain = found @ discount  # the ideal gain, with the right class in first place, is 1
     return float(found[:, 0].mean()), float(found.sum(1).mean()), float(gain.mean())

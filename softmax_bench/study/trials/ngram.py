@@ -18,7 +18,7 @@ from softmax_bench.study.trials.setting import describe_machine, now
 
 
 def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
-    """Count the n-grams of a text and evaluate the model of them."""
+    """Count the n-grams of a text, and evaluate the model made from them."""
     started, begin = now(), time.perf_counter()
     model = KneserNey(
         corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order

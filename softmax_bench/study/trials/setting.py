@@ -1,4 +1,4 @@
-"""When, and on what machine, a trial runs."""
+"""When and on which machine a trial runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from softmax_bench.records.record import Environment
 
 
 def describe_machine() -> Environment:
-    """The machine and the versions, as records keep them."""
+    """The machine and the versions, as stored in records."""
     return msgspec.convert(describe_environment(), Environment)
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
+    """Current UTC time in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

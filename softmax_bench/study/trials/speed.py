@@ -1,4 +1,4 @@
-"""Speed trials: layers are timed against each other."""
+"""Speed trials, which time layers against each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from softmax_bench.records.trial import SpeedTrial, trial_id
 from softmax_bench.study.trials.setting import describe_machine, now
 
 INFERENCE_SHARE = 0.25
-"""Of the budget for timing: evaluation and decoding, after the training steps."""
+"""Share of the timing budget for evaluation and decoding, after the training steps."""
 
 
 def speed_trials(
@@ -38,14 +38,14 @@ def speed_trials(
     on_round: Callable[[float], None] = lambda share: None,
     on_turn: Callable[[SpeedTrial], None] = lambda trial: None,
 ) -> list[SpeedRecord]:
-    """Time layers against each other, taking turns step by step.
+    """Time layers against each other, alternating step by step.
 
     Args:
-        trials: What to time together: one vocabulary size, as a rule.
-        budget_seconds: For all together.
-        class_counts: That layers are made for and targets are drawn by; Zipf's law by default.
-        on_round: Told after each round which share of the budget is spent.
-        on_turn: Told, outside of what is timed, whose turn begins.
+        trials: Layers to time together, usually of one vocabulary size.
+        budget_seconds: Seconds for all of them together.
+        class_counts: Counts for creating layers and drawing targets; Zipf's law by default.
+        on_round: Called after each round with the share of the budget that is spent.
+        on_turn: Called with the next layer, outside the timed region.
     """
     started = now()
     torch.set_num_threads(trials[0].threads)

@@ -1,4 +1,4 @@
-"""Training trials: a language model is trained and evaluated exactly."""
+"""Training trials, in which a language model is trained and exactly evaluated."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from softmax_bench.study.trials.part import affordable_tokens
 from softmax_bench.study.trials.setting import describe_machine, now
 
 EVALUATION_BATCH = 20
-"""Streams side by side in evaluation: each but the first starts without its context."""
+"""Streams side by side in evaluation; each except the first starts without its context."""
 EVALUATION_WINDOW = 50
-"""Time steps evaluated at once; it has no influence on the result."""
+"""Time steps evaluated at once, which does not influence the result."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def train_trial(
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
         on_evaluation: Called after each evaluation on the validation text.
-        checkpoint: File from which training goes on if it was interrupted, with the same result
-            as if it had not been. It is still there at the end: remove it once the record is
+        checkpoint: File from which interrupted training resumes, with the same result as
+            uninterrupted training. It still exists at the end; remove it once the record is
             stored.
         checkpoint_seconds: Time between two checkpoints.
 
     Raises:
-        SoftmaxBenchError: A field of the trial does not fit, or the checkpoint cannot be written.
-        DivergedError: Training went to NaN or infinity.
+        SoftmaxBenchError: The trial is invalid, or the checkpoint cannot be written.
+        DivergedError: Training diverged to NaN or infinity.
     """
     started = now()
     saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
@@ -96,7 +96,7 @@ def train_trial(
 
 
 def _final(trial: TrainTrial, corpus: Corpus, model: LanguageModel, trained: int) -> Final:
-    """The last evaluations: after tuning, of a part of the validation text alone."""
+    """The last evaluations; after tuning, only on a part of the validation text."""
     device = torch.device(trial.device)
 
     def quality(text: Streams, counts: Tensor | None = None) -> Quality:
@@ -128,7 +128,7 @@ def train_record(
     disturbance: Disturbance,
     evaluate_finally: Callable[[], Final],
 ) -> TrainRecord:
-    """The record of a model that has been trained, and of its output layer."""
+    """The record of a trained model and of its output layer."""
     last = history[-1]
     began = time.perf_counter()
     final = evaluate_finally()
@@ -165,7 +165,7 @@ def train_record(
 
 
 def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
-    """The checkpoint of a trial: another trial's or another code's is not gone on from."""
+    """The checkpoint of a trial; those of other trials or other code are not resumed from."""
     layer, _ = parse_spec(trial.layer)
     identity = {"trial": trial_id(trial), "version of the code": code_version(layer)}
     return Checkpoint(path, identity, every=seconds)
@@ -179,7 +179,7 @@ def train_model(
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[LanguageModel, list[Progress]]:
-    """The model that the trial trains, and the course of its training; as :func:`train_trial`."""
+    """Train the model of the trial, and return it with the course of its training."""
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     device, dtype = torch.device(trial.device), getattr(torch, trial.dtype)
@@ -222,7 +222,7 @@ def train_model(
 def trial_optimizer(
     trial: TrainTrial, model: LanguageModel | OutputLayer, layer: OutputLayer
 ) -> Optimizer:
-    """The optimiser that the trial names, over a model with this output layer."""
+    """The optimiser that the trial names, for a model with this output layer."""
     return make_optimizer(
         trial.optimizer,
         model.parameters(),
@@ -234,10 +234,10 @@ def trial_optimizer(
 
 
 def trial_schedule(trial: TrainTrial) -> Schedule:
-    """How the trial's learning rate changes."""
+    """The trial's learning rate schedule."""
     return Schedule(trial.schedule, trial.decay, trial.decay_after, trial.patience)
 
 
 def size_of(module: nn.Module) -> int:
-    """Number of its parameters."""
+    """Number of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
