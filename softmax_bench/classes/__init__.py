@@ -1,1 +1,1 @@
-"""Facts about the classes that layers are built from: counts, noise distributions, trees."""
+"""What layers know about the classes: counts, noise distributions and trees."""

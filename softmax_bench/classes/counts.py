@@ -9,16 +9,16 @@ from softmax_bench.errors import SoftmaxBenchError
 
 
 def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.NDArray[np.float64]:
-    """Class counts as float64.
+    """Check class counts, and return them as float64.
 
     Raises:
-        SoftmaxBenchError: They are not one finite number >= 0 for each class.
+        SoftmaxBenchError: They are not one finite, non-negative number per class.
     """
     array = np.asarray(counts, dtype=np.float64)
     if array.ndim != 1 or (num_classes is not None and array.shape[0] != num_classes):
         wanted = "V" if num_classes is None else num_classes
         raise SoftmaxBenchError(
-            f"class_counts must have shape ({wanted},), one count a class, not {array.shape}"
+            f"class_counts must have shape ({wanted},), one count per class, not {array.shape}"
         )
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if bad.size:
@@ -30,10 +30,10 @@ def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.N
 
 
 def positive_counts(counts: npt.ArrayLike | None, num_classes: int) -> npt.NDArray[np.float64]:
-    """Counts in which a class never seen counts as seen once, so that none is impossible.
+    """Counts in which a class that never occurs counts as occurring once, so none is impossible.
 
-    Where counts are below 1, as relative frequencies are, it counts as much as the rarest class.
-    Without counts all classes are alike.
+    If counts are below 1, as relative frequencies are, it counts as much as the rarest class.
+    Without counts, all classes are equally frequent.
     """
     if counts is None:
         return np.ones(num_classes)

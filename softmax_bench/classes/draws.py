@@ -1,4 +1,4 @@
-"""Marks the methods that draw classes, so that their time can be told from the rest of a step."""
+"""Marks the methods that draw classes, so that their time can be reported separately."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _watch: ContextVar[Watch | None] = ContextVar("_watch", default=None)
 
 
 def draws(method: Callable[P, R]) -> Callable[P, R]:
-    """Mark a method that draws classes; what it calls counts as drawing too.
+    """Mark a method that draws classes; everything it calls counts as drawing too.
 
     Measurements report the time of marked methods as the phase ``"draw"`` of a training step.
     """
@@ -26,7 +26,7 @@ def draws(method: Callable[P, R]) -> Callable[P, R]:
         watch = _watch.get()
         if watch is None:
             return method(*args, **kwargs)
-        token = _watch.set(None)  # a draw within another counts once
+        token = _watch.set(None)  # count nested draws once
         try:
             with watch():
                 return method(*args, **kwargs)

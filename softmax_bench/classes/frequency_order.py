@@ -1,4 +1,4 @@
-"""Classes in order of frequency: for layers whose shape depends on it."""
+"""Classes in order of frequency, for layers whose shape depends on it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from softmax_bench.classes.kept_buffers import KeptBuffers
 
 
 class FrequencyOrder(KeptBuffers):
-    """Class ids to ranks of frequency and back, so that ids may come in any order.
+    """Converts class ids to frequency ranks and back, so that ids may have any order.
 
-    Without counts ids are ranks. The state dict carries the order: the parameters mean nothing
-    without it. An ``order`` (V,) of class ids by another rule may be given instead.
+    Without counts, ids are ranks. The state dict includes the order, without which the parameters
+    are meaningless. An ``order`` (V,) of class ids by another rule may be given instead.
     """
 
     class_of_rank: Tensor
@@ -44,14 +44,14 @@ class FrequencyOrder(KeptBuffers):
         return self.class_of_rank[ranks]
 
     def by_class(self, by_rank: Tensor) -> Tensor:
-        """Columns in order of rank put in order of class id."""
+        """Reorder columns from rank to class id."""
         return by_rank.index_select(1, self.rank_of_class)
 
 
 def band_of(ranks: Tensor, bounds: Sequence[int]) -> Tensor:
-    """The band in which each rank lies, where bands after the first begin at rising ``bounds``.
+    """The band of each rank, where bands after the first begin at ascending ``bounds``.
 
-    By comparisons, since a GPU would have to be waited for to take the bounds as a tensor.
+    This compares, because passing the bounds as a tensor would mean waiting for a GPU.
     """
     band = torch.zeros_like(ranks)
     for bound in bounds:
@@ -62,6 +62,6 @@ def band_of(ranks: Tensor, bounds: Sequence[int]) -> Tensor:
 def probabilities_by_rank(
     counts: npt.NDArray[np.float64] | None, num_classes: int
 ) -> npt.NDArray[np.float64]:
-    """Relative frequencies, falling; a class never seen counts as seen once."""
+    """Relative frequencies in descending order; a class never seen counts as seen once."""
     positive = np.sort(positive_counts(counts, num_classes))[::-1]
     return positive / positive.sum()

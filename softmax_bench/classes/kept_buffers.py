@@ -1,4 +1,4 @@
-"""Modules whose buffers are facts about the classes, which no cast of a model may round."""
+"""Modules whose buffers describe the classes and must not be rounded by casting a model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class KeptBuffers(nn.Module):
-    """A module whose own buffers move between devices but keep their type and their contents.
+    """A module whose own buffers move between devices but keep their dtype and contents.
 
-    ``module.half()`` and ``module.to(torch.bfloat16)`` cast parameters only: noise probabilities
-    and running averages stay as precise as they were made. ``module.to_empty(device=...)``, which
-    fills a model that was built on ``device="meta"``, moves buffers instead of emptying them, so
-    that tables outside the state dict survive; they never live on the meta device themselves.
+    ``module.half()`` and ``module.to(torch.bfloat16)`` cast only parameters, so noise probabilities
+    and running averages keep their precision. ``module.to_empty(device=...)``, which fills a model
+    built on ``device="meta"``, moves buffers instead of emptying them, so that tables outside the
+    state dict survive; they are never on the meta device themselves.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -1,4 +1,4 @@
-"""A vector for each word of a text, from the words beside it: for trees of like words."""
+"""Vectors of words from their neighbours in a text, for trees that group similar words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from softmax_bench.errors import SoftmaxBenchError
 def neighbour_vectors(
     words: npt.NDArray[np.integer], num_classes: int, *, dimensions: int = 100
 ) -> npt.NDArray[np.float32]:
-    """Directions (V, D) in which words are near that have like words on their left and right.
+    """Directions (V, D) that are close for words with similar left and right neighbours.
 
-    The largest singular vectors of the positive pointwise mutual information between each word and
-    the one before it, and the one after it (Levy & Goldberg 2014). Takes seconds for a million
+    These are the largest singular vectors of the positive pointwise mutual information between each
+    word and the words before and after it (Levy & Goldberg 2014). This takes seconds for a million
     tokens.
 
     Args:

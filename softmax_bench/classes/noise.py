@@ -1,8 +1,8 @@
-"""Distributions that negative classes are drawn from, each with its exact probabilities.
+"""Distributions from which negative classes are drawn, with their exact probabilities.
 
-Every draw is O(1) whatever the number of classes, and every probability comes from float64: in
-float32 the tail of a million classes is wrong by tens of per cent, which a correction by
-``log q`` turns into a biased gradient.
+Every draw is O(1) for any number of classes, and every probability is computed in float64: in
+float32, the tail of a million classes is wrong by tens of per cent, which a correction by ``log q``
+turns into a biased gradient.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Noise(KeptBuffers, ABC):
 
     @abstractmethod
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """Of all classes (V,): for accounts, without the tables, which may have no memory."""
+        """Probabilities of all classes (V,), without the tables, which may have no memory."""
 
 
 class UniformNoise(Noise):
-    """Every class alike."""
+    """All classes are equally likely."""
 
     @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
@@ -61,10 +61,10 @@ class UniformNoise(Noise):
 
 
 class LogUniformNoise(Noise):
-    """``q(r) = log(1 + 1/(r+1)) / log(V+1)`` for the class of frequency rank r: Zipf's law nearly.
+    """``q(r) = log(1 + 1/(r+1)) / log(V+1)`` for the class of frequency rank r: nearly Zipf's law.
 
-    Drawn in closed form, without any table: ``r = floor((V+1)^u) - 1``. With ``counts`` the ranks
-    are found here; without, class ids must be ranks already.
+    Draws have a closed form and need no table: ``r = floor((V+1)^u) - 1``. With ``counts``, ranks
+    are determined here; without, class ids must be ranks already.
     """
 
     ranked: Tensor | None
@@ -86,7 +86,7 @@ class LogUniformNoise(Noise):
     @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         u = torch.rand(num_samples, dtype=torch.float64, device=device)
-        # The product can round up to the end of the range: clamp.
+        # The product can round up to the end of the range, so clamp it.
         rank = torch.exp(u * self._log_range).long().sub_(1).clamp_(0, self.num_classes - 1)
         return rank if self.ranked is None else self.ranked.index_select(0, rank)
 
@@ -123,7 +123,7 @@ class UnigramNoise(Noise):
 
     @draws
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
-        # One uniform number tells the column and, by what is left of its 53 bits, the side.
+        # One uniform number selects the column and, by the rest of its 53 bits, the side.
         u = torch.rand(num_samples, dtype=torch.float64, device=device).mul_(self.num_classes)
         column = u.long().clamp_(max=self.num_classes - 1)
         stays = u.sub_(column) < self.threshold.index_select(0, column)
@@ -146,10 +146,10 @@ def log_unigram(counts: npt.NDArray[np.float64] | None, num_classes: int) -> Ten
 
 
 def expected_distinct(*draws: tuple[npt.NDArray[np.float64], int]) -> float:
-    """Classes that occur among independent draws, as a mean.
+    """Mean number of distinct classes among independent draws.
 
     Args:
-        *draws: Probabilities (V,) of the classes, and how many draws are made by them.
+        *draws: Pairs of class probabilities (V,) and the number of draws from them.
     """
     log_missed = sum(n * np.log1p(-np.minimum(q, 1 - 1e-12)) for q, n in draws)
     return float(-np.expm1(log_missed).sum())
@@ -160,10 +160,10 @@ def alias_table(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Alias table of a distribution, by prefix sums instead of a loop over classes.
 
-    Scaled to mean one, light classes lack what heavy ones have too much. Running sums of both,
-    laid side by side, tell which heavy class fills each light one: the first whose running excess
-    exceeds the running lack (Hubschle-Schneider & Sanders 2022). The heavy class that ends inside
-    a light one's lack has itself been left light by that much, and is filled by the next.
+    Scaled to mean one, light classes have a deficit and heavy ones an excess. Comparing the running
+    sums of both shows which heavy class fills each light one: the first whose running excess
+    exceeds the running deficit (Hubschle-Schneider & Sanders 2022). A heavy class that is used up
+    inside a light one's deficit becomes light by that much itself, and the next one fills it.
 
     Returns:
         ``threshold`` and ``alias`` (V,): column i stays i with probability ``threshold[i]``.
@@ -179,18 +179,18 @@ def alias_table(
     last = heavy.size - 1
     filler = np.minimum(np.searchsorted(excess, lack[:-1], side="right"), last)
     alias[light] = heavy[filler]
-    # Running lack when heavy class j is used up, and what that leaves of its own column.
+    # Running deficit when heavy class j is used up, and what that leaves of its own column.
     used = lack[np.minimum(np.searchsorted(lack[:-1], excess, side="left"), light.size)]
     threshold[heavy] = np.clip(1.0 - (used - excess), 0.0, 1.0)
     alias[heavy] = heavy[np.minimum(np.arange(heavy.size) + 1, last)]
-    threshold[heavy[last]] = 1.0  # by rounding alone could it be less
+    threshold[heavy[last]] = 1.0  # it could be less only by rounding
     return threshold, alias
 
 
 def make_noise(
     name: str, num_classes: int, counts: npt.ArrayLike | None, power: float = 1.0
 ) -> Noise:
-    """A noise distribution by name.
+    """Create a noise distribution by name.
 
     Raises:
         SoftmaxBenchError: There is no such distribution.

@@ -1,4 +1,4 @@
-"""Trees whose leaves are classes: a value that can be built, passed and stored."""
+"""Trees whose leaves are classes, as a value that can be built, passed and stored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from softmax_bench.errors import SoftmaxBenchError
 Ints = npt.NDArray[np.int64]
 
 ABSENT = np.iinfo(np.int64).min
-"""In the place of a child that a node of a tree of arity above two lacks."""
+"""Stands for a missing child of a node in a tree of arity above two."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The way from the root to every leaf, all leaves one after another."""
+    """The paths from the root to every leaf, one after another."""
 
     starts: Ints
-    """(V+1,) where the path of each class begins, and the total length at the end."""
+    """(V+1,) the start of each class's path, and the total length at the end."""
     nodes: npt.NDArray[np.int32]
     """Internal nodes from the root down."""
     codes: npt.NDArray[np.int8]
@@ -33,10 +33,10 @@ class Paths:
 class Tree:
     """A tree over ``num_classes`` leaves whose nodes have up to k children.
 
-    ``children`` (nodes, k) names the children of each internal node: ``c >= 0`` is the internal
-    node c, :data:`ABSENT` is none, any other ``c < 0`` is the leaf of class ``-c - 1``. Node 0 is
-    the root, and a node's number is smaller than its children's, so that one sweep in number order
-    meets parents first. A binary tree has no absent child, and V - 1 nodes.
+    ``children`` (nodes, k) lists the children of each internal node: ``c >= 0`` is the internal
+    node c, :data:`ABSENT` is none, and any other ``c < 0`` is the leaf of class ``-c - 1``. Node 0
+    is the root. A node's number is smaller than its children's, so that one sweep in numeric order
+    visits parents first. A binary tree has no missing child, and V - 1 nodes.
 
     Raises:
         SoftmaxBenchError: ``children`` is not such a tree.
@@ -69,10 +69,10 @@ class Tree:
 
     @classmethod
     def load(cls, path: str | Path) -> Tree:
-        """The tree in a file that :meth:`save` wrote.
+        """Load a tree from a file that :meth:`save` wrote.
 
         Raises:
-            SoftmaxBenchError: There is no such file, or no tree in it.
+            SoftmaxBenchError: There is no such file, or it does not contain a tree.
         """
         try:
             children = np.load(path)
@@ -84,12 +84,12 @@ class Tree:
 
     @cached_property
     def num_classes(self) -> int:
-        """Leaves."""
+        """Number of leaves."""
         return int(self._leaf.sum()) if self.children.shape[0] else 1
 
     @property
     def arity(self) -> int:
-        """Most children of a node."""
+        """Maximum number of children of a node."""
         return self.children.shape[1]
 
     @cached_property
@@ -98,7 +98,7 @@ class Tree:
 
     @cached_property
     def levels(self) -> list[Ints]:
-        """Internal nodes by depth, the root's level first."""
+        """Internal nodes by depth, starting with the root's level."""
         levels = []
         level = np.arange(min(1, self.children.shape[0]))
         while level.size:
@@ -109,7 +109,7 @@ class Tree:
 
     @cached_property
     def depths(self) -> Ints:
-        """(V,) length of every leaf's path."""
+        """(V,) length of each leaf's path."""
         depths = np.zeros(self.num_classes, dtype=np.int64)
         for depth, level in enumerate(self.levels, start=1):
             below = self.children[level]
@@ -117,7 +117,7 @@ class Tree:
         return depths
 
     def leaves(self) -> Ints:
-        """(V,) classes from left to right: those that share a long way from the root together."""
+        """(V,) classes from left to right: neighbours share a long path from the root."""
         found, waiting = [], [0 if len(self.children) else -1]
         while waiting:
             node = waiting.pop()
@@ -128,13 +128,13 @@ class Tree:
         return np.array(found)
 
     def paths(self) -> Paths:
-        """The path of every class, by one walk from all leaves to the root at once."""
+        """The path of every class, found by one walk from all leaves to the root at once."""
         starts = np.concatenate([[0], np.cumsum(self.depths)])
         nodes = np.empty(starts[-1], dtype=np.int32)
         codes = np.empty(starts[-1], dtype=np.int8)
         leaf_parent, leaf_code = self._parents_of_leaves()
         node_parent, node_code = self._parents_of_nodes()
-        place = starts[1:] - 1  # paths are filled from the leaf's end
+        place = starts[1:] - 1  # paths are filled starting from the leaf
         node, code = leaf_parent, leaf_code
         if not self.children.shape[0]:
             return Paths(starts, nodes, codes)

@@ -1,4 +1,4 @@
-"""Trees by other rules than Huffman's: balanced, random, and after the likeness of classes."""
+"""Trees that are not Huffman's: balanced, random, and clustered by the similarity of classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from softmax_bench.classes.tree import Tree
 from softmax_bench.errors import SoftmaxBenchError
 
 _CLUSTER = 64
-"""Up to so many classes are one cluster, in which frequency alone makes the tree."""
+"""Most classes of a cluster, inside which the tree depends on frequency only."""
 
 
 def balanced_tree(num_classes: int) -> Tree:
-    """The binary tree whose leaves, classes in order of id, all lie within one level.
+    """The binary tree whose leaves, in order of class id, all lie within one level.
 
     Raises:
         SoftmaxBenchError: There are no classes.
@@ -23,7 +23,7 @@ def balanced_tree(num_classes: int) -> Tree:
 
 
 def random_tree(num_classes: int, seed: int = 0) -> Tree:
-    """The balanced tree with classes in random order: what a tree is worth without any reason.
+    """The balanced tree with classes in random order, as a baseline for meaningful trees.
 
     Raises:
         SoftmaxBenchError: There are no classes.
@@ -36,7 +36,7 @@ def _balanced(classes: npt.NDArray[np.int64]) -> Tree:
     if num_classes < 1:
         raise SoftmaxBenchError("a tree needs at least one class")
     nodes = num_classes - 1
-    # Numbered as in a heap: nodes first, then leaves.
+    # Numbered as in a heap: first nodes, then leaves.
     places = np.arange(1, 2 * num_classes - 1).reshape(nodes, 2)
     leaf = np.maximum(places - nodes, 0)
     return Tree(np.where(places < nodes, places, -classes[leaf] - 1))
@@ -45,18 +45,18 @@ def _balanced(classes: npt.NDArray[np.int64]) -> Tree:
 def clustered_tree(
     vectors: npt.ArrayLike, counts: npt.ArrayLike | None = None, *, seed: int = 0
 ) -> Tree:
-    """A binary tree in which like classes share a long way from the root.
+    """A binary tree in which similar classes share a long path from the root.
 
-    Classes are split in two by k-means again and again, as in the bootstrapped trees of Mnih &
-    Hinton (2009), down to clusters of at most 64; inside a cluster the tree is Huffman's.
+    k-means repeatedly splits the classes in two, as in the bootstrapped trees of Mnih & Hinton
+    (2009), down to clusters of at most 64 classes; inside a cluster, the tree is Huffman's.
 
     Args:
-        vectors: (V, D) a vector of each class, such as the rows of a trained embedding.
-        counts: (V,) how often each class occurs; alike if None.
-        seed: Of k-means.
+        vectors: (V, D) one vector per class, such as the rows of a trained embedding.
+        counts: (V,) how often each class occurs; equally often if None.
+        seed: Random seed of k-means.
 
     Raises:
-        SoftmaxBenchError: Vectors and counts do not fit, or scikit-learn is not installed.
+        SoftmaxBenchError: Vectors or counts are invalid, or scikit-learn is not installed.
     """
     try:
         from sklearn.cluster import KMeans

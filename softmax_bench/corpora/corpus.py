@@ -1,4 +1,4 @@
-"""A text ready for a language model: token ids of three splits, and what is known of them."""
+"""A text ready for a language model: token ids of three splits, and what is known about them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _HELD_OUT_TOKENS = 20_000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids by split; ids are in falling order of frequency.
+    """Token ids by split; ids are in descending order of frequency.
 
-    The ids of a text are mapped from a file: they are read where they are looked at.
+    The ids of a text are memory-mapped from a file and read where they are accessed.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Corpus:
     valid: Ids
     test: Ids
     vocabulary: Vocabulary | None = None
-    """None for the synthetic language: its words have no spelling."""
+    """None for the synthetic language, whose words have no spelling."""
     unknown_id: int | None = None
     eos_id: int = 0
-    """What stands before the first token of a split."""
+    """The token before the first token of a split."""
     true_perplexity: dict[str, float] | None = None
-    """Of the source itself on each split's own words, where it is known."""
+    """Perplexity of the source itself on the words of each split, if it is known."""
     how_split: str = ""
-    """In words, where the text came without splits."""
+    """How the text was split, in words, if it came without splits."""
     sizes: dict[str, int] | None = None
     """Bytes of each split's text; None for the synthetic language."""
 
@@ -59,7 +59,7 @@ class Corpus:
         return ids
 
     def unknown_tokens(self, split: str) -> int:
-        """How many tokens of a split are ``<unk>``."""
+        """Number of ``<unk>`` tokens in a split."""
         if self.unknown_id is None:
             return 0
         return sum(
@@ -67,10 +67,10 @@ class Corpus:
         )
 
     def adjusted_nats(self, nats: float, split: str) -> float:
-        """Mean nats a token where ``<unk>`` must also say which of its types was meant.
+        """Mean nats per token if ``<unk>`` must also say which of its types was meant.
 
-        ``<unk>`` alone is the easier to predict the more types it stands for, and a small
-        vocabulary the easier to model; charged ``log`` of their number for each unknown token, all
+        ``<unk>`` alone is easier to predict the more types it stands for, so a small vocabulary is
+        easier to model. If every unknown token is charged the logarithm of their number, all
         vocabularies predict the same words (Ueberla 1994).
         """
         types = 0 if self.vocabulary is None else self.vocabulary.unknown_types
@@ -79,17 +79,17 @@ class Corpus:
 
     @property
     def letters_a_word(self) -> float:
-        """Mean length of the words of the training text that have an id; 0 where none is known."""
+        """Mean length of the training text's words that have an id; 0 if there are none."""
         spelled = () if self.vocabulary is None else self.vocabulary.words
         lengths = np.array([0 if word in (UNKNOWN, END_OF_LINE) else len(word) for word in spelled])
         counts = self.class_counts[: len(lengths)] * (lengths > 0)
         return float(lengths @ counts / max(1, counts.sum()))
 
     def bits_per_byte(self, nats: float, split: str) -> float | None:
-        """Bits for each byte of a split's text, from mean nats a token; None without a text.
+        """Bits per byte of a split's text, from mean nats per token; None without a text.
 
-        What texts in words and in subwords of any number have in common: ``<unk>`` is charged as
-        in :meth:`adjusted_nats`.
+        This is comparable between words and any number of subwords. ``<unk>`` is charged as in
+        :meth:`adjusted_nats`.
         """
         if self.sizes is None:
             return None
@@ -111,25 +111,24 @@ def load_corpus(
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
 ) -> Corpus:
-    """Load a text, or make the synthetic language.
+    """Load a text, or generate the synthetic language.
 
-    Token ids are stored, so that a text is read once for all vocabulary sizes and never again.
+    Token ids are stored, so that a text is read only once for all vocabulary sizes.
 
     Args:
         spec: ``"synthetic"``; the path of a text file, of a folder with train, valid and test
             files, or of a folder of texts; the name of either in ``data_dir``; or the name of a
-            corpus that can be fetched (:data:`softmax_bench.corpora.named.NAMED`). What is found
-            first counts. ``":bpe"`` behind any but the first encodes the text in ``vocab_size``
+            corpus that can be downloaded (:data:`softmax_bench.corpora.named.NAMED`). The first
+            match counts. ``":bpe"`` after any but the first encodes the text in ``vocab_size``
             subwords.
         vocab_size: Number of types. By default all types of the training text; 10,000 for the
             synthetic language.
-        seed: Of the synthetic language.
+        seed: Seed of the synthetic language.
         tokens: Training tokens of the synthetic language, 1,000,000 by default.
-        data_dir: Folder of corpora; that in the environment variable ``SOFTMAX_BENCH_DATA`` by
-            default.
-        cache_dir: Folder for what is kept between runs: token ids and fetched corpora. That in
-            ``SOFTMAX_BENCH_CACHE`` by default, or else the user's cache folder. It may be deleted
-            at any time.
+        data_dir: Folder of corpora; by default, the environment variable ``SOFTMAX_BENCH_DATA``.
+        cache_dir: Folder for what is kept between runs: token ids and downloaded corpora. By
+            default, ``SOFTMAX_BENCH_CACHE`` or else the user's cache folder. It can be deleted at
+            any time.
 
     Raises:
         SoftmaxBenchError: See :func:`softmax_bench.corpora.named.find_corpus`,
@@ -173,7 +172,7 @@ def _synthetic(vocab_size: int, seed: int, tokens: int) -> Corpus:
         raise SoftmaxBenchError(f"the training text needs at least one token, not {tokens}")
     language = SyntheticLanguage(vocab_size, seed)
     lengths = {"train": tokens, "valid": _HELD_OUT_TOKENS, "test": _HELD_OUT_TOKENS}
-    # Spawned streams share nothing with each other or with the one that made the language.
+    # Spawned streams are independent of each other and of the one that made the language.
     streams = np.random.SeedSequence(seed).spawn(len(lengths))
     texts = {
         split: language.draw(length, np.random.default_rng(stream))

@@ -1,7 +1,7 @@
-"""From text to token ids: one pass that numbers the types as it meets them, then a table.
+"""From text to token ids: one pass that numbers types as they appear, then a table.
 
-The numbers of a text are stored once; the ids of each vocabulary size are read off them and stored
-too. Both are keyed by the content of the text, not by its name or date.
+The numbers of a text are stored once; the ids of each vocabulary size are derived from them and
+stored too. Both are identified by the content of the text, not by its name or date.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from softmax_bench.corpora.whole_folder import whole_folder
 from softmax_bench.errors import SoftmaxBenchError
 
 _FORMAT = 2
-"""Part of the key of what is stored: to be raised when the same text gives other tokens."""
+"""Part of the cache key; raise it when the same text gives other tokens."""
 
 
 def encode(files: Files, vocab_size: int | None, cache: Path, *, subwords: bool = False) -> Tokens:
-    """Token ids of a text, read from ``cache`` or made and stored there.
+    """Token ids of a text, read from ``cache`` or created and stored there.
 
     Tokens are separated by white space, and every line ends in ``<eos>``. A single file is cut
-    into 90 % training, 5 % validation and 5 % test text, in this order and at line ends: splits
-    of mixed lines would have neighbours of the test lines in the training text. One of fewer than
-    three lines (text8 has one) is cut between words.
+    into 90 % training, 5 % validation and 5 % test text, in this order and at line ends: shuffling
+    lines would put neighbours of test lines into the training text. A file with fewer than three
+    lines (text8 has one) is cut between words.
 
-    Memory is that of the types, however long the text.
+    Memory is needed only for the types, however long the text is.
 
     Args:
         files: The text.
         vocab_size: Number of types to keep, all of the training text by default.
-        cache: Folder.
+        cache: Folder for stored ids.
         subwords: Whether tokens are the subwords of a byte-pair encoding instead of words.
 
     Raises:
-        SoftmaxBenchError: The text is empty or no text, the vocabulary does not suit it, or the
+        SoftmaxBenchError: The text is empty or binary, the vocabulary does not suit it, or the
             cache cannot be written.
     """
     key = f"{content_hash(files)[:32]}-{_FORMAT}"
@@ -77,7 +77,7 @@ def _stored(folder: Path, make: Callable[[Path], None]) -> Tokens:
         tokens = read_tokens(folder)
         if tokens is not None:
             return tokens
-        logging.getLogger(__name__).warning("%s is damaged: it is made anew", folder)
+        logging.getLogger(__name__).warning("%s is damaged and is created again", folder)
         shutil.rmtree(folder, ignore_errors=True)
     with whole_folder(folder) as made:
         make(made)
@@ -88,7 +88,7 @@ def _stored(folder: Path, make: Callable[[Path], None]) -> Tokens:
 
 
 def _number(files: Files, folder: Path) -> None:
-    """Number all tokens of a text; types in order of first appearance."""
+    """Number all tokens of a text, with types in order of first appearance."""
     index = TypeIndex()
     ends: list[int] = []
     total = 0
@@ -101,7 +101,7 @@ def _number(files: Files, folder: Path) -> None:
             has_words = False
             for path in paths:
                 for piece in pieces(path, on_bytes=on_bytes):
-                    # One split of a whole piece is much faster than one a line.
+                    # One split of a whole piece is much faster than one per line.
                     numbers = index.encode(piece.replace("\n", f" {END_OF_LINE} ").split())
                     append_tokens(out, numbers)
                     total += len(numbers)
@@ -116,14 +116,14 @@ def _number(files: Files, folder: Path) -> None:
         ends = _cut_whole(map_tokens(folder), index.numbers[END_OF_LINE], files[WHOLE][0])
     types = list(index.numbers)
     lengths = np.array([len(word.encode()) + 1 for word in types])
-    lengths[index.numbers[END_OF_LINE]] = 0  # a line end is behind the line's last word
+    lengths[index.numbers[END_OF_LINE]] = 0  # a line end comes after the line's last word
     splits = cut(map_tokens(folder), ends)
     sizes = [int(count(splits[split], len(types)) @ lengths) for split in SPLITS]
     describe(folder, types, ends, sizes)
 
 
 def _cut_whole(tokens: Ids, end_of_line: int, path: Path) -> list[int]:
-    """Where the splits of a text in a single file end."""
+    """Where the splits of a single-file text end."""
     lines = sum(int(np.count_nonzero(part == end_of_line)) for part in stretches(tokens))
     if lines >= len(SPLITS):
         held_out = max(1, lines // 20)
@@ -142,7 +142,7 @@ def _cut_whole(tokens: Ids, end_of_line: int, path: Path) -> list[int]:
 
 
 def _end_of_line(tokens: Ids, end_of_line: int, line: int) -> int:
-    """Where the line with this number, counted from 1, ends."""
+    """The end of the line with this number, counted from 1."""
     seen = start = 0
     for part in stretches(tokens):
         places = np.flatnonzero(part == end_of_line)
@@ -150,7 +150,7 @@ def _end_of_line(tokens: Ids, end_of_line: int, line: int) -> int:
             return start + int(places[line - seen - 1]) + 1
         seen += len(places)
         start += len(part)
-    raise AssertionError("the text has fewer lines than were counted")
+    raise AssertionError("the text now has fewer lines than were counted")
 
 
 def _choose(numbered: Tokens, vocab_size: int | None, folder: Path) -> None:

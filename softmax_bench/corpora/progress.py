@@ -1,4 +1,4 @@
-"""A bar for what takes long: bytes, their rate and the time that is left."""
+"""A progress bar for long operations: bytes, their rate and the time left."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.progress import (
 )
 
 _WORTH_A_BAR = 2**25
-"""Bytes; less is done in a moment."""
+"""Least number of bytes for a bar; less takes only a moment."""
 
 
 @contextmanager
 def byte_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of bytes done since it was last called."""
+    """A function to call with the number of bytes processed since its last call."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""Hidden states and targets of somebody's own model, in two arrays that are mapped, not read."""
+"""Hidden states and targets of the user's own model, in two memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import numpy.typing as npt
 from softmax_bench.errors import SoftmaxBenchError
 
 HELD_OUT = 0.1
-"""Share of the examples for validation, and again for testing."""
+"""Share of the examples for validation, and the same for testing."""
 _FEWEST = 10
 _BLOCK = 4096
-"""Rows looked at together, and rows that enter the hash."""
+"""Number of rows checked together, and of rows that enter the hash."""
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class States:
-    """Examples of a hidden state and its class, split at random, the same way every time."""
+    """Examples of hidden states and their classes, split at random but always the same way."""
 
     name: str
     vocab_size: int
     sha256: str
-    """Of all targets and of rows of the hidden states at even distances."""
+    """Hash of all targets and of evenly spaced rows of the hidden states."""
     hidden: npt.NDArray[Any]
     """(M, H), mapped from its file."""
     targets: npt.NDArray[Any]
     """(M,), mapped from its file."""
 
     def split(self, split: str) -> Ids:
-        """Places of the examples of ``"train"``, ``"valid"`` or ``"test"``."""
+        """Positions of the examples of ``"train"``, ``"valid"`` or ``"test"``."""
         order = np.random.default_rng(0).permutation(len(self.targets))
         held_out = max(1, int(HELD_OUT * len(order)))
         bounds = {
@@ -54,26 +54,26 @@ class States:
 def load_states(
     hidden: Path, targets: Path, vocab_size: int | None = None, *, check: bool = True
 ) -> States:
-    """Map two arrays.
+    """Map two arrays into memory.
 
     Args:
-        hidden: ``.npy`` of shape (M, H), floating-point.
-        targets: ``.npy`` of shape (M,), whole numbers: class ids from 0.
-        vocab_size: Number of classes; one more than the greatest id by default.
-        check: Look for hidden states that are not finite, which reads the whole file.
+        hidden: Floating-point ``.npy`` file of shape (M, H).
+        targets: Integer ``.npy`` file of shape (M,), with class ids from 0.
+        vocab_size: Number of classes; by default, one more than the largest id.
+        check: Whether to look for hidden states that are not finite, which reads the whole file.
 
     Raises:
-        SoftmaxBenchError: A file cannot be mapped, or what is in it does not fit.
+        SoftmaxBenchError: A file cannot be mapped, or its contents are invalid.
     """
     states, ids = _map(hidden), _map(targets)
     if states.ndim != 2 or not np.issubdtype(states.dtype, np.floating) or not states.shape[1]:
         raise SoftmaxBenchError(
-            f"{hidden} must hold floating-point hidden states of shape (M, H), not {states.dtype} "
-            f"of shape {states.shape}"
+            f"{hidden} must contain floating-point hidden states of shape (M, H), not "
+            f"{states.dtype} of shape {states.shape}"
         )
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise SoftmaxBenchError(
-            f"{targets} must hold whole numbers of shape (M,), one class a hidden state, not "
+            f"{targets} must contain whole numbers of shape (M,), one class per hidden state, not "
             f"{ids.dtype} of shape {ids.shape}"
         )
     if len(states) != len(ids):
@@ -115,7 +115,7 @@ def _check_finite(path: Path, states: npt.NDArray[Any]) -> None:
         finite = np.isfinite(states[start : start + _BLOCK]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
-            raise SoftmaxBenchError(f"{path} holds NaN or infinity, first in row {row:,}")
+            raise SoftmaxBenchError(f"{path} contains NaN or infinity, first in row {row:,}")
 
 
 def _hash(states: npt.NDArray[Any], ids: npt.NDArray[Any], size: int) -> str:

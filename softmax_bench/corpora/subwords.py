@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SUFFIX = ":bpe"
-"""Of a corpus specification: ``"ptb:bpe"`` is Penn Treebank in subwords."""
+"""Suffix of a corpus specification: ``"ptb:bpe"`` is Penn Treebank in subwords."""
 
 
 def split_suffix(spec: str) -> tuple[str, bool]:
-    """The text that a specification names, and whether it is wanted in subwords."""
+    """Split a specification into the text and whether subwords are wanted."""
     if spec.endswith(SUFFIX) and not Path(spec).exists():
         return spec.removesuffix(SUFFIX), True
     return spec, False
 
 
 def encode_subwords(words: Tokens, vocab_size: int, folder: Path) -> None:
-    """Write the ids of a vocabulary of ``vocab_size`` subwords that the training text leads to.
+    """Write the ids of a vocabulary of ``vocab_size`` subwords learned from the training text.
 
-    Subwords are runs of bytes inside a word and never cross its ends, so no text has an unknown
-    one. ``<eos>`` ends every line as in a text of words, and a word ``<unk>`` that the text itself
-    has stays one token. Ids are in falling order of frequency in the training text.
+    Subwords are runs of bytes inside a word, so no text has an unknown one. ``<eos>`` ends every
+    line as in a text of words, and the text's own word ``<unk>``, if any, stays one token. Ids are
+    in descending order of frequency in the training text.
 
     Args:
-        words: The text as numbers of its words.
-        vocab_size: V, the 256 bytes and the marks above included.
+        words: The text as word numbers.
+        vocab_size: V, including the 256 bytes and the marks above.
         folder: Where to write.
 
     Raises:
-        SoftmaxBenchError: ``vocab_size`` does not hold every byte, or is more than the training
-            text offers; or the package tokenizers is not installed.
+        SoftmaxBenchError: ``vocab_size`` is too small for every byte, or more than the training
+            text yields; or the package tokenizers is not installed.
     """
     marks = [END_OF_LINE, *([UNKNOWN] if UNKNOWN in words.types else [])]
     tokenizer = _learn(words, vocab_size, marks)

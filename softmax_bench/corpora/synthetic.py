@@ -1,4 +1,4 @@
-"""A language made on the spot, of any vocabulary, whose true entropy is known exactly.
+"""A generated language of any vocabulary size, whose true entropy is known exactly.
 
 Words follow Zipf's law: word i (from 0) has probability proportional to 1 / (i + 1). Each belongs
 to one of K classes, and classes follow a second-order Markov chain, a *mixture transition
@@ -7,11 +7,11 @@ distribution* (Raftery 1985)::
     p(c_t | c_t-1, c_t-2) = L A[c_t-1, c_t] + (1 - L) B[c_t-2, c_t]
 
 A word is then drawn from its class in proportion to its frequency. A and B both have the Zipf
-masses of the classes as stationary distribution, so the marginal law of words is Zipf's whatever
-the classes do; and since the classes of past words are known, the probability of every word given
-all before it is a product of two numbers: the best possible perplexity is known, not estimated.
-To reach it, a model must learn the class of every word, two transition matrices, and to remember
-two words.
+masses of the classes as their stationary distribution, so the marginal law of words is Zipf's,
+whatever the classes do. Since the classes of past words are known, the probability of every word
+given all preceding ones is a product of two numbers, and the best possible perplexity is known, not
+estimated. To reach it, a model must learn the class of every word and two transition matrices, and
+remember two words.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ Ints = npt.NDArray[np.int64]
 MAX_VOCAB_SIZE = 10**7
 _CLASSES = 64
 _MIX = 0.6
-"""Share of the nearer class, L."""
+"""Weight L of the nearer class."""
 _PEAKEDNESS = 3.0
-"""Standard deviation of the log-transitions: how much there is to learn. At 3 the context divides
-the perplexity by about 4 for large vocabularies."""
+"""Standard deviation of the log-transitions, which controls how much there is to learn. At 3, the
+context divides the perplexity by about 4 for large vocabularies.
+"""
 
 
 class SyntheticLanguage:
     """A stationary source over ``vocab_size`` words.
 
     Args:
-        vocab_size: Words, from 2 to 10^7.
-        seed: Decides the classes and transitions; not negative.
+        vocab_size: Number of words, from 2 to 10^7.
+        seed: Determines the classes and transitions; not negative.
 
     Raises:
         SoftmaxBenchError: The vocabulary is too small or too large, or the seed is negative.
@@ -58,7 +59,7 @@ class SyntheticLanguage:
         self.vocab_size = vocab_size
         self.num_classes = min(_CLASSES, max(2, vocab_size // 4))
         self.word_probabilities = _zipf(vocab_size)
-        # The first K words have a class each, so that no class is empty.
+        # Each of the first K words has its own class, so that no class is empty.
         self.class_of = rng.integers(self.num_classes, size=vocab_size)
         self.class_of[: self.num_classes] = rng.permutation(self.num_classes)
         self.class_probabilities = np.bincount(
@@ -68,10 +69,10 @@ class SyntheticLanguage:
         self._far = self._transitions(rng)
 
     def _transitions(self, rng: np.random.Generator) -> Floats:
-        """A random stochastic matrix with the class probabilities as stationary distribution."""
+        """A random stochastic matrix whose stationary distribution is that of the classes."""
         joint = np.exp(_PEAKEDNESS * rng.standard_normal((self.num_classes, self.num_classes)))
         target = self.class_probabilities
-        # Sinkhorn scaling: a joint distribution of (now, next) with both margins as wanted.
+        # Sinkhorn scaling gives a joint distribution of (now, next) with both required margins.
         for _ in range(10_000):
             joint *= (target / joint.sum(axis=1))[:, None]
             columns = target / joint.sum(axis=0)
@@ -98,7 +99,7 @@ class SyntheticLanguage:
         return _MIX * self._near[None, :, :] + (1 - _MIX) * self._far[:, None, :]
 
     def entropy_rate(self) -> float:
-        """Entropy of a word given all words before it, in nats."""
+        """Entropy of a word given all preceding words, in nats."""
         transition = self.transition_given_pair
         of_class = -np.einsum(
             "ab,abc,abc->", self._pair_probabilities, transition, np.log(transition)
@@ -106,7 +107,7 @@ class SyntheticLanguage:
         return float(of_class) + self._entropy_within_class()
 
     def unigram_entropy(self) -> float:
-        """Entropy of a word when nothing is known, in nats."""
+        """Entropy of a word without any context, in nats."""
         p = self.word_probabilities
         return float(-(p * np.log(p)).sum())
 
@@ -115,7 +116,7 @@ class SyntheticLanguage:
         return self.unigram_entropy() + float((pi * np.log(pi)).sum())
 
     def draw(self, num_tokens: int, rng: np.random.Generator) -> Ints:
-        """A text of ``num_tokens`` words from the stationary source."""
+        """Draw a text of ``num_tokens`` words from the stationary source."""
         classes = self._draw_classes(num_tokens, rng)
         order, running, first = self._words_by_class
         low, high = running[first[classes]], running[first[classes + 1]]
@@ -124,11 +125,11 @@ class SyntheticLanguage:
 
     @cached_property
     def _words_by_class(self) -> tuple[Ints, Floats, Ints]:
-        """Words of one class side by side, so that a draw within a class is one look-up.
+        """Group words by class, so that drawing within a class is one look-up.
 
         Returns:
-            (V,) the words; (V + 1,) running sum of their probabilities; (K + 1,) where each
-            class begins.
+            The words (V,), the cumulative sum of their probabilities (V + 1,), and the start of
+            each class (K + 1,).
         """
         # Bytes are sorted in linear time.
         order = np.argsort(self.class_of.astype(np.uint8), kind="stable")
@@ -137,8 +138,8 @@ class SyntheticLanguage:
         return order, running, np.concatenate([[0], np.cumsum(sizes)])
 
     def _draw_classes(self, num_tokens: int, rng: np.random.Generator) -> Ints:
-        # One time step needs the one before: a walk through plain lists, which is what Python is
-        # fastest at. All random numbers are drawn beforehand.
+        # One time step needs the previous one, so walk through plain lists, Python's fastest way.
+        # All random numbers are drawn beforehand.
         classes = self.num_classes
         start = int(rng.choice(classes * classes, p=self._pair_probabilities.ravel()))
         before, last = divmod(start, classes)
@@ -153,9 +154,9 @@ class SyntheticLanguage:
         return np.array(walk, dtype=np.int64)
 
     def log_prob(self, tokens: Ints) -> Floats:
-        """Exact ``log p(w_t | all words before)`` of each word of a text, in nats.
+        """Exact ``log p(w_t | all preceding words)`` of each word of a text, in nats.
 
-        The text is taken to begin in the stationary state: its first word follows nothing and its
+        The text is assumed to begin in the stationary state: its first word has no context, and its
         second only the first.
         """
         classes = self.class_of[tokens]

@@ -1,4 +1,4 @@
-"""Texts as people have them: one file, a folder with a file a split, or folders of shards."""
+"""Layouts of text: one file, a folder with a file per split, or folders of shards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from softmax_bench.errors import SoftmaxBenchError
 
 SPLITS = ("train", "valid", "test")
 WHOLE = "whole"
-"""In the place of the splits where a text is a single file, which is yet to be cut."""
+"""Stands for the splits of a single-file text that is yet to be cut."""
 PIECE = 2**18
-"""Bytes of a piece of text. Its words stay in the processor's cache until they are counted."""
+"""Bytes per piece of text, so that its words stay in the processor's cache until they are counted.
+"""
 
 Files = Mapping[str, tuple[Path, ...]]
 """The files of each split, or of the whole."""
@@ -21,9 +22,9 @@ Files = Mapping[str, tuple[Path, ...]]
 _SUFFIXES = tuple(
     name + packed for packed in ("", ".gz", ".bz2", ".xz") for name in (".txt", ".tokens")
 )
-"""Of the texts in a folder; ``.tokens`` as in WikiText's ``wiki.train.tokens``."""
+"""Suffixes of the texts in a folder; ``.tokens`` as in WikiText's ``wiki.train.tokens``."""
 _HELD_OUT = 20
-"""Of so many texts without splits, one is for validation and one for testing."""
+"""Of this many texts without splits, one is for validation and one for testing."""
 _BILLION = {
     "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
     "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
@@ -33,13 +34,13 @@ _BILLION = {
 
 
 def find_files(path: Path) -> Files:
-    """The files of the text at ``path``.
+    """Find the files of the text at ``path``.
 
-    It is a file; or a folder that has for each split a file (``train.txt``, the same with a
-    prefix: ``ptb.train.txt``, ``wiki.train.tokens``, or packed) or a folder of shards, read in the
-    order of their names; or the One Billion Word corpus as it is distributed; or a folder of texts
-    without any split, of which in the order of their names every twentieth is for testing and the
-    one before it for validation (one or two texts are cut as a single file is).
+    The path may be a file, or a folder with a file per split (``train.txt``, also with a prefix as
+    in ``ptb.train.txt``, ``wiki.train.tokens``, or compressed) or a folder of shards per split,
+    read in the order of their names. It may also be the One Billion Word corpus as distributed, or
+    a folder of texts without splits: in the order of their names, every twentieth is for testing
+    and the one before it for validation (one or two texts are cut like a single file).
 
     Raises:
         SoftmaxBenchError: There is no such text, or a split is part of another.
@@ -70,7 +71,7 @@ def find_files(path: Path) -> Files:
 
 
 def how_split(path: Path, files: Files) -> str:
-    """How the text at ``path`` was split, in words, where it came without splits."""
+    """How the text at ``path`` was split, in words, if it came without splits."""
     if WHOLE in files:
         return "cut into 90 % train, 5 % valid and 5 % test text"
     split_here = files["train"][0].parent == path and not _find_split(path, "train")
@@ -117,7 +118,7 @@ def _split_by_file(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _check_apart(files: Files) -> None:
-    """Raise a SoftmaxBenchError if a file is in two splits, by whatever links."""
+    """Raise a SoftmaxBenchError if two splits share a file, through any links."""
     seen: dict[tuple[int, int], tuple[str, Path]] = {}
     for split, paths in files.items():
         for path in paths:
@@ -131,7 +132,7 @@ def _check_apart(files: Files) -> None:
 
 
 def content_hash(files: Files) -> str:
-    """sha256 of the files' content as it lies on disk, split by split; their names don't count.
+    """sha256 of the files' contents on disk, split by split, without their names.
 
     Raises:
         SoftmaxBenchError: A file cannot be read.
@@ -152,23 +153,23 @@ def content_hash(files: Files) -> str:
 def pieces(
     path: Path, size: int = PIECE, on_bytes: Callable[[int], None] = lambda count: None
 ) -> Iterator[str]:
-    """The text of a file in pieces that end where a word ends; a last line gets its end.
+    """The text of a file in pieces that end with a word; a missing final line end is added.
 
     Args:
         path: A file that :func:`softmax_bench.corpora.formats.blocks` can read.
-        size: Bytes of a piece, about; a longer word is one piece.
+        size: Approximate number of bytes per piece; a longer word is one piece.
         on_bytes: Called with the number of bytes of the file that were read.
 
     Raises:
-        SoftmaxBenchError: The file is no text, or damaged.
+        SoftmaxBenchError: The file is not text, or is damaged.
     """
-    begun: list[bytes] = []  # a word, or more, whose end was not yet read
+    begun: list[bytes] = []  # the beginning of a word whose end has not been read yet
     offset = 0
     line_open = binary = False
     for block in blocks(path, size, on_bytes):
         binary = binary or (offset == 0 and looks_binary(block))
         line_open = not block.endswith(b"\n")
-        # \r is no place to cut: \n may follow. Other white space of Unicode is rare.
+        # Do not cut at \r, since \n may follow. Other Unicode white space is rare.
         cut = max(block.rfind(b"\n"), block.rfind(b" "), block.rfind(b"\t")) + 1
         if not cut:
             begun.append(block)

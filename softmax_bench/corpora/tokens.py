@@ -1,4 +1,4 @@
-"""Token ids in a file that is mapped into memory, for texts of any size."""
+"""Token ids in a memory-mapped file, for texts of any size."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Tokens:
     """The spelling of each number."""
     splits: Mapping[str, Ids]
     sha256: str
-    """As of :func:`token_hash`."""
+    """The hash computed by :func:`token_hash`."""
     sizes: tuple[int, ...]
-    """Bytes of each split's text: its words, each with the blank or line end behind it."""
+    """Bytes of each split's text: its words, each with the space or line end after it."""
     unknown_types: int = 0
     """How many types ``<unk>`` stands for."""
 
 
 def stretches(tokens: Ids) -> Iterator[Ids]:
-    """Successive parts of a long array, to pass over one that is larger than memory."""
+    """Successive parts of a long array, for passing over one that is larger than memory."""
     for start in range(0, len(tokens), _STRETCH):
         yield tokens[start : start + _STRETCH]
 
@@ -50,12 +50,12 @@ def count(tokens: Ids, num_types: int) -> npt.NDArray[np.int64]:
 
 
 def token_hash(num_types: int, splits: Mapping[str, Ids], types: Sequence[str] | None) -> str:
-    """sha256 of all tokens and their types: equal only for equal prediction tasks.
+    """sha256 of all tokens and their types; equal only for equal prediction tasks.
 
     Args:
         num_types: V.
         splits: Numbers from 0 to V - 1.
-        types: None where they have no spelling.
+        types: The types, or None if they have no spelling.
     """
     digest = hashlib.sha256(f"{num_types}".encode())
     for split in SPLITS:
@@ -68,7 +68,7 @@ def token_hash(num_types: int, splits: Mapping[str, Ids], types: Sequence[str] |
 
 
 def append_tokens(file: BinaryIO, tokens: Ids) -> None:
-    """Write tokens behind those that the file has."""
+    """Append tokens to the file."""
     file.write(tokens.astype(_STORED, copy=False).tobytes())
 
 
@@ -78,8 +78,8 @@ def tokens_file(folder: Path) -> Path:
 
 
 def map_tokens(folder: Path) -> Ids:
-    """All tokens of a stored text, not read before they are asked for."""
-    # As a plain array: slices of numpy's own class for mapped files take ten times as long.
+    """All tokens of a stored text, read only when accessed."""
+    # Return a plain array, because slicing numpy's class for mapped files takes ten times as long.
     return np.asarray(np.memmap(tokens_file(folder), _STORED, mode="r"))
 
 
@@ -91,10 +91,10 @@ def describe(
     *,
     unknown_types: int = 0,
 ) -> None:
-    """Write beside the tokens what is needed to read them.
+    """Write the metadata that is needed to read the tokens.
 
     Args:
-        folder: Has the tokens.
+        folder: The folder with the tokens.
         types: The spelling of each number.
         ends: Where each split ends.
         sizes: Bytes of each split's text.
@@ -112,7 +112,7 @@ def describe(
 
 
 def read_tokens(folder: Path) -> Tokens | None:
-    """A stored text; None where it is damaged: not a bit may differ from what was written."""
+    """Read a stored text; None if it differs from what was written in a single bit."""
     try:
         description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         if description.pop("seal") != _seal(description):
@@ -134,7 +134,7 @@ def _seal(description: Mapping[str, object]) -> str:
 
 
 def cut(tokens: Ids, ends: Sequence[int]) -> dict[str, Ids]:
-    """The splits of a text, by where each ends."""
+    """The splits of a text, given where each ends."""
     starts = [0, *ends[:-1]]
     return {
         split: tokens[start:end] for split, start, end in zip(SPLITS, starts, ends, strict=True)

@@ -1,4 +1,4 @@
-"""Words and their ids: the most frequent types, ids in falling order of frequency."""
+"""Words and their ids: the most frequent types, with ids in descending order of frequency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     unknown_types: int = 0
-    """How many types of the text ``<unk>`` stands for, those of all splits together."""
+    """How many types of the text, in all splits together, ``<unk>`` stands for."""
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -35,11 +35,12 @@ class Vocabulary:
 
 
 class TypeIndex:
-    """Gives every type that it meets a provisional number, in order of first appearance."""
+    """Gives every new type a provisional number, in order of first appearance."""
 
     def __init__(self) -> None:
         self.numbers: defaultdict[str, int] = defaultdict()
-        # A missing type gets the next free number without leaving C: twice the speed of a loop.
+        # A missing type gets the next free number without leaving C, which is twice as fast as a
+        # loop.
         self.numbers.default_factory = self.numbers.__len__
 
     def encode(self, tokens: Sequence[str]) -> Ids:
@@ -50,24 +51,24 @@ class TypeIndex:
 def choose_vocabulary(
     types: Sequence[str], counts: npt.NDArray[np.int64], size: int | None
 ) -> tuple[Vocabulary, Ids]:
-    """The ``size`` most frequent training types, and the id of every provisional number.
+    """Choose the ``size`` most frequent training types.
 
-    ``<unk>`` is one of them where the text has it or where a type must be mapped to it, and
-    ``<eos>`` always is, however rare: every split begins after one.
+    ``<unk>`` is one of them if the text contains it or a type must be mapped to it. ``<eos>``
+    always is, however rare, because every split begins after one.
 
     Args:
-        types: All types met, in training or elsewhere, by provisional number.
+        types: All types, of training text or elsewhere, by provisional number.
         counts: How often each occurs in the training text.
-        size: Wanted size, ``<unk>`` and ``<eos>`` included; all training types by default.
+        size: Requested size, including ``<unk>`` and ``<eos>``; all training types by default.
 
     Returns:
         The vocabulary, and an array that maps provisional numbers to ids.
 
     Raises:
-        SoftmaxBenchError: ``size`` is less than 2 or more than the training text offers.
+        SoftmaxBenchError: ``size`` is less than 2 or more than the training text has.
     """
     words = list(types)
-    needs_unknown = bool((counts == 0).any())  # a type that only other splits have
+    needs_unknown = bool((counts == 0).any())  # a type that occurs only in other splits
     if UNKNOWN not in words:
         words.append(UNKNOWN)
         counts = np.append(counts, 0)
@@ -82,7 +83,7 @@ def choose_vocabulary(
             f"a vocabulary of {size:,} was asked for, but the training text has only "
             f"{offered:,} types: use {offered} or less"
         )
-    # Stable: of equally frequent types the one met first comes first.
+    # Stable: of equally frequent types, the one that appears first comes first.
     order = np.argsort(-counts, kind="stable")
     kept = order[:size]
     if size < np.count_nonzero(counts) or needs_unknown:

@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""A folder that is written atomically."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from softmax_bench.errors import SoftmaxBenchError
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A private folder to fill, which takes the name ``folder`` at the end of the block.
+    """A private folder to fill, which is renamed to ``folder`` at the end of the block.
 
-    If the block fails nothing is left behind. Where another process was faster its folder stays:
-    both hold the same.
+    If the block fails, nothing is left behind. If another process was faster, its folder is kept,
+    as both contain the same.
 
     Raises:
-        SoftmaxBenchError: Nothing can be written there, or the disk is full.
+        SoftmaxBenchError: The folder is not writable, or the disk is full.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

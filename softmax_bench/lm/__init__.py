@@ -1,4 +1,4 @@
-"""The shared language model: the model, its training, its exact evaluation."""
+"""The shared language model, its training and its exact evaluation."""
 
 from softmax_bench.lm.checkpoint import Checkpoint
 from softmax_bench.lm.code_version import code_version

@@ -1,4 +1,4 @@
-"""Checkpoints: training that was killed goes on in the middle, bit for bit."""
+"""Checkpoints, from which killed training resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from softmax_bench.lm.training_state import Progress, TrainingState
 _log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 30.0
-"""Training that a kill can cost."""
+"""The most training time that a kill can cost."""
 _SHARE = 0.05
-"""Of the time, at most, is spent on writing checkpoints: large ones come less often."""
+"""Maximum share of the time for writing checkpoints; large ones are written less often."""
 
 
 class Checkpoint:
-    """The file of one training run, always whole: each checkpoint replaces the one before.
+    """The checkpoint file of one training run; each checkpoint atomically replaces the last.
 
-    One process at a time may train with it.
+    Only one process at a time may train with it.
 
-    It holds parameters and buffers, the optimiser's state, torch's random generators, and the
-    :class:`TrainingState`: everything that training remembers, provided that layers and encoders
-    keep what they remember in buffers and draw from torch's generators alone.
+    It contains parameters and buffers, the optimiser's state, torch's random generators and the
+    :class:`TrainingState`. That is the whole state of training, provided that layers and encoders
+    keep theirs in buffers and draw only from torch's generators.
 
     Args:
-        path: The file. Its folder is made when it is first written.
-        identity: What must be equal for training to go on: trial, version of the code ...
+        path: The file. Its folder is created when it is first written.
+        identity: What must be equal to resume: trial, version of the code ...
         every: Seconds between two checkpoints.
     """
 
@@ -48,18 +48,18 @@ class Checkpoint:
         self.identity = identity
         self.every = every
         self.resumed = 0
-        """How often training has gone on from the file, over all its processes."""
+        """How often training has resumed from the file, over all its processes."""
         self._next = time.monotonic() + every
 
     def due(self) -> bool:
-        """Whether it is time for the next."""
+        """Whether it is time for the next checkpoint."""
         return time.monotonic() >= self._next
 
     def save(self, model: nn.Module, optimizer: Optimizer, state: TrainingState) -> None:
-        """Write everything.
+        """Write a checkpoint.
 
         Raises:
-            SoftmaxBenchError: It cannot be written; the checkpoint before is still there.
+            SoftmaxBenchError: It cannot be written; the previous checkpoint still exists.
         """
         begin = time.monotonic()
         content = {
@@ -86,9 +86,9 @@ class Checkpoint:
         self._next = now + max(self.every, (now - begin) / _SHARE)
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> TrainingState:
-        """Put everything back; the state at the start if there is no checkpoint.
+        """Restore everything; return the initial state if there is no checkpoint.
 
-        A checkpoint that is damaged or another run's is set aside, and a message logged.
+        A checkpoint that is damaged or from another run is set aside, and a message is logged.
         """
         remove_unfinished(self.path)
         try:
@@ -124,21 +124,21 @@ class Checkpoint:
 
 
 def memory(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, those that ``state_dict`` leaves out included."""
+    """Parameters and buffers, including those that ``state_dict`` leaves out."""
     named = (*module.named_parameters(), *module.named_buffers())
     return {name: value.detach() for name, value in named}
 
 
 @torch.no_grad()
 def recall(module: nn.Module, remembered: Mapping[str, Tensor]) -> None:
-    """Put the :func:`memory` of a module into another that was made in the same way."""
+    """Copy the :func:`memory` of a module into another one of the same construction."""
     device = next(module.parameters()).device
     for name, value in remembered.items():
         owner, _, leaf = name.rpartition(".")
         part = module.get_submodule(owner)
         held: Tensor | None = getattr(part, leaf)
         if held is not None and held.shape == value.shape and held.dtype == value.dtype:
-            held.copy_(value)  # in place: others may hold the same
+            held.copy_(value)  # in place, because others may share it
         else:
             setattr(part, leaf, value.to(device if held is None else held.device, copy=True))
 

@@ -1,8 +1,8 @@
-"""Encoders: what turns the word vectors of a text into hidden states that predict the next word.
+"""Encoders turn the word vectors of a text into hidden states that predict the next word.
 
-All have one interface: ``(vectors (time, batch, E), state) -> (hidden (time, batch, H), state)``,
-where ``state`` is None at the start of a text and otherwise what the call for the stretch before
-gave back. In evaluation the hidden states do not depend on how a text is cut into stretches.
+All have the interface ``(vectors (time, batch, E), state) -> (hidden (time, batch, H), state)``,
+where ``state`` is None at the start of a text and otherwise what the call for the preceding stretch
+returned. In evaluation, hidden states do not depend on how a text is cut into stretches.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ State = Any
 """What an encoder carries from one stretch of text to the next; None at the start."""
 
 CONTEXT = 5
-"""Words that the encoders of fixed context see: n - 1 of an n-gram."""
+"""Words that encoders with a fixed context see: the n - 1 of an n-gram."""
 SPAN = 32
-"""Words, itself included, that a position sees in each layer of the Transformer."""
+"""Words, including itself, that a position sees in each layer of the Transformer."""
 
 
 class _WindowEncoder(nn.Module):
-    """A function of the last :data:`CONTEXT` vectors; before the text there are zeros."""
+    """A function of the last :data:`CONTEXT` vectors, which are zero before the text."""
 
     def forward(
         self, vectors: Float[Tensor, "time batch E"], state: Float[Tensor, "before batch E"] | None
@@ -43,10 +43,10 @@ class _WindowEncoder(nn.Module):
 
 
 class NeuralProbabilisticEncoder(_WindowEncoder):
-    """``tanh(d + W x)`` of the concatenated context vectors, further layers on top.
+    """``tanh(d + W x)`` of the concatenated context vectors, with further layers on top.
 
     Source: Bengio et al. 2003, equation 1, without the direct connections from x to the output,
-    which would be an output layer's.
+    which would belong to an output layer.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class NeuralProbabilisticEncoder(_WindowEncoder):
 
 
 class LogBilinearEncoder(_WindowEncoder):
-    """A sum of the context vectors, each by a matrix of its place: no non-linearity.
+    """The sum of the context vectors, each multiplied by a matrix for its position; it is linear.
 
     Source: Mnih & Hinton 2007, section 3; with an output layer on top,
     ``score(w) = (sum_i C_i r_i) . q_w + b_w``.
@@ -123,7 +123,7 @@ def _band(time: int, before: int, device: torch.device) -> Bool[Tensor, "time kn
 def _rotate(
     vectors: Float[Tensor, "batch heads time size"], first: int
 ) -> Float[Tensor, "batch heads time size"]:
-    """Turn pairs of dimensions by angles that grow with the position: products see distances."""
+    """Rotate pairs of dimensions by angles that grow with position: products see distances."""
     half = vectors.shape[-1] // 2
     device = vectors.device
     rate = 10_000 ** (-torch.arange(half, device=device).float() / half)
@@ -137,9 +137,9 @@ def _rotate(
 class TransformerEncoder(nn.Module):
     """A causal Transformer whose positions see the last :data:`SPAN` ones in each layer.
 
-    Normalisation comes before each part, positions are rotations (Su et al. 2021), and each layer
-    remembers its inputs from the stretch before without their gradients (Dai et al. 2019), so that
-    it sees as far at the start of a stretch as in its middle. Source: Vaswani et al. 2017.
+    Each part is preceded by normalisation, positions are rotations (Su et al. 2021), and each layer
+    remembers its inputs from the preceding stretch without gradients (Dai et al. 2019), so that it
+    sees as far at the start of a stretch as in its middle. Source: Vaswani et al. 2017.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class TransformerEncoder(nn.Module):
 
 def _recurrent(kind: Callable[..., nn.Module]) -> Callable[[int, int, int, float], nn.Module]:
     def build(embedding_size: int, hidden_size: int, num_layers: int, dropout: float) -> nn.Module:
-        between = dropout if num_layers > 1 else 0.0  # torch warns where there is no between
+        between = dropout if num_layers > 1 else 0.0  # torch warns if there is no layer in between
         return kind(embedding_size, hidden_size, num_layers, dropout=between)
 
     return build
@@ -185,16 +185,16 @@ ENCODERS: dict[str, Callable[[int, int, int, float], nn.Module]] = {
     "lbl": LogBilinearEncoder,
     "transformer": TransformerEncoder,
 }
-"""By name; each takes the embedding size, the hidden size, the number of layers, the dropout."""
+"""Encoders by name; each takes embedding size, hidden size, number of layers and dropout."""
 
 
 def make_encoder(
     name: str, embedding_size: int, hidden_size: int, num_layers: int, dropout: float
 ) -> nn.Module:
-    """An encoder of :data:`ENCODERS`.
+    """Create one of :data:`ENCODERS`.
 
     Raises:
-        SoftmaxBenchError: There is none of this name, or it cannot have these sizes.
+        SoftmaxBenchError: There is no such encoder, or it cannot have these sizes.
     """
     if name not in ENCODERS:
         near = difflib.get_close_matches(name, ENCODERS, n=1)
@@ -204,5 +204,5 @@ def make_encoder(
 
 
 def detach(state: State) -> State:
-    """The state without its history."""
+    """The state without its gradient history."""
     return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()

@@ -1,4 +1,4 @@
-"""Exact evaluation: the same for every output layer, however it was trained."""
+"""Exact evaluation, which is the same for every output layer, however it was trained."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from softmax_bench.lm.streams import IGNORED, Streams
 from softmax_bench.records.result import FrequencyBand
 
 BANDS = (0, 2, 10, 100, 1000)
-"""Fewest occurrences in the training text of the words of each band."""
+"""Least number of occurrences in the training text of the words of each band."""
 BLOCKS = 200
-"""Stretches of a text over which nats are summed, for comparing two models on equal words."""
+"""Number of stretches of a text with separate sums of nats, for comparing models on equal words."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Quality:
     nats: float
     """Mean negative log-probability, normalised over the whole vocabulary."""
     unnormalized_nats: float | None = None
-    """The same by the scores alone, for layers that claim to be self-normalised."""
+    """The same by the raw scores, for layers that claim to be self-normalised."""
     log_z_mean: float | None = None
     log_z_sd: float | None = None
-    """Of the log-normaliser over the text: 0 deviation would be perfect self-normalisation."""
+    """Standard deviation of the log-normaliser over the text: 0 is perfect self-normalisation."""
     block_nats: tuple[float, ...] = ()
     """Sums over :data:`BLOCKS` nearly equal stretches."""
     bands: tuple[FrequencyBand, ...] = ()
-    """By frequency of the word; empty where the counts were not given."""
+    """Quality by word frequency; empty if counts were not given."""
 
     @property
     def perplexity(self) -> float:
-        """``exp(nats)``; infinite where that overflows."""
+        """``exp(nats)``, or infinity if that overflows."""
         return _exp(self.nats)
 
     @property
@@ -56,9 +56,9 @@ def evaluate(
     Memory is bounded: no step holds ``window x batch x V`` scores.
 
     Args:
-        model: Put into evaluation mode meanwhile.
+        model: The model; it is in evaluation mode meanwhile.
         streams: The text.
-        window: Time steps at once.
+        window: Time steps evaluated at once.
         class_counts: (V,) occurrences in the training text, for quality by frequency.
     """
     was_training = model.training
@@ -94,7 +94,7 @@ def evaluate(
 def summarise_log_probs(
     log_prob: Tensor, words: Tensor, class_counts: Tensor | None = None
 ) -> Quality:
-    """Quality from the log-probability of each word of a text, float64."""
+    """Quality from the log-probability of each word of a text, in float64."""
     blocks = log_prob.tensor_split(min(BLOCKS, max(1, log_prob.numel())))
     return Quality(
         tokens=log_prob.numel(),

@@ -16,7 +16,7 @@ from softmax_bench.ops import embed_rows, keep_coalesced
 
 
 class RowSparseEmbedding(nn.Module):
-    """An embedding table whose gradient has the rows of the step's words only."""
+    """An embedding table whose gradient contains only the rows of the step's words."""
 
     def __init__(self, num_classes: int, size: int) -> None:
         super().__init__()
@@ -29,20 +29,20 @@ class RowSparseEmbedding(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Predicts each token of a text from those before it.
+    """Predicts each token of a text from the preceding ones.
 
     Args:
-        layer: The output layer; it decides the vocabulary and the hidden size.
+        layer: The output layer, which determines the vocabulary and the hidden size.
         encoder: ``"rnn"`` (Elman), ``"gru"``, ``"lstm"``, ``"nplm"`` (Bengio et al. 2003),
             ``"lbl"`` (log-bilinear) or ``"transformer"``.
-        embedding_size: Size of a word vector.
-        num_layers: Layers of the encoder.
-        dropout: Probability, on the word vectors, between layers and on the hidden states.
-        tied: Whether the embedding is the output layer's ``weight``.
+        embedding_size: Size of the word vectors.
+        num_layers: Number of layers of the encoder.
+        dropout: Dropout probability on word vectors, between layers and on hidden states.
+        tied: Whether the embedding is also the output layer's ``weight``.
 
     Raises:
-        SoftmaxBenchError: No such encoder, sizes that it cannot have, or a layer that cannot be
-            tied.
+        SoftmaxBenchError: There is no such encoder, it cannot have these sizes, or the layer cannot
+            be tied.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
     def hidden(
         self, tokens: Int[Tensor, "time batch"], state: State = None
     ) -> tuple[Float[Tensor, "time batch H"], State]:
-        """Hidden states that predict the next token, and the state to go on with."""
+        """Hidden states that predict the next token, and the state to continue with."""
         vectors = F.dropout(self.embedding(tokens), self.dropout, self.training)
         hidden, state = self.encoder(vectors, state)
         return F.dropout(hidden, self.dropout, self.training), state
@@ -74,12 +74,12 @@ class LanguageModel(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "time batch"], target: Int[Tensor, "time batch"], state: State
     ) -> tuple[Float[Tensor, ""], State]:
-        """Training loss of a stretch of text, and the state after it, cut off from its history."""
+        """Training loss of a stretch of text, and the state after it, detached from its history."""
         hidden, state = self.hidden(tokens, state)
         return self.layer(hidden, target), detach(state)
 
     def row_sparse_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters whose gradients are row-sparse: a tied weight only if both uses are."""
+        """Parameters with row-sparse gradients; a tied weight only if both of its uses do."""
         of_layer = list(self.layer.row_sparse_parameters())
         yield from of_layer
         known = {id(p) for p in self.layer.parameters()}
@@ -89,7 +89,7 @@ class LanguageModel(nn.Module):
 
 @torch.no_grad()
 def start_uniformly(model: nn.Module, init_range: float) -> None:
-    """Draw all matrices uniformly from ``-init_range`` to ``init_range``; biases stay."""
+    """Initialise all matrices uniformly from ``-init_range`` to ``init_range``, but not biases."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.uniform_(-init_range, init_range)

@@ -1,7 +1,7 @@
-"""The n-gram reference: interpolated Kneser-Ney smoothing, modified, counted on arrays.
+"""The n-gram reference: modified interpolated Kneser-Ney smoothing, counted on arrays.
 
-What a language model of counts alone reaches on the same tokens: a line that every neural model
-should pass.
+It shows what a language model that only counts reaches on the same tokens, which every neural model
+should surpass.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
 _FALLBACK = np.array([0.0, 0.5, 1.0, 1.5])
-"""Discounts where a text is too small to estimate them: no class was seen once, or none twice."""
+"""Discounts for texts too small to estimate them, in which no class occurs once, or none twice."""
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The k-grams of one k: contexts of k-1 tokens, and what followed them."""
+    """The k-grams of one k: contexts of k-1 tokens, and the tokens that followed them."""
 
     keys: _Ints
-    """``context * V + token``, rising; the place of a key is the identity of its k-gram."""
+    """``context * V + token`` in ascending order; the position of a key identifies its k-gram."""
     counts: _Ints
-    """How often it was seen (highest order), or after how many different tokens (lower ones)."""
+    """How often it occurred (highest order), or after how many different tokens (lower orders)."""
     discounts: _Floats
-    """What is taken off a count of 0, 1, 2, and 3 or more."""
+    """What is subtracted from counts of 0, 1, 2, and 3 or more."""
     totals: _Floats
-    """(contexts,) sum of the counts behind a context."""
+    """(contexts,) sum of the counts after a context."""
     backed_off: _Floats
-    """(contexts,) share of the probability that is left to the lower order."""
+    """(contexts,) share of the probability left to the lower order."""
 
 
 class KneserNey:
     """``p_k(w|h) = max(c(hw) - D(c(hw)), 0) / c(h) + gamma(h) p_{k-1}(w|h')``, down to ``1 / V``.
 
-    ``h'`` is the context ``h`` without its first token, ``D`` has one value each for counts of 1,
-    2, and 3 or more, and orders below the highest count in how many contexts a k-gram occurs, not
-    how often. Text before the first token is ``eos_id``; contexts reach over the ends of
-    sentences, as those of the neural models do. Probabilities sum to 1 over the vocabulary.
+    ``h'`` is the context ``h`` without its first token, and ``D`` has one value each for counts of
+    1, 2, and 3 or more. Orders below the highest count the contexts in which a k-gram occurs, not
+    its occurrences. The text is preceded by ``eos_id``; contexts cross the ends of sentences, as
+    those of the neural models do. Probabilities sum to 1 over the vocabulary.
 
     Source: Chen & Goodman 1999, equations 26 to 32.
 
     Args:
         tokens: Training text, ids below ``vocab_size``.
         vocab_size: V.
-        eos_id: What stands before the text.
+        eos_id: The token before the text.
         order: n: the longest context has n - 1 tokens.
 
     Raises:
-        SoftmaxBenchError: No text, or an order below 1.
+        SoftmaxBenchError: The text is empty, or the order is below 1.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class KneserNey:
             )
         self.vocab_size, self.eos_id, self.order = vocab_size, eos_id, order
         self._orders: list[_Order] = []
-        contexts = 1  # the empty one
+        contexts = 1  # the empty context
         grams = self._grams(text)
         for k, (keys, _, ids) in enumerate(grams, start=1):
             if k < order:  # a k-gram counts once for each longer one that ends in it
@@ -84,13 +84,13 @@ class KneserNey:
         return np.concatenate([before, np.asarray(tokens, dtype=np.int64)])
 
     def _grams(self, text: _Ints) -> list[tuple[_Ints, _Ints, _Ints]]:
-        """For k = 1, 2, ...: keys of the k-grams, where each ends last, which one ends at a place.
+        """For k = 1, 2, ...: keys of the k-grams, their last positions, and which one ends at each.
 
-        The padding before the text ends some k-grams too: they are contexts, and count nothing.
+        Some k-grams end in the padding before the text; they are contexts and count nothing.
         """
         padded = self._padded(text)
         found = []
-        context = np.zeros(padded.size, dtype=np.int64)  # the empty one before every token
+        context = np.zeros(padded.size, dtype=np.int64)  # the empty context before every token
         for k in range(1, self.order + 1):
             key = (context * self.vocab_size + padded)[k - 1 :]
             keys, from_end, backwards = np.unique(key[::-1], return_index=True, return_inverse=True)
@@ -100,7 +100,7 @@ class KneserNey:
         return found
 
     def log_prob(self, tokens: npt.ArrayLike) -> _Floats:
-        """Natural logarithm of the probability of each token, given those before it."""
+        """Natural logarithm of the probability of each token, given the preceding ones."""
         text = self._padded(tokens)
         probability = np.full(text.size, 1.0 / self.vocab_size)
         context = np.zeros(text.size, dtype=np.int64)  # -1: not seen in training

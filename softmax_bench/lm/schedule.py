@@ -1,4 +1,4 @@
-"""How the learning rate changes in the course of training, and when training ends early."""
+"""How the learning rate changes during training, and when training stops early."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCHEDULES = ("constant", "linear", "cosine", "stall", "epoch")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate, as a multiple of that at the start, and early stopping.
+    """The learning rate relative to that at the start, and early stopping.
 
-    A function of where training is and of the evaluations so far, so that interrupted training
-    goes on as if it had not been.
+    It is a function of the progress of training and the evaluations so far, so that interrupted
+    training resumes exactly.
     """
 
     kind: str = "constant"
@@ -26,18 +26,19 @@ class Schedule:
     decay: float = 0.5
     decay_after: int = 4
     patience: int = 0
-    """Training ends after so many evaluations in a row that are no better than the best before
-    them; 0 for never."""
+    """Training stops after this many consecutive evaluations that are no better than the best
+    before them; 0 for never.
+    """
 
     def rate(
         self, tokens: int, max_tokens: int, epoch_tokens: int, history: Sequence[Progress]
     ) -> float:
-        """The multiple for the next step.
+        """The relative rate of the next step.
 
         Args:
-            tokens: Predicted so far.
-            max_tokens: Budget.
-            epoch_tokens: Of one pass over the text.
+            tokens: Tokens predicted so far.
+            max_tokens: Budget in tokens.
+            epoch_tokens: Tokens of one pass over the text.
             history: The evaluations so far.
         """
         if self.kind == "linear":
@@ -51,13 +52,13 @@ class Schedule:
         return 1.0
 
     def ends(self, history: Sequence[Progress]) -> bool:
-        """Whether training has converged."""
+        """Whether training should stop because it has converged."""
         since = len(history) - 1 - _improvements(history)[-1] if history else 0
         return 0 < self.patience <= since
 
 
 def _improvements(history: Sequence[Progress]) -> list[int]:
-    """Places of the evaluations that were better than all before them."""
+    """Indices of the evaluations that were better than all before them."""
     found, best = [], math.inf
     for place, point in enumerate(history):
         if point.valid.nats < best:

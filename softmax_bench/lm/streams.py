@@ -1,4 +1,4 @@
-"""A text as parallel contiguous streams, for truncated back-propagation through time."""
+"""A text as parallel contiguous streams, for truncated backpropagation through time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from jaxtyping import Int
 from torch import Tensor
 
 IGNORED = -100
-"""Target of a place that holds no token."""
+"""Target of a position without a token."""
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Every token of a text is predicted exactly once, each from all before it in its stream.
+    """Streams in which every token is predicted exactly once, from all tokens before it.
 
-    The text stays where it is: a window is read when it is asked for, so that a text mapped from
-    a file may be larger than memory.
+    The text is not copied: a window is read when it is requested, so that a text mapped from a file
+    may be larger than memory.
     """
 
     tokens: npt.NDArray[np.integer]
     batch_size: int
-    """Streams side by side."""
+    """Number of parallel streams."""
     length: int
-    """Time steps of a stream; the last stream is filled up with :data:`IGNORED`."""
+    """Time steps of a stream; the last stream is padded with :data:`IGNORED`."""
     steps: int
-    """Of these, how many are read: all but in a part of a text."""
+    """How many of these are read: all of them, except in a part of a text."""
     first_input: int
-    """What stands before the first token."""
+    """The token before the first token."""
     device: torch.device
-    """Where windows go."""
+    """The device that windows are moved to."""
 
     def windows(
         self, length: int, first: int = 0
@@ -42,7 +42,7 @@ class Streams:
 
         Args:
             length: Time steps of a window; the last may be shorter.
-            first: The window to begin with, counted from 0.
+            first: Index of the first window, counted from 0.
         """
         for start in range(first * length, self.steps, length):
             yield self._window(start, min(start + length, self.steps))
@@ -64,23 +64,23 @@ class Streams:
 
     def _sent(self, array: npt.NDArray[np.int64]) -> Tensor:
         sent = torch.from_numpy(array)
-        if self.device.type == "cuda":  # from pinned memory a copy does not wait for the queue
+        if self.device.type == "cuda":  # a copy from pinned memory does not wait for the queue
             sent = sent.pin_memory()
         return sent.to(self.device, non_blocking=True)
 
     def num_targets(self, window: int, length: int) -> int:
-        """Tokens that a window has to predict, counted without a look at the device."""
+        """Number of tokens to predict in a window, counted without reading from the device."""
         start = window * length
         steps = min(length, self.length - start)
         left = len(self.tokens) - self.length * np.arange(self.batch_size) - start
         return int(left.clip(0, steps).sum())
 
     def part(self, tokens: int) -> Streams:
-        """The beginning of each stream, together about ``tokens`` where there are so many."""
+        """The beginning of each stream, together about ``tokens`` if there are that many."""
         return replace(self, steps=min(self.length, max(1, -(-tokens // self.batch_size))))
 
     def to(self, device: torch.device) -> Streams:
-        """The same with its windows on another device."""
+        """The same streams with windows on another device."""
         return replace(self, device=device)
 
 
@@ -89,8 +89,8 @@ def make_streams(tokens: npt.NDArray[np.integer], batch_size: int, first_input: 
 
     Args:
         tokens: The text, in memory or mapped from a file.
-        batch_size: Streams side by side; fewer where the text has fewer tokens.
-        first_input: What stands before the first token: ``<eos>``.
+        batch_size: Number of parallel streams; fewer if the text has fewer tokens.
+        first_input: The token before the first token: ``<eos>``.
     """
     batch_size = min(batch_size, max(1, len(tokens)))
     length = -(-len(tokens) // batch_size)

@@ -1,8 +1,8 @@
-"""Numbers, texts and tensors in nested lists and dicts, as a file that holds nothing else.
+"""Numbers, strings and tensors in nested lists and dicts, as a file that contains nothing else.
 
-It is a safetensors file: tensors by name, and a header in JSON. Nothing in it can be code, as in a
-pickle (``torch.load`` reads pickles, and until torch 2.6 could be made to run what was in them even
-with ``weights_only=True``).
+It is a safetensors file: tensors by name, and a JSON header. Unlike a pickle, it cannot contain
+code (``torch.load`` reads pickles, which before torch 2.6 could run code even with
+``weights_only=True``).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from softmax_bench.files import written_whole
 
 
 class UselessFileError(Exception):
-    """A file that cannot be used; says why, as in "the file ..."."""
+    """A file that cannot be used; the message says why, as in "the file ..."."""
 
 
 def write_tensors(path: Path, identity: Mapping[str, str], content: Any) -> None:
-    """Write ``content``, whole or not at all, into a folder that is made if absent.
+    """Write ``content`` atomically into a folder, which is created if necessary.
 
-    Tensors are written from where they are: memory for a copy is not needed.
+    Tensors are written from where they are, without a copy in memory.
 
     Args:
-        path: The file; one that is there is replaced.
-        identity: What :func:`read_tensors` must be given again.
+        path: The file; an existing one is replaced.
+        identity: An identity that :func:`read_tensors` must be given again.
         content: None, numbers, texts, tensors, and dicts, lists and tuples of them.
 
     Raises:
-        OSError: It cannot be written; the file that was there still is.
+        OSError: It cannot be written; an existing file is kept.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(content, "", tensors))
@@ -50,11 +50,11 @@ def write_tensors(path: Path, identity: Mapping[str, str], content: Any) -> None
 
 
 def read_tensors(path: Path, identity: Mapping[str, str]) -> Any:
-    """The content that was written.
+    """Read the content that was written.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UselessFileError: It is damaged or cannot be read, or its identity is another.
+        UselessFileError: It is damaged or cannot be read, or has another identity.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -63,10 +63,10 @@ def read_tensors(path: Path, identity: Mapping[str, str]) -> Any:
             other = [name for name in identity if written.get(name) != identity[name]]
             if other:
                 raise UselessFileError(f"was made with another {' and another '.join(other)}")
-            # Copies: the file's own memory is not aligned as torch's is.
+            # Copy, because the file's own memory is not aligned as torch's is.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if header["checksum"] != _checksum(header["content"], tensors):
-            raise UselessFileError("is damaged: its checksum is another")
+            raise UselessFileError("is damaged: its checksum is wrong")
         return _unpack(json.loads(header["content"]), tensors)
     except FileNotFoundError:
         raise
@@ -75,11 +75,11 @@ def read_tensors(path: Path, identity: Mapping[str, str]) -> Any:
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON can write it, its tensors taken out under names that tell their place."""
+    """``value`` in JSON's types; its tensors are taken out under names that tell their position."""
     if isinstance(value, Tensor):
         whole = value.untyped_storage().nbytes() == value.nbytes
         alone = all(value.data_ptr() != other.data_ptr() for other in tensors.values())
-        # What shares its memory is copied: safetensors refuses it.
+        # Copy tensors that share memory, which safetensors rejects.
         value = value.detach().contiguous()
         tensors[name] = value if whole and alone else value.clone()
         return {"tensor": name}
@@ -95,7 +95,7 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
-    """What was given to :func:`_pack`."""
+    """Reverse :func:`_pack`."""
     if not isinstance(packed, dict):
         return packed
     ((kind, value),) = packed.items()
@@ -108,7 +108,7 @@ def _unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32: against damage by a disk, not by a person."""
+    """CRC-32, which detects damage by a disk, not tampering."""
     checksum = zlib.crc32(text.encode())
     for name in sorted(tensors):
         flat = tensors[name].cpu().reshape(-1).view(torch.uint8)

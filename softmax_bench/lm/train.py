@@ -1,4 +1,4 @@
-"""The training loop: one visible loop, the same for every output layer."""
+"""The training loop, which is the same for every output layer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from softmax_bench.lm.training_state import Progress, TrainingState
 
 CONSTANT = Schedule()
 HOPELESS = 30.0
-"""Validation loss in nats at which training ends: guessing among a billion classes has 21."""
+"""Validation loss in nats at which training stops; guessing among a billion classes has 21."""
 
 
 class DivergedError(SoftmaxBenchError):
-    """Training went to NaN or infinity."""
+    """Training diverged to NaN or infinity."""
 
 
 def train(
@@ -43,16 +43,16 @@ def train(
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Progress]:
-    """Train until ``max_tokens`` tokens were predicted, passing over ``text`` as often as needed.
+    """Train until ``max_tokens`` tokens are predicted, with as many passes as necessary.
 
-    The encoder's state is carried from window to window and dropped at the start of the text.
+    The encoder's state is carried from window to window and reset at the start of the text.
 
     Args:
         model: Trained in place.
         optimizer: Over the model's parameters.
         text: Training text.
-        valid: Text to evaluate on, ``evaluations`` times at equal distances, the last at the end.
-            Where training may end early, the model is at the end as at the best of them.
+        valid: Text to evaluate on, ``evaluations`` times at equal intervals, the last at the end.
+            If training may stop early, the final model is the one of the best evaluation.
         window: Time steps through which gradients flow back.
         valid_window: Time steps evaluated at once.
         max_tokens: Budget.

@@ -1,4 +1,4 @@
-"""What training remembers from step to step, besides the model and its optimiser."""
+"""The state of training between steps, besides the model and its optimiser."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ class Progress:
 
     tokens: int
     seconds: float
-    """Spent on training alone."""
+    """Training time alone."""
     train_loss: float
-    """Mean training objective since the evaluation before."""
+    """Mean training objective since the last evaluation."""
     valid: Quality
     evaluation_seconds: float
-    """Spent on this evaluation."""
+    """Time of this evaluation."""
 
 
 @dataclass
 class TrainingState:
-    """Where training is."""
+    """How far training is."""
 
     tokens: int = 0
-    """Predicted so far."""
+    """Tokens predicted so far."""
     seconds: float = 0.0
-    """Spent on training alone, without evaluations and checkpoints."""
+    """Training time alone, without evaluations and checkpoints."""
     window: int = 0
-    """The next stretch of the text."""
+    """Index of the next window of the text."""
     carried: State = None
     """The encoder's state."""
     losses: list[Tensor] = field(default_factory=list)
-    """Of each step since the last evaluation."""
+    """Losses of the steps since the last evaluation."""
     history: list[Progress] = field(default_factory=list)
-    """The evaluations."""
+    """The evaluations so far."""
     best: dict[str, Tensor] | None = None
-    """The model at the best evaluation, where training may end early."""
+    """The model at the best evaluation, if training may stop early."""

@@ -1,1 +1,1 @@
-"""What came out of a trial, and where it is stored. Needs no torch."""
+"""Results of trials and the store that holds them; needs no torch."""

@@ -35,38 +35,45 @@ def _nothing() -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Stored results as tidy tables: one row an observation, the configuration in its columns."""
+    """Stored results as tidy tables: one row per observation, configuration in the columns."""
 
     train: pd.DataFrame
-    """One row a trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality.
-    ``train_seconds`` are those of a quiet machine where the step was timed (see
-    :mod:`softmax_bench.records.training_time`), else those of the clock, which ``clock_seconds``
-    are in any case; ``disturbance_*`` is what else the machine did while they were measured."""
+    """One row per trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality.
+    ``train_seconds`` are those of a quiet machine if the step was timed (see
+    :mod:`softmax_bench.records.training_time`), otherwise wall-clock seconds, which are always in
+    ``clock_seconds``; ``disturbance_*`` describes what disturbed the machine during training.
+    """
     curves: pd.DataFrame
-    """One row an evaluation during training; ``id`` refers to ``train``, and ``seconds`` are of
-    the same kind as there."""
+    """One row per evaluation during training; ``id`` refers to ``train``, and ``seconds`` are of
+    the same kind as there.
+    """
     speed: pd.DataFrame
-    """One row a timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
-    cost, memory, and what else the machine did (``disturbance_*``)."""
+    """One row per timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
+    cost, memory, and what disturbed the machine (``disturbance_*``).
+    """
     ngrams: pd.DataFrame
-    """One row an n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality."""
+    """One row per n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality.
+    """
     environments: pd.DataFrame
-    """One row a record: the machine it was made on; ``id`` refers to the other tables."""
+    """One row per record: the machine it was made on; ``id`` refers to the other tables."""
     gradients: pd.DataFrame = field(default_factory=_nothing)
-    """One row a layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
+    """One row per layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
     ``bias``, ``variance``, ``cosine``, ``direction`` with their bounds, and quality of the samples
-    (``effective_samples``, ``log_z_bias`` ...)."""
+    (``effective_samples``, ``log_z_bias`` ...).
+    """
     divergences: pd.DataFrame = field(default_factory=_nothing)
-    """One row a layer that was trained on the hidden states of a full model: ``divergence`` from
-    that in nats with its bounds, ``nats``, ``log_z_mean`` ..."""
+    """One row per layer that was trained on the hidden states of a full model: ``divergence`` from
+    that model in nats with its bounds, ``nats``, ``log_z_mean`` ...
+    """
     failures: pd.DataFrame = field(default_factory=_nothing)
-    """One row a trial that gave no result: its fields, ``title``, ``of``, ``cause``, ``reason``,
-    ``log``."""
+    """One row per trial that gave no result: its fields, ``title``, ``of``, ``cause``, ``reason``,
+    ``log``.
+    """
     _derived: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
 
 def derived(make: Callable[[Results], pd.DataFrame]) -> Callable[[Results], pd.DataFrame]:
-    """Make a table from results once, however many parts of a report ask for it."""
+    """Compute a table from results once, however many parts of a report need it."""
 
     @functools.wraps(make)
     def get(results: Results) -> pd.DataFrame:
@@ -82,14 +89,14 @@ def load_results(path: str | os.PathLike[str]) -> Results:
     """Load the store at ``path`` as pandas frames.
 
     Raises:
-        SoftmaxBenchError: There is no store at ``path``. Of damaged records the log has a warning.
+        SoftmaxBenchError: There is no store at ``path``. Damaged records are logged as warnings.
     """
     contents = read_contents(Path(path))
     return frames(list(contents.records.values()), list(contents.failures.values()))
 
 
 def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) -> Results:
-    """Spread records into tidy tables."""
+    """Convert records into tidy tables."""
     import pandas as pd
 
     train: list[dict[str, Any]] = []
@@ -178,7 +185,7 @@ def _seconds(step: QuietTime | None, tokens: int, by_the_clock: float) -> float:
 
 
 def _nested(part: str, fields: msgspec.Struct | None) -> dict[str, Any]:
-    """Columns of a part of a result; none where a record does not have it."""
+    """Columns of a part of a result; none if a record does not have it."""
     if fields is None:
         return {}
     return {f"{part}_{name}": value for name, value in msgspec.structs.asdict(fields).items()}

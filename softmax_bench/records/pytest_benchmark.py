@@ -1,4 +1,4 @@
-"""Timings of ``pytest --benchmark-only --benchmark-json=FILE`` as the frames of a store."""
+"""Timings of ``pytest --benchmark-only --benchmark-json=FILE``, as the frames of a store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _ExtraInfo(msgspec.Struct):
     upkeep: float = 0.0
     """Seconds of a step's share in what its layer does only now and then, not in the times."""
     encoder: str | None = None
-    """None in files from before an encoder's step came before each timed one."""
+    """None in files from before an encoder's step preceded each timed one."""
 
 
 class _Benchmark(msgspec.Struct):
@@ -59,10 +59,10 @@ class _File(msgspec.Struct):
 
 
 def read_pytest_benchmark(path: Path) -> Results:
-    """Read what ``benchmarks/test_layer_step.py`` has measured.
+    """Read the measurements of ``benchmarks/test_layer_step.py``.
 
     Raises:
-        SoftmaxBenchError: The file is something else, or lacks the single times.
+        SoftmaxBenchError: The file is something else, or lacks the individual times.
     """
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)

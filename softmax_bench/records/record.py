@@ -1,6 +1,6 @@
-"""The schema of every stored record: a trial, the machine it ran on, and what came of it.
+"""The schema of every stored record: a trial, the machine it ran on, and its result.
 
-No torch here: reports are drawn on machines that have none.
+There is no torch here, because reports are made on machines without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and the versions of what ran on it."""
+    """The machine, and the versions of the software on it."""
 
     processor: str
     cores: int
@@ -31,16 +31,16 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     accelerator: str | None
     versions: dict[str, str]
-    """Of python, torch, numpy and softmax-bench."""
+    """Versions of python, torch, numpy and softmax-bench."""
     blas: str
     git_commit: str | None
-    """Commit of softmax_bench's own checkout, with ``-dirty`` where it was changed."""
+    """Commit of softmax_bench's own checkout, with ``-dirty`` if it was modified."""
     threads: int | None = None
-    """Of torch, when described."""
+    """Torch's threads at the time of the description."""
     driver: str | None = None
-    """Version of CUDA that torch was built for, and compute capability of the accelerator."""
+    """CUDA version that torch was built for, and compute capability of the accelerator."""
     variables: dict[str, str]
-    """Environment variables that change speed, where set (``OMP_NUM_THREADS`` ...)."""
+    """Environment variables that affect speed, if set (``OMP_NUM_THREADS`` ...)."""
 
 
 class TrainRecord(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="kind"):
@@ -78,7 +78,7 @@ class NgramRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ngram", tag_fi
 
 
 class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
-    """A layer set against full softmax."""
+    """A comparison of a layer with full softmax."""
 
     schema: int = SCHEMA_VERSION
     id: str
@@ -89,12 +89,13 @@ class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", 
 
 
 Cause = Literal["diverged", "error", "crash", "memory", "time", "killed", "lost"]
-"""Why a trial gave no result: training went to NaN or infinity; an exception; a signal such as a
-segmentation fault; more memory than there was, or than its limit; more time than its limit; ended
-from outside; its machine was lost."""
+"""Why a trial gave no result: training diverged to NaN or infinity, an exception, a signal such as
+a segmentation fault, more memory than available or allowed, more time than allowed, a kill from
+outside, or the loss of its machine.
+"""
 
 FROM_OUTSIDE: frozenset[Cause] = frozenset({"killed", "lost"})
-"""Causes that lie outside the trial: the same command, given again, tries it again."""
+"""Causes outside the trial: repeating the command retries it."""
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
@@ -104,16 +105,16 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", ta
     id: str
     started: str
     of: str
-    """What kind of trial: ``"train"``, ``"speed"`` or ``"ngram"``."""
+    """Kind of the trial: ``"train"``, ``"speed"`` or ``"ngram"``."""
     configuration: dict[str, Any]
     """Fields of the trial."""
     cause: Cause
     reason: str
-    """One line for people."""
+    """One readable line."""
     seconds: float
-    """From the start of its process."""
+    """Seconds since the start of its process."""
     log: str
-    """The end of what it printed."""
+    """The end of its output."""
 
     @property
     def trial(self) -> Trial:
@@ -122,6 +123,6 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", ta
 
 
 Record = TrainRecord | SpeedRecord | NgramRecord | FidelityRecord
-"""What a trial gave."""
+"""The result of a trial."""
 Stored = Record | FailureRecord
-"""What a file of the store may hold."""
+"""What a file of the store may contain."""

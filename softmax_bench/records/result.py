@@ -1,4 +1,4 @@
-"""What came of a trial. Units are in the names: ``seconds``, ``bytes``, ``nats``. No torch here."""
+"""The results of trials. Names include units: ``seconds``, ``bytes``, ``nats``. No torch here."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import msgspec
 
 MOST_FOREIGN = 0.05
 MOST_STOLEN = 0.02
-"""Shares of the processor, above which a measurement was disturbed."""
+"""Shares of the processor above which a measurement counts as disturbed."""
 
 
 class FrequencyBand(msgspec.Struct, frozen=True, kw_only=True):
     """Quality on the words of similar frequency."""
 
     low: int
-    """Fewest occurrences in the training text."""
+    """Least number of occurrences in the training text."""
     high: int | None
-    """Most; None for no bound."""
+    """Largest number of occurrences; None for no bound."""
     tokens: int
     nats: float
 
@@ -24,32 +24,35 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Exact, normalised quality on one split."""
 
     tokens: int
-    """Predicted tokens, ``<eos>`` and ``<unk>`` included."""
+    """Predicted tokens, including ``<eos>`` and ``<unk>``."""
     unknown_tokens: int | None = None
-    """None of a part of a text."""
+    """None for a part of a text."""
     nats: float
     """Mean negative log-probability of a token."""
     perplexity: float
     unnormalized_perplexity: float | None = None
-    """Perplexity if scores are taken as normalised, for layers trained to be so (NCE)."""
+    """Perplexity assuming normalised scores, for layers that learn them (NCE)."""
     log_z_mean: float | None = None
     log_z_sd: float | None = None
     true_perplexity: float | None = None
     """Perplexity of the source itself, known for the synthetic language."""
     adjusted_perplexity: float | None = None
-    """The same with ``<unk>`` charged for the types it stands for: comparable across V."""
+    """The same with ``<unk>`` charged for the types it stands for, which is comparable across V."""
     bits_per_byte: float | None = None
-    """Of the text, ``<unk>`` charged likewise: comparable across words and subwords too."""
+    """Bits per byte of the text, with ``<unk>`` charged likewise; comparable across words and
+    subwords.
+    """
     top1: float | None = None
-    """Share of examples whose class is the most probable; known where hidden states are given."""
+    """Share of examples whose class is the most probable; known if hidden states are given."""
     top10: float | None = None
-    """Recall at 10: the share of those whose class is among the ten most probable."""
+    """Recall at 10: the share of examples whose class is among the ten most probable."""
     ndcg10: float | None = None
-    """Normalised discounted cumulative gain at 10: ``1 / log2(1 + rank)`` of the class where it is
-    among the ten most probable, else 0, as a mean."""
+    """Mean normalised discounted cumulative gain at 10: ``1 / log2(1 + rank)`` of the class if it
+    is among the ten most probable, else 0.
+    """
     bands: list[FrequencyBand] | None = None
     block_nats: list[float] | None = None
-    """Sums over equal stretches of the text: two models are compared stretch by stretch."""
+    """Sums over equal stretches of the text, by which two models are compared."""
 
 
 class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,27 +60,27 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: int
     seconds: float
-    """Training time alone: evaluation is not counted."""
+    """Training time without evaluation."""
     train_loss: float
     """Mean training objective since the last point; not comparable between layers."""
     valid_perplexity: float
 
 
 class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
-    """What else the machine did meanwhile, as shares of the processor's time over all cores."""
+    """What disturbed a measurement, as shares of the processor's time over all cores."""
 
     foreign: float
-    """Spent on other processes."""
+    """Time spent on other processes."""
     stolen: float
-    """Withheld from a virtual machine by its host."""
+    """Time withheld from a virtual machine by its host."""
     clock_change: float
-    """How far the frequency moved."""
+    """Relative change of the frequency."""
     switches_per_second: float
-    """How often the measured process was made to leave a core; depends on its threads."""
+    """How often the measured process was preempted; depends on its threads."""
 
     @property
     def by_others(self) -> bool:
-        """Whether others took so much of the processor that it is to be measured again."""
+        """Whether others used so much of the processor that the measurement should be repeated."""
         return self.foreign > MOST_FOREIGN or self.stolen > MOST_STOLEN
 
     @property
@@ -98,36 +101,39 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What training gave."""
+    """The result of training."""
 
     train_tokens: int
     train_seconds: float
     resumed: int = 0
-    """How often training was interrupted and went on from a checkpoint."""
+    """How often training was interrupted and resumed from a checkpoint."""
     parameters: int
     layer_parameters: int
     curve: list[CurvePoint]
     curve_tokens: int | None = None
-    """Tokens of the validation text that the curve was evaluated on, spread over it; None in
-    records of before it was so: the whole."""
+    """Number of validation tokens, spread over the text, on which the curve was evaluated; None in
+    older records, which used the whole text.
+    """
     curve_seconds: float | None = None
-    """Spent on evaluations for the curve."""
+    """Time of the evaluations for the curve."""
     valid: Evaluation
-    """Of the whole text; after tuning, of a part that is spread over it."""
+    """Quality on the whole text; after tuning, on a part spread over it."""
     test: Evaluation | None = None
-    """Of the whole text; None after tuning."""
+    """Quality on the whole text; None after tuning."""
     train_perplexity: float | None = None
-    """Exact as the others, of the beginnings of the streams that were trained on, about as many
-    tokens as all evaluations of the curve have, and no more than the test text."""
+    """Exact like the others, on the beginnings of the training streams, with about as many tokens
+    as all evaluations of the curve, and at most as many as the test text.
+    """
     final_seconds: float | None = None
-    """Spent on the last evaluations: ``valid``, ``test`` and ``train_perplexity``."""
+    """Time of the last evaluations: ``valid``, ``test`` and ``train_perplexity``."""
     disturbance: Disturbance | None = None
-    """What else the machine did during training, evaluations on the validation text included; of
-    training that was interrupted, since it last went on."""
+    """What disturbed training, including evaluations on the validation text; if training was
+    interrupted, since it last resumed.
+    """
 
 
 class NgramResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What counting gave."""
+    """The result of counting n-grams."""
 
     train_seconds: float
     valid: Evaluation
@@ -142,8 +148,9 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     repetitions: int
     samples: list[float] | None = None
-    """Of the whole step alone, in the order of the rounds; those of layers that were timed
-    together belong together, place by place."""
+    """Of the whole step only, in the order of the rounds; samples at the same position of layers
+    that were timed together belong together.
+    """
     stopped: str | None = None
     """``"precise"``, ``"budget"`` or ``"repetitions"``: what ended the repetitions."""
 
@@ -154,50 +161,52 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes by what they are for; older records have fields that are no longer written."""
+    """Bytes by use; older records have fields that are no longer written."""
 
     parameters: int
     gradients: int
-    """Of the parameters, after the backward."""
+    """Gradients of the parameters after the backward."""
     optimizer: int
     """The optimiser's state."""
     activations: int
-    """Peak of forward and backward less the gradients: saved tensors, scratch, the gradient of the
-    input."""
+    """Peak of forward and backward minus the gradients: saved tensors, scratch, the gradient of the
+    input.
+    """
 
     @property
     def peak(self) -> int:
-        """Most held at once in forward and backward beyond the parameters, gradients included."""
+        """Peak bytes in forward and backward beyond the parameters, including gradients."""
         return self.gradients + self.activations
 
 
 class SpeedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What timing gave."""
+    """The result of timing."""
 
     phases: dict[str, Timing]
     """``draw``, ``forward``, ``backward``, ``clip``, ``optimizer`` and ``step`` (all of them);
-    ``encoder``, a step of its own that came before;
-    ``evaluation`` of as many targets and ``decoding`` of the best 10 classes after 20 states."""
+    ``encoder``, a separate step that precedes it; ``evaluation`` of as many targets, and
+    ``decoding`` of the best 10 classes for 20 states.
+    """
     peak_bytes: int
-    """Most memory held at once during forward and backward, beyond the parameters."""
+    """Peak bytes during forward and backward, beyond the parameters."""
     parameters: int
     rows_touched: int
     flops: float
     """Analytic cost of one step, forward and backward."""
     bytes: float
-    """Fewest bytes that the step must move, analytic."""
+    """Analytic minimum of the bytes that the step must move."""
     memory: Memory | None = None
     machine_flops: float | None = None
-    """Floating-point operations a second of a large matrix product, measured just before."""
+    """Floating-point operations per second of a large matrix product, measured just before."""
     machine_bytes: float | None = None
-    """Bytes a second that a large copy reads and writes, measured just before."""
+    """Bytes per second that a large copy reads and writes, measured just before."""
     machine_products: dict[str, float] | None = None
-    """The same rate as ``machine_flops``, by type: ``float32`` and ``bfloat16``."""
+    """The same rate as ``machine_flops`` by dtype: ``float32`` and ``bfloat16``."""
     disturbance: Disturbance | None = None
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A number known from a sample, and its 95 % interval."""
+    """A quantity estimated from a sample, with its 95 % interval."""
 
     value: float
     low: float
@@ -205,31 +214,35 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GradientMoments(msgspec.Struct, frozen=True, kw_only=True):
-    """A layer's random gradient ``g`` against the exact one ``e``, relative to ``|e|``."""
+    """A layer's random gradient ``g`` relative to the exact one ``e``."""
 
     bias: Estimate
-    """``|E g - e| / |e|``, without what the finite number of draws adds to it; ``low`` is 0 where
-    the draws cannot tell it from 0."""
+    """``|E g - e| / |e|``, without the contribution of the finite number of draws; ``low`` is 0 if
+    the draws cannot distinguish it from 0.
+    """
     variance: Estimate
     """``E |g - E g|^2 / |e|^2``, of one draw."""
     cosine: Estimate
     """Mean cosine of the angle between one draw and ``e``."""
     direction: Estimate
-    """Cosine of the angle between ``E g`` and ``e``: 1 where a bias is of length only, which a
-    learning rate makes up for."""
+    """Cosine of the angle between ``E g`` and ``e``; 1 if only the length is biased, which a
+    learning rate can compensate.
+    """
 
 
 class SampleQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """The classes that a layer draws, as a sample of the softmax without the target."""
+    """The classes that a layer draws, seen as a sample of the softmax without the target."""
 
     effective: float
     """Median over hidden states of the effective sample size ``m / (1 + m Var(Z' / Z))`` of m
-    samples: m where draws are from the softmax itself, or are all classes. For independent draws
-    that is the usual one of importance weights, ``m / sum_j p_j^2 / q_j`` (Kish 1965)."""
+    samples: m if draws are from the softmax itself or contain all classes. For independent draws,
+    it is the usual effective sample size of importance weights, ``m / sum_j p_j^2 / q_j`` (Kish
+    1965).
+    """
     effective_low: float
     """Its lower decile: the hidden states that the draws suit least."""
     log_z_bias: float
-    """Mean over draws and hidden states of ``log Z' - log Z``, with Z' estimated by the draws."""
+    """Mean of ``log Z' - log Z`` over draws and hidden states, with Z' estimated by the draws."""
     log_z_sd: float
     """Standard deviation of the same."""
 
@@ -238,31 +251,34 @@ class SamplePoint(msgspec.Struct, frozen=True, kw_only=True):
     """A layer's gradient at one number of samples."""
 
     num_samples: int | None
-    """None where the layer has no such option."""
+    """None if the layer has no such option."""
     hidden: GradientMoments
     """Gradient with respect to the hidden states."""
     weight: GradientMoments
     """Gradient with respect to the rows."""
     samples: SampleQuality | None
-    """None where the layer draws no sample of the softmax."""
+    """None if the layer draws no sample of the softmax."""
 
 
 class FidelityResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How near a layer comes to full softmax."""
+    """How close a layer comes to full softmax."""
 
     points: list[SamplePoint]
-    """Empty for layers whose parameters are not full softmax's: there is nothing to compare."""
+    """Empty for layers whose parameters differ from full softmax's, so that nothing can be
+    compared.
+    """
     learning_rate: float
-    """The best of those tried, by validation."""
+    """The best of the learning rates tried, by validation."""
     divergence: Estimate
-    """Mean KL divergence in nats of the distribution that the layer has learned, trained on the
-    model's hidden states with its default number of samples, from the model's own."""
+    """Mean KL divergence in nats between the model and the layer's learned distribution; the layer
+    is trained on the model's hidden states with its default number of samples.
+    """
     tokens: int
-    """Of the test text, over which that mean is taken."""
+    """Number of test tokens over which that mean is taken."""
     nats: float
-    """Mean negative log-probability of those tokens by the layer."""
+    """Mean negative log-probability of those tokens under the layer."""
     full_nats: float
-    """The same by the model."""
+    """The same under the model."""
     log_z_mean: float | None
-    """Of the trained layer's log-normaliser over those hidden states; None where it has none."""
+    """Mean log-normaliser of the trained layer over those hidden states; None if it has none."""
     log_z_sd: float | None

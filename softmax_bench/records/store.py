@@ -1,9 +1,9 @@
-"""Stored results: a folder with one JSON file a record.
+"""The store of results: a folder with one JSON file per record.
 
-A file is written whole or not at all, its name is the trial's identity, and nothing is ever
-shared between files: so several processes may write to one store, and two stores are merged by
-copying the files of one into the other. A failure lies in a file beside that of the result, so
-that no copying puts it in the place of one, and counts only where there is no result.
+Files are written atomically, their names are the trials' identities, and they share nothing. So
+several processes may write to one store, and two stores are merged by copying the files of one into
+the other. A failure is in a file of its own, so that no copying replaces a result by it, and it
+counts only if there is no result.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESULT, _FAILURE, _DAMAGED = ".json", ".failed.json", ".damaged"
 
 
 class DamagedRecordError(SoftmaxBenchError):
-    """A file of the store is no record: cut short, or changed by other hands."""
+    """A file of the store is not a valid record: it is truncated or was modified."""
 
 
 class LaterRecordError(SoftmaxBenchError):
@@ -41,17 +41,17 @@ class LaterRecordError(SoftmaxBenchError):
 
 
 class DiskFullError(SoftmaxBenchError):
-    """There is no room to write a record."""
+    """There is no disk space left to write a record."""
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an exception, or what led to it, is that a disk or a quota is full."""
+    """Whether an exception, or one of its causes, is a full disk or quota."""
     while error is not None:
         if isinstance(error, DiskFullError):
             return True
         if isinstance(error, OSError) and (
             error.errno in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
-        ):  # a library may keep the text alone
+        ):  # a library may keep only the message
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -63,30 +63,30 @@ def record_path(folder: Path, identity: str) -> Path:
 
 
 def failure_path(folder: Path, identity: str) -> Path:
-    """Where the store ``folder`` keeps why a trial gave no result."""
+    """Where the store ``folder`` keeps the failure of a trial."""
     return folder / f"{identity}{_FAILURE}"
 
 
 def checkpoint_path(folder: Path, identity: str) -> Path:
-    """Where a model in training is kept, to go on from; gone when its record is written."""
+    """Where a model in training is kept for resuming; removed when its record is written."""
     return folder / "checkpoints" / f"{identity}.safetensors"
 
 
 def write_record(folder: Path, record: Stored) -> Path:
-    """Write ``record`` into the store ``folder`` (made if absent), whole or not at all.
+    """Write ``record`` atomically into the store ``folder``, created if necessary.
 
-    A result takes the place of an earlier failure of the same trial.
+    A result replaces an earlier failure of the same trial.
 
     Raises:
-        DiskFullError: There is no room for it. Nothing that was written before is touched.
-        SoftmaxBenchError: It has a number that JSON does not have, such as infinity.
+        DiskFullError: There is no disk space left. Existing files are not touched.
+        SoftmaxBenchError: It contains a number that JSON does not have, such as infinity.
     """
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-    # JSON writes what is not finite as null, which an optional field or a plain mapping accepts.
+    # JSON writes non-finite numbers as null, which an optional field or a plain mapping accepts.
     wrong = [name for name, value in _numbers(msgspec.to_builtins(record)) if not isfinite(value)]
     if wrong:
         raise SoftmaxBenchError(
-            f"the record {record.id} is not written, as it could not be read again: "
+            f"the record {record.id} is not written, because it could not be read again: "
             f"{', '.join(wrong)} is infinite or not a number"
         )
     try:
@@ -102,7 +102,7 @@ def write_record(folder: Path, record: Stored) -> Path:
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Floats anywhere inside plain values, with the name of the field that they are in."""
+    """Floats anywhere inside plain values, with the name of their field."""
     if isinstance(value, float):
         yield name, value
     elif isinstance(value, dict):
@@ -114,10 +114,10 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def make_store(folder: Path) -> None:
-    """Make the folder of a store, and see that records can be written there.
+    """Create the folder of a store, and check that it is writable.
 
     Raises:
-        SoftmaxBenchError: They cannot.
+        SoftmaxBenchError: It is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +136,8 @@ def read_record(path: Path) -> Stored:
     """Read one record, of this schema or an older one.
 
     Raises:
-        DamagedRecordError: The file is no record.
-        LaterRecordError: It is a record of a schema that this version does not know yet.
+        DamagedRecordError: The file is not a valid record.
+        LaterRecordError: The record has a schema that this version does not know yet.
     """
     content = path.read_bytes()
     try:
@@ -152,7 +152,7 @@ def read_record(path: Path) -> Stored:
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, KeyError) as error:
         raise DamagedRecordError(f"{path} is not a result record: {error}") from error
     if record.id != identity:
-        raise DamagedRecordError(f"{path} was changed: its identity is not that of its trial")
+        raise DamagedRecordError(f"{path} was modified: its identity is not that of its trial")
     return record
 
 
@@ -162,14 +162,14 @@ class _Head(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds; each trial counts once."""
+    """The contents of a store; each trial counts once."""
 
     records: dict[str, Record]
     """Results by identity, oldest first."""
     failures: dict[str, FailureRecord]
-    """Of the trials that have no result."""
+    """Failures of the trials without a result."""
     damaged: dict[Path, str]
-    """Files that are no records, and why."""
+    """Files that are not valid records, and why."""
     later: dict[Path, str]
     """Records that only a later version can read, and why."""
 
@@ -180,9 +180,9 @@ class Contents:
 
 
 def read_store(folder: Path) -> Contents:
-    """Read whatever the store holds; nothing, where there is no such folder.
+    """Read everything in the store; nothing if there is no such folder.
 
-    No file of the store keeps the others from being read.
+    One bad file does not keep the others from being read.
     """
     found: list[Stored] = []
     damaged: dict[Path, str] = {}
@@ -194,7 +194,7 @@ def read_store(folder: Path) -> Contents:
             damaged[path] = str(error)
         except LaterRecordError as error:
             later[path] = str(error)
-        except FileNotFoundError:  # a failure, and another process has just got the result
+        except FileNotFoundError:  # a failure for which another process has just stored a result
             continue
     found.sort(key=lambda record: (record.started, record.id))
     records = {record.id: record for record in found if not isinstance(record, FailureRecord)}
@@ -207,9 +207,9 @@ def read_store(folder: Path) -> Contents:
 
 
 def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
-    """Rename files that are no records, so that they are kept but no longer read; their new names.
+    """Rename invalid files, so that they are kept but no longer read; return their new names.
 
-    They will be there for whoever wants to know what happened; the trials run again.
+    They are kept for inspection, and their trials run again.
     """
     for path in damaged:
         kept = path.with_name(path.name + _DAMAGED)
@@ -219,10 +219,10 @@ def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
 
 
 def read_contents(path: Path) -> Contents:
-    """Read the store ``path`` for a report; what cannot be read is left out, and the log says so.
+    """Read the store ``path`` for a report; unreadable files are left out, with a log message.
 
     Raises:
-        SoftmaxBenchError: The folder is missing or holds no record.
+        SoftmaxBenchError: The folder is missing or contains no record.
     """
     if not path.is_dir():
         raise SoftmaxBenchError(

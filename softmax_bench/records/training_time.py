@@ -1,8 +1,7 @@
-"""How long training takes on a quiet machine: its tokens, times the measured time of a step.
+"""Training time on a quiet machine: the number of tokens times the measured time of a step.
 
-A neighbour can double the seconds that a clock shows, and the trials of one study are such
-neighbours where they train side by side. The step is that of the encoder and of the layer as they
-were timed alone.
+Another process can double the wall-clock time, and trials of one study that are trained side by
+side disturb each other. The step is that of the encoder and the layer as timed alone.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ _Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class QuietTime:
-    """Of one training step's tokens."""
+    """Time of a training step on a quiet machine."""
 
     seconds_per_token: float
     disturbance: Disturbance | None
-    """While the step was timed."""
+    """What disturbed the timing of the step."""
 
 
 def quiet_times(records: Iterable[Record]) -> dict[str, QuietTime]:
-    """By identity, for the trained models whose encoder and layer were timed at their sizes.
+    """Times by identity, for trained models whose encoder and layer were timed at their sizes.
 
-    Models that differ in the layer alone are compared with each other. Unless the steps of all of
-    them were timed none has a quiet time: it is not set beside the seconds of a clock.
+    Models that differ only in the layer are compared with each other. If the step of one of them
+    was not timed, none has a quiet time, so that it is never compared with wall-clock time.
     """
     records = list(records)
     timed: dict[_Key, SpeedRecord] = {}

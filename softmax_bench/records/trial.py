@@ -1,7 +1,7 @@
-"""What to run: everything that decides the outcome of a trial, and nothing else.
+"""The definition of a trial: everything that determines its outcome, and nothing else.
 
-Two results are comparable exactly when the fields that should be equal are equal. This module
-imports no torch: reports are drawn on machines that have none.
+Two results are comparable if and only if the fields that should be equal are equal. This module
+does not import torch, because reports are made on machines without it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 import msgspec
 
 GIVEN = "given"
-"""What a trial has for an encoder where the hidden states are somebody's own."""
+"""The encoder of trials on given hidden states."""
 BPTT = 35
-"""Time steps of a stream where only the number of a step's tokens is given."""
+"""Time steps of a stream if only the number of tokens per step is given."""
 
 
 class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One language model to train: everything that decides the outcome, and nothing else."""
+    """One language model to train: everything that determines the outcome, and nothing else."""
 
     corpus: str
     """``"synthetic"`` or the name of the text's file or folder."""
     corpus_sha256: str
-    """Hash of the token stream and vocabulary, so that equal names of unlike texts differ."""
+    """Hash of the token stream and vocabulary, so that different texts of the same name differ."""
     vocab_size: int
     layer: str
-    """Specification of the output layer, as ``create_layer`` reads it."""
+    """Specification of the output layer, as parsed by ``create_layer``."""
     encoder: str
     embedding_size: int
     hidden_size: int
@@ -36,26 +36,29 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     optimizer: str
     learning_rate: float
     tuned: str = ""
-    """Options of the layer that tuning found, as a specification has them: ``"power=0.4"``."""
+    """Options of the layer found by tuning, as in a specification: ``"power=0.4"``."""
     initial_accumulator_value: float = 0.0
-    """Where Adagrad's sums of squares start."""
+    """Start of Adagrad's sums of squares."""
     layer_rate: float = 1.0
-    """Learning rate of the output layer, as a multiple of ``learning_rate``."""
+    """Learning rate of the output layer, relative to ``learning_rate``."""
     init_range: float | None = None
-    """Weights start uniform between minus this and this; None for each part's own way."""
+    """Weights start uniformly distributed between minus this and this; None for each part's own
+    initialisation.
+    """
     schedule: str = "constant"
-    """Of the learning rate: see :class:`softmax_bench.lm.Schedule`."""
+    """Learning rate schedule: see :class:`softmax_bench.lm.Schedule`."""
     decay: float = 0.5
-    """What ``"stall"`` and ``"epoch"`` multiply the rate by."""
+    """Factor by which ``"stall"`` and ``"epoch"`` multiply the rate."""
     decay_after: int = 4
-    """Passes over the text at the whole rate, for ``"epoch"``."""
+    """Passes over the text at the full rate, for ``"epoch"``."""
     evaluations: int = 6
-    """On a part of the validation text, at equal distances."""
+    """Number of evaluations on a part of the validation text, at equal intervals."""
     patience: int = 0
-    """Evaluations without a better one after which training ends; 0 for never."""
+    """Consecutive evaluations without improvement after which training stops; 0 for never."""
     tuning: bool = False
-    """Whether the model is evaluated on a part of the validation text alone: it was trained to find
-    the best learning rate, and not to be compared with other layers."""
+    """Whether the model is evaluated only on a part of the validation text, because it was trained
+    to find the best learning rate and not to be compared with other layers.
+    """
     clip_norm: float
     batch_size: int
     bptt: int
@@ -74,7 +77,7 @@ class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     vocab_size: int
     hidden_size: int
     num_tokens: int
-    """Targets in one step: batch size times unrolled length."""
+    """Number of targets in one step: batch size times unrolled length."""
     optimizer: str
     clip_norm: float | None = None
     """None in records from before clipping was a phase of the step."""
@@ -83,21 +86,23 @@ class SpeedTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     device: str
     dtype: str
     corpus_sha256: str | None = None
-    """Of the examples that targets are drawn by and class counts are of, where they are given;
-    None for Zipf's law."""
+    """Hash of the examples whose classes determine targets and counts, if they are given; None for
+    Zipf's law.
+    """
     encoder: str | None = None
-    """Whose step runs before each timed one; None for given hidden states, and in records from
-    before one ran."""
+    """Encoder whose step precedes each timed one; None for given hidden states, and in records from
+    before there was one.
+    """
     embedding_size: int | None = None
-    """Of the encoder's word vectors; the hidden size where it is None."""
+    """Size of the encoder's word vectors; the hidden size if None."""
     num_layers: int = 1
-    """Of the encoder."""
+    """Number of layers of the encoder."""
     bptt: int = BPTT
     """Time steps of the streams that the encoder reads."""
 
 
 class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One n-gram model of a text: what counting alone reaches on it."""
+    """An n-gram model of a text, which shows what counting alone achieves."""
 
     corpus: str
     corpus_sha256: str
@@ -106,20 +111,21 @@ class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FidelityTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One output layer to set against full softmax, on the hidden states of a trained model."""
+    """One output layer to compare with full softmax, on the hidden states of a trained model."""
 
     layer: str
-    """Without ``num_samples`` where that is to be varied."""
+    """Without ``num_samples``, if that is varied."""
     model: TrainTrial
-    """The model with full softmax whose hidden states and rows are taken."""
+    """The full-softmax model that provides hidden states and rows."""
     sample_counts: tuple[int, ...]
-    """``num_samples`` at which the layer's gradient is measured, where it has that option."""
+    """Values of ``num_samples`` at which the layer's gradient is measured, if it has that option.
+    """
     num_states: int
-    """Hidden states in the batch whose gradient is measured."""
+    """Number of hidden states in the batch whose gradient is measured."""
     num_draws: int
-    """Of that gradient."""
+    """Number of draws of that gradient."""
     learning_rates: tuple[float, ...]
-    """Of which the layer, trained on the model's hidden states, gets the one it does best with."""
+    """Learning rates to try; the layer, trained on the model's hidden states, gets the best one."""
 
 
 Trial = TrainTrial | SpeedTrial | NgramTrial | FidelityTrial
@@ -131,19 +137,19 @@ TRIALS: dict[str, type[Trial]] = {
     "ngram": NgramTrial,
     "fidelity": FidelityTrial,
 }
-"""By the kind that records name."""
+"""Types of trials by the kind that records name."""
 
 
 def trial_kind(trial: Trial) -> str:
-    """The name in :data:`TRIALS` of what a trial is."""
+    """The name of a trial's type in :data:`TRIALS`."""
     return next(kind for kind, known in TRIALS.items() if isinstance(trial, known))
 
 
 def trial_id(trial: Trial) -> str:
     """Identity of a trial: a hash of its whole configuration, the same on every machine.
 
-    A field that did not exist when older records were written has the default that stands for
-    what was done then. It is left out, so that those records keep their identity.
+    A field that did not exist when older records were written has a default that stands for what
+    was done then. Default values are left out, so that those records keep their identity.
     """
     told = _told(trial)
     if isinstance(trial, FidelityTrial):  # the models of its first records had the field "tuned"
@@ -153,7 +159,7 @@ def trial_id(trial: Trial) -> str:
 
 
 def _told(trial: Trial, always: str = "") -> dict[str, Any]:
-    """The fields that are not at their defaults, in their order."""
+    """The fields that differ from their defaults, in order."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(trial)}
     fields: dict[str, Any] = msgspec.to_builtins(trial)
     return {
@@ -162,7 +168,7 @@ def _told(trial: Trial, always: str = "") -> dict[str, Any]:
 
 
 def tuned_spec(layer: str, tuned: str) -> str:
-    """The specification of a layer with the options that tuning found."""
+    """The specification of a layer including the options found by tuning."""
     if not tuned:
         return layer
     name, opened, rest = layer.strip().partition("(")
@@ -170,7 +176,7 @@ def tuned_spec(layer: str, tuned: str) -> str:
 
 
 def describe_trial(trial: Trial) -> str:
-    """A title for people: what tells a trial from the others of its study, as a rule."""
+    """A readable title, which usually distinguishes the trial from the others of its study."""
     if isinstance(trial, NgramTrial):
         return f"{trial.order}-gram model of {trial.corpus} V={trial.vocab_size:,}"
     if isinstance(trial, SpeedTrial):

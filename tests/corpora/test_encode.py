@@ -155,7 +155,7 @@ def test_a_damaged_store_is_noticed_and_made_anew(
             path.write_bytes(content)
     again = load_corpus(str(text), vocab_size=3, cache_dir=cache)
     assert same(whole, again)
-    assert caplog.text.count("is damaged: it is made anew") == 2
+    assert caplog.text.count("is damaged and is created again") == 2
     caplog.clear()
     assert same(whole, load_corpus(str(text), vocab_size=3, cache_dir=cache))
     assert not caplog.text

@@ -52,7 +52,7 @@ GOOD = np.ones((20, 2)), np.zeros(20, int)
     ("hidden", "targets", "message"),
     [
         (np.ones(20), GOOD[1], r"shape \(M, H\), not float64 of shape \(20,\)"),
-        (np.ones((20, 2), int), GOOD[1], "must hold floating-point hidden states"),
+        (np.ones((20, 2), int), GOOD[1], "must contain floating-point hidden states"),
         (np.ones((20, 0)), GOOD[1], "floating-point hidden states of shape"),
         (GOOD[0], np.zeros(20), "whole numbers.*not float64"),
         (GOOD[0], np.zeros((20, 1), int), r"not int64 of shape \(20, 1\)"),
