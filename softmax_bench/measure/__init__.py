@@ -1,4 +1,4 @@
-"""Time, memory, the machine they were measured on, and what layers say of their own cost."""
+"""Time, memory, the machine they were measured on, and the table of layers."""
 
 from softmax_bench.measure.disturbance import watch_machine
 from softmax_bench.measure.environment import describe_environment, usable_cores

@@ -1,4 +1,4 @@
-"""What else the machine did while something was measured."""
+"""What disturbed the machine while something was measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Reading:
         cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
         self.wall = time.perf_counter()
         self.cores = psutil.cpu_count() or 1
-        # Linux counts a guest's time as a user's too; steal and iowait are no work of anyone here.
+        # Linux counts a guest's time as a user's too; steal and iowait are nobody's work here.
         self.busy = sum(
             getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")
         )
@@ -29,9 +29,9 @@ class _Reading:
 
 @contextmanager
 def watch_machine() -> Iterator[list[Disturbance]]:
-    """Compare the machine's counters before and after: the list holds the outcome afterwards.
+    """Compare the machine's counters before and after; the list then holds the outcome.
 
-    Counters tick every 10 ms, so that measurements under a second are judged coarsely.
+    Counters advance every 10 ms, so that measurements under a second are judged coarsely.
     """
     outcome: list[Disturbance] = []
     before = _Reading()

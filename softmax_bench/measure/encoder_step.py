@@ -1,4 +1,4 @@
-"""An encoder's part of a training step: what runs between two steps of an output layer."""
+"""The encoder's part of a training step, which runs between two steps of an output layer."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from softmax_bench.records.trial import BPTT
 
 
 class EncoderStep:
-    """Word vectors and an encoder; a call takes them through one training step.
+    """Word vectors and an encoder; each call is one training step of both.
 
     It runs untimed before each timed step of a layer, which therefore finds the caches, the
-    allocator and the threads as training leaves them, whichever layers are timed beside it. The
-    time of the encoder itself is what a layer's time is added to for that of a whole training
-    step.
+    allocator and the threads as training leaves them, whichever layers are timed with it. The time
+    of a whole training step is that of the encoder plus that of the layer.
 
     Args:
-        words: (N,) ids of the words that are read; only the vectors of those that occur are made.
-        hidden_size: Of the encoder.
-        name: Of the encoder.
-        embedding_size: Of the word vectors; ``hidden_size`` by default.
-        num_layers: Of the encoder.
+        words: (N,) ids of the input words; only the vectors of those that occur are created.
+        hidden_size: Size of the encoder's hidden states.
+        name: Name of the encoder.
+        embedding_size: Size of the word vectors; ``hidden_size`` by default.
+        num_layers: Number of layers of the encoder.
         bptt: Time steps of each stream; there are as many streams as N allows.
-        optimizer: Name of the rule.
-        clip_norm: Greatest norm of all gradients.
-        like: A tensor whose type and device are taken.
+        optimizer: Name of the optimiser.
+        clip_norm: Maximum norm of all gradients together.
+        like: A tensor whose dtype and device are used.
 
     Raises:
-        SoftmaxBenchError: There is no such encoder or optimiser, or the sizes do not fit.
+        SoftmaxBenchError: There is no such encoder or optimiser, or a size is invalid.
     """
 
     def __init__(
@@ -61,11 +60,12 @@ class EncoderStep:
         self._optimizer = make_optimizer(optimizer, self._model.parameters(), lr=1e-4)
 
     def __call__(self) -> float:
-        """Take a step; its seconds."""
+        """Take a step, and return its seconds."""
         begin = moment(self._gradient.device)
         self._optimizer.zero_grad()
         hidden, _ = self._encoder(self._vectors(self._ids), None)
-        # Not ``hidden.backward(gradient)``: given a gradient, torch imports SymPy, for a second.
+        # Not ``hidden.backward(gradient)``: given a gradient, torch imports SymPy, which takes a
+        # second.
         torch.dot(hidden.flatten(), self._gradient.flatten()).backward()
         clip_grad_norm(self._model.parameters(), self._clip_norm)
         self._optimizer.step()

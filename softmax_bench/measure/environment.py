@@ -1,4 +1,4 @@
-"""The machine that a result was made on, without names of hosts or people."""
+"""The machine that a result was made on, without names of hosts or users."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 
 def _blas() -> str:
-    """Name and version of the library behind torch's matrix products on the processor."""
+    """Name and version of the library behind torch's matrix products on the CPU."""
     found = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
     if found:
         return f"MKL {found[1]}"
@@ -80,7 +80,7 @@ def _driver() -> str | None:
 
 
 def _nvidia(file: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """Version of the kernel's driver, empty where it does not tell."""
+    """Version of the kernel driver; empty if unknown."""
     if not file.is_file():
         return ""
     found = re.search(r"Kernel Module.*?  (\d[\d.]+)", file.read_text())
@@ -88,7 +88,7 @@ def _nvidia(file: Path = Path("/proc/driver/nvidia/version")) -> str:
 
 
 def _without_folders(value: str) -> str:
-    """``value`` with paths cut to file names: LD_PRELOAD would tell where somebody lives."""
+    """``value`` with paths cut to file names, since LD_PRELOAD would reveal a user's folders."""
     return re.sub(r"[^\s:]*/", "", value)
 
 
@@ -101,7 +101,7 @@ def usable_cores() -> int:
 
 @cache
 def _git_commit() -> str | None:
-    """Commit of the checkout that this package runs from; None where it is installed elsewhere."""
+    """Commit of the checkout that this package runs from; None if it is installed elsewhere."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,9 +1,9 @@
-"""How near an approximation comes to full softmax: its gradient, its samples, its distribution.
+"""How close an approximation comes to full softmax: its gradient, samples and distribution.
 
-Layers that keep one row and one offset a class define the same model as full softmax and differ
-only in how they train it: with its parameters in them, their gradient is compared with the exact
-one. Layers with other parameters (trees, clusters) have no gradient to compare; of any layer the
-distribution that it has learned can be compared with the full model's.
+Layers with one row and one offset per class define the same model as full softmax and differ only
+in how they train it: with its parameters, their gradient is compared with the exact one. Layers
+with other parameters (trees, clusters) have no comparable gradient, but the distribution that any
+layer has learned can be compared with the full model's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from softmax_bench.records.result import GradientMoments, SampleQuality
 
 
 def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
-    """Make ``layer`` define the model that ``full`` is, if it can; whether it does.
+    """Make ``layer`` define the same model as ``full``, and return whether that is possible.
 
-    The offsets are shifted so that ``log Z`` is 0 on average over ``hidden``: that changes no
-    probability, and is the only fair place for objectives that take scores for normalised.
+    The offsets are shifted so that ``log Z`` is 0 on average over ``hidden``. This changes no
+    probability, and is the only fair choice for objectives that assume normalised scores.
 
     Args:
-        layer: Of any kind; changed if it keeps one row a class.
+        layer: Any layer; it is changed if it has one row per class.
         full: The trained model.
         hidden: (N, H).
     """
@@ -45,13 +45,13 @@ def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
             offsets = layer.offsets()
             assert offsets is not None
             layer.bias.add_(wanted - offsets)
-        # A layer of somebody else's may make another model of its rows.
+        # A foreign layer may define another model with its rows.
         some = hidden[:8]
         return torch.allclose(layer.log_prob(some), full.log_prob(some), rtol=1e-3, atol=1e-3)
 
 
 def exact_gradients(full: FullSoftmax, hidden: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Of the mean negative log-likelihood, with respect to ``"hidden"`` (N, H) and ``"weight"``."""
+    """Gradients of the mean negative log-likelihood in ``"hidden"`` (N, H) and ``"weight"``."""
     model = FullSoftmax(
         full.in_features, full.num_classes, bias=full.bias is not None,
         device=full.weight.device, dtype=full.weight.dtype,
@@ -69,18 +69,18 @@ def measure_gradients(
     draws: int,
     on_draw: Callable[[], None] = lambda: None,
 ) -> dict[str, GradientMoments]:
-    """Compare the gradient that ``layer`` makes with the exact one.
+    """Compare the gradient of ``layer`` with the exact one.
 
     Args:
-        layer: After :func:`load_rows`.
-        exact: From :func:`exact_gradients`, of the same hidden states and targets.
+        layer: The layer, after :func:`load_rows`.
+        exact: Result of :func:`exact_gradients` for the same hidden states and targets.
         hidden: (N, H).
         target: (N,).
         draws: Training steps without an update, each with fresh samples.
-        on_draw: Called after each.
+        on_draw: Called after each draw.
 
     Raises:
-        SoftmaxBenchError: Too few draws, or an exact gradient of zero.
+        SoftmaxBenchError: There are too few draws, or the exact gradient is zero.
     """
     moments = {name: MomentAccumulator(gradient) for name, gradient in exact.items()}
     layer.train()
@@ -108,13 +108,13 @@ def _gradients(
 def measure_samples(
     layer: LinearOutputLayer, hidden: Tensor, target: Tensor, *, draws: int
 ) -> SampleQuality | None:
-    """Judge the classes that ``layer`` draws; None where it draws none.
+    """Judge the classes that ``layer`` draws; None if it draws none.
 
-    The effective sample size of samples shared by a batch is exact, from the expected count of
-    every class (a lower bound without replacement: that one class leaves less room for another is
-    not counted). That of samples that follow the hidden state is estimated from the draws,
-    weighted by exact probabilities: the usual estimate, from weights that are relative to each
-    other, does not see that a sample has missed what matters.
+    The effective sample size of samples shared by a batch is computed from the expected count of
+    every class. It is exact with replacement and a lower bound without, because it ignores that
+    drawing one class leaves less room for others. That of samples that follow the hidden state is
+    estimated from the draws, weighted by exact probabilities: the usual estimate with relative
+    weights does not notice if a sample has missed what matters.
     """
     sampler = getattr(layer, "sampler", None)
     if isinstance(sampler, SharedSampler):
@@ -139,11 +139,11 @@ def measure_samples(
 def _inverse_size_of_shared(
     layer: LinearOutputLayer, sampler: SharedSampler, hidden: Tensor, target: Tensor
 ) -> Tensor:
-    """Of the effective sample size for the classes but the target, (N,) float64."""
+    """Inverse effective sample size for the classes other than the target, (N,) float64."""
     classes = torch.arange(layer.num_classes, device=hidden.device)
     log_expected = sampler.log_expected_count(classes)
     log_weight, least = -log_expected, 0.0
-    if not sampler.replacement:  # the variance of a class that is there or not
+    if not sampler.replacement:  # the variance of a class's indicator
         log_weight = torch.log(torch.expm1(-log_expected).clamp(min=0.0))
         least = 1 / min(sampler.num_samples, layer.num_classes)
     found = []
@@ -158,7 +158,7 @@ def _inverse_size_of_shared(
 def _log_z_of_shared(
     layer: LinearOutputLayer, sampler: SharedSampler, hidden: Tensor, target: Tensor
 ) -> Tensor:
-    """An estimate of log Z from one sample, the target's own part known, (N,) float64."""
+    """Estimate of log Z from one sample, with the target's own part known, (N,) float64."""
     sample = sampler.draw(hidden.device)
     bias = None if layer.bias is None else layer.bias[sample.rows]
     scores = F.linear(hidden, layer.weight[sample.rows], bias).double()
@@ -168,7 +168,7 @@ def _log_z_of_shared(
 
 
 def _own_draw(layer: ProposalSoftmax, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimate of log Z, and one of the inverse effective sample size, without bias both."""
+    """Unbiased estimates of log Z and of the inverse effective sample size."""
     classes, log_expected = layer.propose_others(hidden, target)
     starts = torch.arange(len(hidden) + 1, device=hidden.device) * classes.shape[1]
     scores = pair_scores(hidden, layer.weight, layer.bias, starts, classes.flatten())

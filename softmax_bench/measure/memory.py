@@ -1,4 +1,4 @@
-"""Peak memory of a computation, exact: from the allocator, not from the size of the process."""
+"""Exact peak memory of a computation, from the allocator and not from the size of the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def stored_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor's numbers; of a row-sparse one, of its rows and their ids."""
+    """Bytes of a tensor's numbers; for a row-sparse one, of its rows and their ids."""
     if not tensor.is_sparse:
         return tensor.nbytes
     tensor = tensor.coalesce()
@@ -21,16 +21,15 @@ def stored_bytes(tensor: Tensor) -> int:
 
 
 OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "adam": 2, "adamw": 2}
-"""Numbers that an optimiser remembers for each parameter."""
+"""Numbers that each optimiser stores per parameter."""
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that tensors held at once during ``run()``, beyond those held before.
+    """Peak bytes held by tensors during ``run()``, beyond those held before.
 
-    On a CPU every allocation that torch makes, and its release, is followed; scratch memory
-    inside the BLAS is not seen, nor is the release of what was held before ``run()``: where it
-    gives such memory back, the peak is an upper bound. On CUDA it is the caching allocator's own
-    count.
+    On a CPU, this follows every allocation and release by torch. Scratch memory inside the BLAS is
+    not visible, nor is the release of what was held before ``run()``; if that is released, the peak
+    is an upper bound. On CUDA, it is the caching allocator's own count.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -56,7 +55,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Drop what the profiler's C++ library writes about its own start and stop."""
+    """Suppress what the profiler's C++ library prints about its own start and stop."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""How a random gradient differs from the exact one, from draws of it that are not kept."""
+"""Moments of a random gradient around the exact one, from draws that are not stored."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.result import Estimate, GradientMoments
 
 GROUPS = 8
-"""Groups that draws are dealt to: of each only the sum is held."""
+"""Number of groups that draws are assigned to; only the sum of each is stored."""
 
 Statistic = Callable[[list[int]], float]
-"""A number from the groups named."""
+"""A statistic of the given groups."""
 
 
 class MomentAccumulator:
-    """Takes draws of a gradient, dense or row-sparse, one after the other.
+    """Accumulates draws of a gradient, dense or row-sparse.
 
-    Holds :data:`GROUPS` sums of the gradient's size, however many draws there are. The squared
-    bias is estimated without bias by the products of different groups' deviations, ``mean over
-    a != b of <d_a, d_b>``, to which their noise, being independent, adds nothing; the variance is
-    what remains of ``E |g - e|^2``. Intervals are Student's by the jackknife over the groups.
+    It stores :data:`GROUPS` sums of the gradient's size, for any number of draws. The squared bias
+    has the unbiased estimate ``mean over a != b of <d_a, d_b>``, the products of different groups'
+    deviations, to which their independent noise adds nothing. The variance is the rest of
+    ``E |g - e|^2``. Intervals are Student's, by the jackknife over the groups.
 
     Args:
-        exact: The exact gradient, dense.
+        exact: The exact dense gradient.
 
     Raises:
         SoftmaxBenchError: It is zero, so that nothing can be relative to it.
@@ -47,7 +47,7 @@ class MomentAccumulator:
 
     @torch.no_grad()
     def add(self, gradient: Tensor) -> None:
-        """Take one draw."""
+        """Add one draw."""
         group = self._draws % GROUPS
         self._draws += 1
         self._sums[group].add_(gradient)
@@ -64,10 +64,10 @@ class MomentAccumulator:
 
     @torch.no_grad()
     def result(self) -> GradientMoments:
-        """What the draws say.
+        """The moments of the draws so far.
 
         Raises:
-            SoftmaxBenchError: There are fewer than two draws a group.
+            SoftmaxBenchError: There are fewer than two draws per group.
         """
         if self._draws < 2 * GROUPS:
             raise SoftmaxBenchError(
@@ -128,10 +128,10 @@ def _mapped(estimate: Estimate, function: Callable[[float], float]) -> Estimate:
 
 
 def block_mean(values: Tensor, blocks: int = 20) -> Estimate:
-    """Mean of successive values of a text, and Student's interval from the means of stretches.
+    """Mean of successive values of a text, with Student's interval from the means of stretches.
 
-    Neighbours resemble each other; stretches of many hardly do, so that their means tell how far
-    the mean of all can be trusted.
+    Neighbouring values are correlated, but the means of long stretches hardly are, so they show how
+    reliable the overall mean is.
     """
     means = [float(part.mean()) for part in values.tensor_split(min(blocks, len(values)))]
     mean = float(values.mean())

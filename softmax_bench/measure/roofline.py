@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured: multiply matrices, and move bytes."""
+"""Measured limits of the machine: multiplying matrices, and moving bytes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from softmax_bench.measure.timing import elapsed, moment
 _PRODUCT_SIZE = 2048
 _COPIED_BYTES = 2**28
 _LONGEST = 2.0
-"""Seconds of repetitions after which there are no more."""
+"""Seconds after which no further repetition starts."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Best rates seen."""
+    """The best measured rates."""
 
     flops: float
-    """Floating-point operations a second of a large matrix product, in the type that is used."""
+    """Floating-point operations per second of a large matrix product, in the dtype in use."""
     products: dict[str, float]
-    """The same of the types that there are, ``"float32"`` and ``"bfloat16"``."""
+    """The same for the available dtypes, ``"float32"`` and ``"bfloat16"``."""
     bytes: float
-    """Bytes a second read and written by a copy far larger than the caches."""
+    """Bytes per second read and written by a copy far larger than the caches."""
 
     def least_seconds(self, cost: Cost) -> float:
         """The roofline bound (Williams et al. 2009): all products or all bytes at full rate."""
         return max(cost.flops / self.flops, cost.bytes / self.bytes)
 
     def bound(self, cost: Cost) -> str:
-        """Which of the two holds the step back: ``"compute"`` or ``"memory"``."""
+        """Which of the two limits the step: ``"compute"`` or ``"memory"``."""
         return "compute" if cost.flops / self.flops >= cost.bytes / self.bytes else "memory"
 
 
 def measure_machine(
     device: torch.device, dtype: torch.dtype = torch.float32, *, repetitions: int = 7
 ) -> Machine:
-    """Measure the rates that rooflines are drawn by: the best of some repetitions, after warm-up.
+    """Measure the rates for rooflines: the best of some repetitions after a warm-up.
 
     Args:
-        device: Where.
-        dtype: Type of the products' operands.
-        repetitions: Of each.
+        device: The device to measure.
+        dtype: Dtype of the products' operands.
+        repetitions: Number of repetitions of each measurement.
     """
     products = {
         str(kind).removeprefix("torch."): _product_rate(device, kind, repetitions)
@@ -68,7 +68,7 @@ def _product_rate(device: torch.device, dtype: torch.dtype, repetitions: int) ->
 
 
 def _best(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
-    """Least seconds of some runs; few where a processor has no instructions for the type."""
+    """Least seconds of several runs; of fewer if the processor lacks instructions for the dtype."""
     seconds: list[float] = []
     while not seconds or (len(seconds) < repetitions and sum(seconds) < _LONGEST):
         begin = moment(device)

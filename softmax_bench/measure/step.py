@@ -1,4 +1,4 @@
-"""One training step of an output layer alone: what the benchmarks and the command line time."""
+"""One training step of an output layer alone, as timed by benchmarks and the command line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from softmax_bench.records.result import Memory
 from softmax_bench.records.trial import BPTT
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
-"""Of a training step; ``"forward"`` is without the drawing, ``"step"`` is all together."""
+"""Phases of a training step; ``"forward"`` excludes drawing, ``"step"`` includes everything."""
 DECODED = 20
-"""Hidden states at once in decoding: a step of a small batch of texts."""
+"""Hidden states decoded at once, as in a step of a small batch of texts."""
 
 
 def zipf_counts(vocab_size: int) -> npt.NDArray[np.int64]:
@@ -52,7 +52,7 @@ def zipf_targets(num_tokens: int, vocab_size: int, seed: int) -> Tensor:
 
 
 def draw_targets(num_tokens: int, counts: npt.ArrayLike, seed: int) -> Tensor:
-    """Targets in proportion to ``counts``, by inversion of the distribution function in float64."""
+    """Targets in proportion to ``counts``, by inverting the distribution function in float64."""
     running = np.cumsum(np.asarray(counts, dtype=np.float64))
     uniform = np.random.default_rng(seed).random(num_tokens) * running[-1]
     return torch.from_numpy(
@@ -63,25 +63,25 @@ def draw_targets(num_tokens: int, counts: npt.ArrayLike, seed: int) -> Tensor:
 class LayerStep:
     """A layer with hidden states, targets and an optimiser, ready to take steps.
 
-    Hidden states are random and want a gradient, as an encoder's would; targets follow Zipf's
-    law unless they are given. Each call is one step on the same targets: untimed, the step of an
-    encoder, which leaves the machine as training does, and the gradients are dropped; timed, the
-    noise is drawn, and the layer goes forward, backward, clips its gradients and takes the
-    optimiser's step on what it really touches. What a layer does in few steps only, like a
-    snapshot of its rows, is timed once, and its share added to the drawing of every step.
+    Hidden states are random and require a gradient, as an encoder's would; targets follow Zipf's
+    law unless they are given. Each call is one step on the same targets. First, untimed, an encoder
+    takes a step, which leaves the machine as training does, and gradients are dropped. Then
+    sampling, forward, backward, clipping and the optimiser step on the touched rows are timed. Work
+    that a layer does only in some steps, such as a snapshot of its rows, is timed once, and each
+    step's share of it is added to the time of drawing.
 
     Args:
         layer: The output layer.
-        num_tokens: Targets in a step.
-        optimizer: Name of the rule.
-        learning_rate: Its rate.
-        clip_norm: Greatest norm of all gradients.
-        seed: Of the hidden states and targets.
-        target: (N,) classes.
-        encoder: Name of the encoder; None where there is none, because hidden states are given.
-        embedding_size: Of the encoder's word vectors.
-        num_layers: Of the encoder.
-        bptt: Time steps of a stream that the encoder reads.
+        num_tokens: Number of targets in a step.
+        optimizer: Name of the optimiser.
+        learning_rate: Its learning rate.
+        clip_norm: Maximum norm of all gradients together.
+        seed: Seed of the hidden states and targets.
+        target: Target classes, of shape (N,).
+        encoder: Name of the encoder; None if hidden states are given.
+        embedding_size: Size of the encoder's word vectors.
+        num_layers: Number of layers of the encoder.
+        bptt: Time steps of the streams that the encoder reads.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class LayerStep:
         self.clip_norm = clip_norm
         self._drawing = _Stopwatch(self.device)
         self.upkeep = self._seconds_of_upkeep()
-        """Seconds: a step's share in what the layer does only now and then, part of drawing."""
+        """Seconds of a step's share of occasional work of the layer, part of drawing."""
 
     def _seconds_of_upkeep(self) -> float:
         steps = self.layer.settle()
         if not steps:
             return 0.0
-        begin = moment(self.device)  # of the second time: the first fills fresh memory
+        begin = moment(self.device)  # time the second run, because the first uses fresh memory
         self.layer.settle()
         return elapsed(begin, moment(self.device)) / steps
 
@@ -156,12 +156,12 @@ class LayerStep:
         clip_grad_norm(self.layer.parameters(), self.clip_norm)
 
     def __call__(self) -> Phases:
-        """Prepare and take one step; seconds of its phases and of the encoder, if there is one."""
+        """Prepare and take one step; return seconds of its phases and of the encoder, if any."""
         self.prepare()
         return {**self._before, **self.take()}
 
     def take(self) -> Phases:
-        """One step of the layer alone, prepared or not; seconds of its phases."""
+        """Take one step of the layer alone, prepared or not; return seconds of its phases."""
         self._drawing.restart()
         begin = moment(self.device)
         loss = self.forward()
@@ -183,15 +183,15 @@ class LayerStep:
         }
 
     def memory(self) -> Memory:
-        """Bytes of a step, by what they are for."""
+        """Bytes of a step, by use."""
 
         def forward_and_backward() -> None:
             self.layer.settle()
             self.forward().backward()
 
-        self()  # makes the optimiser's state
+        self()  # creates the optimiser's state
         self.zero_grad()
-        release_workspace()  # scratch that earlier steps left behind counts too
+        release_workspace()  # scratch left by earlier steps counts too
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
         gradients = sum(stored_bytes(p.grad) for p in layer if p.grad is not None)
@@ -206,16 +206,16 @@ class LayerStep:
 
 
 class LayerInference:
-    """What a trained layer is asked for: log-probabilities of given classes, and the best ones.
+    """Inference with a trained layer: log-probabilities of given classes, and the best classes.
 
-    Each call begins, untimed, with the step of the encoder, as training steps do.
+    Each call begins with an untimed step of the encoder, as training steps do.
     """
 
     def __init__(self, step: LayerStep) -> None:
         self._step = step
 
     def __call__(self) -> Phases:
-        """Evaluation of all targets, and the best 10 classes after :data:`DECODED` states."""
+        """Evaluate all targets, and find the best 10 classes for :data:`DECODED` states."""
         step = self._step
         step.prepare()
         hidden = step.hidden.detach()
@@ -234,23 +234,23 @@ class LayerInference:
 
 
 class _Stopwatch:
-    """Sums the seconds of what runs while it is running."""
+    """Sums the seconds while it is running."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._spans: list[tuple[Moment, Moment]] = []
 
     def restart(self) -> None:
-        """Begin at 0."""
+        """Restart at 0."""
         self._spans.clear()
 
     def seconds(self) -> float:
-        """The sum since."""
+        """The sum since the last restart."""
         return sum((elapsed(begin, end) for begin, end in self._spans), 0.0)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run for as long as the context lasts."""
+        """Run for the duration of the context."""
         begin = moment(self._device)
         try:
             yield

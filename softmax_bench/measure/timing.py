@@ -1,9 +1,8 @@
-"""Timing that the drift of a shared machine does not decide.
+"""Timing that is robust against the drift of a shared machine.
 
-Candidates take turns, A B C, A B C, ... in an order shuffled anew each round, so that a machine
-that slows down for a while slows all of them. A turn is two runs, of which the second counts: the
-first finds the caches full of what the others have left. Reported is the median, with a bootstrap
-interval.
+Candidates alternate, A B C, A B C, ... in an order shuffled in each round, so that a temporary
+slowdown affects all of them. A turn is two runs, of which the second counts, because the first
+finds the caches full of the others' data. The result is the median, with a bootstrap interval.
 """
 
 from __future__ import annotations
@@ -24,20 +23,22 @@ from softmax_bench.records.result import Timing
 
 WARMUP_RUNS = 10
 WARMUP_SHARE = 0.2
-"""Of a candidate's share of the budget, at most, before anything is counted."""
+"""Maximum share of a candidate's share of the budget for uncounted runs."""
 LONG_RUN = 0.05
-"""Seconds after which what others left in the caches no longer matters: below 2 % of a run."""
+"""Seconds beyond which the others' data in the caches no longer matters: its effect is below 2 % of
+a run.
+"""
 
 Phases = Mapping[str, float]
-"""Seconds by phase of one step."""
+"""Seconds of one step by phase."""
 
 
 Moment = float | torch.cuda.Event
-"""Of a running clock, or of a device's own."""
+"""A moment of a running clock, or an event of a device."""
 
 
 def moment(device: torch.device) -> Moment:
-    """Now; on CUDA an event in the device's queue, so that nobody waits for anybody."""
+    """The current moment; on CUDA, an event in the device's queue, so that nothing waits."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -56,7 +57,7 @@ def elapsed(begin: Moment, end: Moment) -> float:
 
 
 def summarise(samples: Sequence[float], resamples: int = 1000) -> Timing:
-    """Median of ``samples``, in the order in which they were taken, and its interval."""
+    """Median of ``samples``, given in the order in which they were taken, and its interval."""
     low, high = median_interval(samples, resamples)
     return Timing(median=float(np.median(samples)), low=low, high=high, repetitions=len(samples))
 
@@ -73,25 +74,25 @@ def interleave(
 ) -> dict[str, dict[str, Timing]]:
     """Time candidates against each other.
 
-    All go on together until the interval of the phase ``"step"`` is narrower than
-    ``target_width`` for every one of them: one that left early would have been timed on the
-    machine of another moment. The exception is a candidate whose least repetitions alone take
-    more than its even share of the budget: it stops with those, and the rest go on without it.
+    All continue until the interval of the phase ``"step"`` is narrower than ``target_width`` for
+    every one of them, because one that left early would have been timed under other conditions.
+    The exception is a candidate whose minimum repetitions alone exceed its even share of the
+    budget: it stops after those, and the others continue without it.
 
     Args:
-        candidates: Each runs one step and returns the seconds of its phases, ``"step"`` included.
-        budget_seconds: For all together; exceeded only for the least repetitions.
-        min_repetitions: Fewest counted runs of each.
-        max_repetitions: Most counted runs of each.
-        target_width: Of the interval, as a share of the median.
-        on_round: Told after each round which share of the budget is spent.
-        now: Clock that the budget is kept by, in seconds.
+        candidates: Functions that run one step and return its phases, including ``"step"``.
+        budget_seconds: Seconds for all together; exceeded only for the minimum repetitions.
+        min_repetitions: Minimum number of counted runs of each.
+        max_repetitions: Maximum number of counted runs of each.
+        target_width: Width of the interval, relative to the median.
+        on_round: Called after each round with the share of the budget that is spent.
+        now: Clock for the budget, in seconds.
 
     Returns:
-        By candidate and phase the median and its interval; of ``"step"`` the samples too.
+        The median and its interval by candidate and phase; for ``"step"`` the samples too.
 
     Raises:
-        SoftmaxBenchError: No candidates, or a budget or a number of repetitions that is no such.
+        SoftmaxBenchError: There are no candidates, or the budget or repetitions are invalid.
     """
     if not candidates:
         raise SoftmaxBenchError("nothing to time: expected at least one candidate")
@@ -132,7 +133,7 @@ def interleave(
             if sum(spent[name] for name in running) >= share * len(running):
                 stopped |= dict.fromkeys(running, "budget")
                 break
-            if repetitions >= look:  # looks cost time, and each is one more chance to stop too soon
+            if repetitions >= look:  # checks take time, and may stop too early
                 look = math.ceil(1.1 * repetitions) + 1
                 if all(_precise(samples[name], target_width) for name in running):
                     stopped |= dict.fromkeys(running, "precise")
@@ -153,11 +154,11 @@ def _timing(runs: list[Phases], phase: str, stopped: str) -> Timing:
 
 
 def _warm_up(run: Callable[[], Phases], limit: float, now: Callable[[], float]) -> float:
-    """Uncounted runs until two in a row are hardly faster than the fastest before them.
+    """Run uncounted until two runs in a row are hardly faster than the fastest before them.
 
-    At least two: the first makes the optimiser's state, the second is slow while the allocator
-    settles. At most :data:`WARMUP_RUNS`, and none begins after ``limit`` seconds. Returns the
-    seconds of the fastest.
+    There are at least two runs: the first creates the optimiser's state, and the second is slow
+    while the allocator settles. There are at most :data:`WARMUP_RUNS`, and none starts after
+    ``limit`` seconds. Returns the seconds of the fastest run.
     """
     fastest, steady, begin = math.inf, 0, now()
     for number in range(WARMUP_RUNS):

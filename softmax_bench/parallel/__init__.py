@@ -1,8 +1,8 @@
 """Output layers too large for one device, and training by several processes.
 
 * :class:`ParallelFullSoftmax`, :class:`ParallelSampledSoftmax`, :class:`ParallelNCE`: the classes
-  are divided over processes, with losses and gradients as in one.
-* :class:`DataParallel`: copies of a whole model, row-sparse gradients included;
+  are sharded over processes, with the losses and gradients of a single process.
+* :class:`DataParallel`: replicas of a whole model, with support for row-sparse gradients;
   :func:`clip_grad_norm` clips both.
 * :func:`joined_processes`: the process group around them.
 

@@ -1,13 +1,14 @@
-"""Train the shared language model on several processes, and hold it against one.
+"""Train the shared language model on several processes, and compare it with a single one.
 
     torchrun --nproc-per-node 2 -m softmax_bench.parallel --layer sampled --divide vocabulary
 
-Every process reads its own streams of the batch. With ``--divide data`` each has a copy of the
-model; with ``--divide vocabulary`` each has a copy of the encoder and its own rows of the output
-layer. The first process then trains one model on the joint batch and says how far they are apart.
+Every process reads its own streams of the batch. With ``--divide data``, each has a replica of the
+model; with ``--divide vocabulary``, each has a replica of the encoder and its own rows of the
+output layer. The first process then trains one model on the joint batch and prints how far they
+differ.
 
-With SGD that is rounding. Adagrad and Adam make their first step as long for a gradient that is
-rounding alone as for any other: hold those against one process with ``--dtype float64``.
+With SGD, the difference is rounding. The first step of Adagrad and Adam is as long for a gradient
+of mere rounding errors as for any other, so use ``--dtype float64`` for these comparisons.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from softmax_bench.parallel.traffic import Traffic
 from softmax_bench.parallel.train import nats, train_steps
 
 EVALUATED = 20_000
-"""Words of the validation text."""
+"""Evaluated words of the validation text."""
 
 
 class Precision(StrEnum):
-    """Of parameters and hidden states."""
+    """Precision of parameters and hidden states."""
 
     float32 = "float32"
     float64 = "float64"
@@ -62,20 +63,28 @@ class Divide(StrEnum):
 
 
 def train(
-    corpus: Annotated[str, typer.Argument(help="As for softmax-bench run.")] = "synthetic",
-    layer: Annotated[str, typer.Option(help="Output layer, with options.")] = "sampled",
-    divide: Annotated[Divide, typer.Option(help="What, besides the batch.")] = Divide.data,
+    corpus: Annotated[
+        str, typer.Argument(help="A corpus, as for softmax-bench run.")
+    ] = "synthetic",
+    layer: Annotated[
+        str, typer.Option(help="Output layer, with options in parentheses.")
+    ] = "sampled",
+    divide: Annotated[
+        Divide, typer.Option(help="What to divide over the processes besides the batch.")
+    ] = Divide.data,
     vocab_size: Annotated[int, typer.Option(help="Vocabulary size.")] = 10_000,
-    hidden_size: Annotated[int, typer.Option(help="Of hidden states and word vectors.")] = 128,
+    hidden_size: Annotated[int, typer.Option(help="Size of hidden states and word vectors.")] = 128,
     optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1.0,
-    clip_norm: Annotated[float, typer.Option(help="Greatest norm of all gradients.")] = 5.0,
-    batch_size: Annotated[int, typer.Option(help="Streams, of all processes together.")] = 20,
-    bptt: Annotated[int, typer.Option(help="Time steps that gradients flow back.")] = 20,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 50,
-    dtype: Annotated[Precision, typer.Option(help="Of the numbers.")] = Precision.float32,
-    seed: Annotated[int, typer.Option(help="Seed of everything random, on all processes.")] = 0,
-    check: Annotated[bool, typer.Option(help="Train one model on the joint batch too.")] = True,
+    clip_norm: Annotated[float, typer.Option(help="Maximum norm of all gradients together.")] = 5.0,
+    batch_size: Annotated[int, typer.Option(help="Streams of all processes together.")] = 20,
+    bptt: Annotated[int, typer.Option(help="Time steps of backpropagation.")] = 20,
+    steps: Annotated[int, typer.Option(help="Number of training steps.")] = 50,
+    dtype: Annotated[
+        Precision, typer.Option(help="Precision of the parameters.")
+    ] = Precision.float32,
+    seed: Annotated[int, typer.Option(help="Random seed, the same on all processes.")] = 0,
+    check: Annotated[bool, typer.Option(help="Also train one model on the joint batch.")] = True,
 ) -> None:
     """Train the shared language model on the processes that torchrun started, and on one."""
     torch.manual_seed(seed)
@@ -118,7 +127,7 @@ def train(
     held = sum(parameter.numel() for parameter in own_layer.parameters())
     table.add_row("layer's parameters, each process", f"{held:,}")
     table.add_row("steps, tokens each", f"{steps}, {batch_size * bptt}")
-    table.add_row("tokens a second", f"{steps * batch_size * bptt / seconds:,.0f}")
+    table.add_row("tokens per second", f"{steps * batch_size * bptt / seconds:,.0f}")
     table.add_row("MB sent a step, each process", f"{traffic.bytes / steps / 1e6:.3f}")
     table.add_row("loss, first and last", f"{losses[0]:.4f}, {losses[-1]:.4f}")
     table.add_row("valid perplexity, exact", f"{perplexity:.2f}")
@@ -145,7 +154,7 @@ def _alone(
     steps: int,
     clip_norm: float,
 ) -> list[float]:
-    """The losses of the same steps in one process, on the joint batch."""
+    """The losses of the same steps in a single process, on the joint batch."""
     losses: list[float] = []
     while len(losses) < steps:
         state = None
@@ -171,7 +180,7 @@ def _progress(console: Console) -> Progress:
 
 
 def main() -> None:
-    """Join the processes, train, part."""
+    """Join the processes, train, and leave the group."""
     try:
         with joined_processes():
             typer.run(train)

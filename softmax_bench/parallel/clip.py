@@ -1,4 +1,4 @@
-"""Clipping by the norm of all gradients, those of other processes' rows included."""
+"""Clipping by the norm of all gradients, including those of other processes' rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from softmax_bench.parallel.layer import ParallelOutputLayer
 
 @torch.no_grad()
 def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
-    """As :func:`softmax_bench.lm.clip_grad_norm`, for a model that may have a divided layer.
+    """Like :func:`softmax_bench.lm.clip_grad_norm`, for a model that may have a sharded layer.
 
-    By its own rows alone each process would scale by another factor. Squares are summed in float64,
-    so that the factor is the same to the last bit on all.
+    By its own rows alone, each process would scale by a different factor. Squares are summed in
+    float64, so that the factor is bitwise the same on all processes.
 
     Returns:
         The norm before clipping, over all processes' rows.

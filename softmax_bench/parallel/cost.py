@@ -1,4 +1,4 @@
-"""What a training step costs one of P processes: products, memory moved, bytes sent.
+"""The cost of a training step for one of P processes: products, memory moved, bytes sent.
 
 The layers answer ``cost`` and ``traffic`` with these formulas, and :mod:`softmax_bench.parallel.
 plan` plans sizes with them that no layer was made for.
@@ -34,43 +34,43 @@ NOTHING = Sent(0, 0)
 
 
 def all_reduce(size: float, processes: int) -> Sent:
-    """``size`` bytes summed on all processes."""
+    """Sum ``size`` bytes on all processes."""
     return Sent(2 * size * (processes - 1) / processes)
 
 
 def reduce_scatter(size: float, processes: int) -> Sent:
-    """A P-th of the sum of ``size`` bytes on each process."""
+    """Leave a P-th of the sum of ``size`` bytes on each process."""
     return Sent(size * (processes - 1) / processes)
 
 
 def all_gather(own_size: float, processes: int) -> Sent:
-    """The ``own_size`` bytes of every process on all."""
+    """Send the ``own_size`` bytes of every process to all."""
     return Sent(own_size * (processes - 1))
 
 
 def broadcast(size: float, processes: int) -> Sent:
-    """``size`` bytes of one process on all; what each of them sends on average."""
+    """Send ``size`` bytes from one process to all: the average that each of them sends."""
     return Sent(size * (processes - 1) / processes)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A training step of an output layer that is divided over processes."""
+    """A training step of an output layer that is sharded over processes."""
 
     tokens: int
-    """Targets N of the step, of all processes together."""
+    """Targets N of the step, for all processes together."""
     rows: int
-    """Classes of the process."""
+    """Number of classes of the process."""
     width: int
     """Size H of a hidden state."""
     processes: int
     divided: bool
-    """Whether each process has hidden states of its own, rather than all the same."""
+    """Whether each process has its own hidden states, rather than all the same."""
     bias: bool = True
     number_bytes: int = 4
-    """Of a parameter, and of a number in a hidden state."""
+    """Bytes of a parameter, and of a number in a hidden state."""
     sum_bytes: int = 4
-    """Of a sum of such numbers."""
+    """Bytes of a sum of such numbers."""
 
     @property
     def parameters(self) -> int:
@@ -108,15 +108,15 @@ def sampled(step: Step, samples: int, *, learned: bool = False) -> Cost:
 
 
 def hidden_traffic(step: Step) -> Sent:
-    """Hidden states to all processes where these have their own, and the sum of their gradients."""
+    """Hidden states to all processes, if each has its own, and the sum of their gradients."""
     processes = step.processes
     hidden = float(step.tokens * step.width * step.number_bytes)
     if not step.divided:
         return all_reduce(hidden, processes)
     own_tokens = -(-step.tokens // processes)
     return (
-        all_reduce(step.sum_bytes, processes)  # how many targets there are
-        + all_reduce(ID_BYTES, processes)  # the most that a process has
+        all_reduce(step.sum_bytes, processes)  # the number of targets
+        + all_reduce(ID_BYTES, processes)  # the largest number on any process
         + all_gather(own_tokens * step.width * step.number_bytes, processes)
         + all_gather(own_tokens * ID_BYTES, processes)
         + all_gather(own_tokens * step.sum_bytes, processes)
@@ -125,11 +125,11 @@ def hidden_traffic(step: Step) -> Sent:
 
 
 def softmax_traffic(step: Step, rows: int) -> Sent:
-    """Beside the hidden states the maximum, the sum and the target's score of each token.
+    """Besides the hidden states, the maximum, the sum and the target's score of each token.
 
     Args:
         step: The step.
-        rows: Rows that a process scores, which decide the blocks of tokens.
+        rows: Number of rows that a process scores, which determines the blocks of tokens.
     """
     sent = hidden_traffic(step)
     for block in token_blocks(step.tokens, rows):
@@ -139,11 +139,11 @@ def softmax_traffic(step: Step, rows: int) -> Sent:
 
 
 def logistic_traffic(step: Step, *, learned: bool) -> Sent:
-    """Beside the hidden states the loss, and the gradient of ``log_z`` where it is learned."""
+    """Besides the hidden states, the loss, and the gradient of ``log_z`` if it is learned."""
     sent = hidden_traffic(step) + all_reduce(step.sum_bytes, step.processes)
     return sent + (all_reduce(step.number_bytes, step.processes) if learned else NOTHING)
 
 
 def noise_traffic(step: Step, draws: int) -> Sent:
-    """The ids of the classes that the first process drew, if any were."""
+    """The ids of the classes that the first process drew, if any."""
     return broadcast(ID_BYTES * draws, step.processes) if draws else NOTHING

@@ -1,4 +1,4 @@
-"""From the specification of a layer to the same layer divided over processes."""
+"""Creates sharded layers from a layer's specification."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def create_parallel_layer(
     class_counts: Counts | None = None,
     **options: Any,
 ) -> ParallelOutputLayer:
-    """As :func:`softmax_bench.create_layer`, with the classes divided over processes.
+    """Like :func:`softmax_bench.create_layer`, with the classes sharded over processes.
 
     Args:
         spec: ``"full"``, ``"sampled(num_samples=1024)"``, ``"nce"``.
         in_features: Size H of a hidden state.
         num_classes: Number V of classes.
         class_counts: (V,) how often each class occurs in the training data.
-        **options: Further options, ``mesh`` and ``tokens`` among them.
+        **options: Further options, including ``mesh`` and ``tokens``.
 
     Raises:
-        SoftmaxBenchError: The layer or one of its options has no divided form.
+        SoftmaxBenchError: The layer or one of its options has no sharded form.
     """
     layer, own = parse_spec(spec)
     if layer not in _DIVIDED:
         known = ", ".join(one.name for one in _DIVIDED)
         raise SoftmaxBenchError(
-            f"layer {layer.name!r} cannot be divided over processes: choose {known}"
+            f"layer {layer.name!r} cannot be sharded over processes: choose {known}"
         )
     divided = _DIVIDED[layer]
     missing = [option for option in own if option not in layer_options(divided)]
     if missing:
         raise SoftmaxBenchError(
-            f"layer {layer.name!r} has no option {missing[0]!r} where it is divided over processes"
+            f"layer {layer.name!r} has no option {missing[0]!r} when it is sharded over processes"
         )
     return divided(in_features, num_classes, **{"class_counts": class_counts, **options, **own})

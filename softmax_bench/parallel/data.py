@@ -1,4 +1,4 @@
-"""Data-parallel training: copies of a model that learn as one does from the tokens of all."""
+"""Data-parallel training: replicas of a model that learn as one does from the tokens of all."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from softmax_bench.parallel.layer import ParallelOutputLayer, all_processes
 
 
 class DataParallel:
-    """A copy of a model on each process, all with the same parameters after every step.
+    """Replicas of a model on each process, with the same parameters after every step.
 
     The gradient is that of the mean loss over the targets of all processes, however many each of
-    them has. Dense gradients are summed; of row-sparse ones the rows are gathered and added up, so
-    that they stay row-sparse, coalesced, and cost what the rows cost.
+    them has. Dense gradients are summed. The rows of row-sparse ones are gathered and summed, so
+    that they stay row-sparse and coalesced, at a cost in proportion to the rows.
 
-    Where the model's output layer is divided over the same processes (with ``tokens="divided"``),
-    each keeps its own rows of it, whose gradients are complete already.
+    If the model's output layer is sharded over the same processes (with ``tokens="divided"``), each
+    keeps its own rows of it, whose gradients are already complete.
 
-    A sampled layer that is not divided draws on each process by its generator: seeded alike, they
-    draw what one process would; seeded apart, more classes in all.
+    A sampled layer that is not sharded draws on each process with that process's generator. With
+    equal seeds, they draw what a single process would; with different seeds, more classes in all.
 
     Args:
-        model: Its parameters and buffers are overwritten by those of the first process.
+        model: The model; those of the first process overwrite its parameters and buffers.
         mesh: The processes, in one dimension (default: all of the default group).
 
     Raises:
-        SoftmaxBenchError: No processes have been started, or the model's layer is divided over
+        SoftmaxBenchError: No processes have been started, or the model's layer is sharded over
             processes that should all have the same tokens.
     """
 
@@ -43,7 +43,7 @@ class DataParallel:
         layer = model.layer if isinstance(model.layer, ParallelOutputLayer) else None
         if layer is not None and layer.tokens != "divided":
             raise SoftmaxBenchError(
-                "in a data-parallel model every process has its own tokens: make the layer with "
+                "in a data-parallel model every process has its own tokens: create the layer with "
                 "tokens='divided'"
             )
         self.model = model
@@ -61,12 +61,12 @@ class DataParallel:
                     first_ones(value.data, self.mesh)
 
     def backward(self, loss: Tensor, num_targets: int) -> Tensor:
-        """Gradients of the mean loss over all processes, in every copy.
+        """Compute gradients of the mean loss over all processes, in every replica.
 
         Args:
-            loss: What this process's copy gave: the mean over its own targets, or, where the
-                output layer is divided, over all.
-            num_targets: How many targets this process had, ignored ones left out.
+            loss: The loss of this process's replica: the mean over its own targets, or over all
+                targets if the output layer is sharded.
+            num_targets: Number of targets of this process, without ignored ones.
 
         Returns:
             The mean loss over all processes.
@@ -87,7 +87,7 @@ class DataParallel:
         return joint
 
     def whole_state(self) -> dict[str, Tensor]:
-        """The state dict of the model in one process, for which all processes must ask."""
+        """The state dict of the single-process model; all processes must call this."""
         state = self.model.state_dict()
         if isinstance(self.model.layer, ParallelOutputLayer):
             state |= {f"layer.{n}": v for n, v in self.model.layer.whole_state().items()}
@@ -96,7 +96,7 @@ class DataParallel:
 
 @torch.no_grad()
 def sum_dense(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
-    """Sum dense gradients over processes, all in one exchange; a missing one counts as zeros."""
+    """Sum dense gradients over processes in one exchange; a missing one counts as zeros."""
     by_type: dict[torch.dtype, list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.grad is None:
@@ -113,10 +113,10 @@ def sum_dense(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
 
 @torch.no_grad()
 def sum_rows(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
-    """Sum row-sparse gradients over processes, as coalesced ones; a missing one has no rows.
+    """Sum row-sparse gradients over processes, coalesced; a missing one has no rows.
 
-    Every process gets the rows of all, as many as the one with the most of them has, and adds them
-    up in the same order: the sums are the same to the last bit.
+    Every process receives the rows of all, padded to the largest number on any, and adds them in
+    the same order, so that the sums are bitwise the same.
     """
     parameters = list(parameters)
     if not parameters:

@@ -1,4 +1,4 @@
-"""How tensors move between processes, and their gradients back: torch's ``DTensor`` does both.
+"""Moving tensors between processes, and their gradients back, with torch's ``DTensor``.
 
 Every function here is a collective: all processes of the mesh must call it, in the same order.
 """
@@ -14,28 +14,28 @@ from torch.nn import functional as F
 
 
 def shared(value: Tensor, mesh: DeviceMesh) -> Tensor:
-    """A tensor that all processes have, each about to use it for a part of a sum.
+    """A tensor that all processes have, and that each uses for a part of a sum.
 
-    Nothing is sent; in the backward its gradient is summed over the processes.
+    Nothing is sent; in the backward, its gradient is summed over the processes.
     """
     return _moved(value, mesh, Replicate(), Replicate(), Partial())
 
 
 def gathered(part: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The parts of all processes one after another, each about to use them for a part of a sum.
+    """The parts of all processes one after another, which each uses for a part of a sum.
 
-    In the backward every process gets its own part of the summed gradient.
+    In the backward, every process gets its own part of the summed gradient.
     """
     return _moved(part, mesh, Shard(0), Replicate(), Partial())
 
 
 def total(part: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The sum over processes, which has the same gradient in each of its parts."""
+    """The sum over processes, whose gradient is the same in each of its parts."""
     return _moved(part, mesh, Partial(), Replicate(), Replicate())
 
 
 def side_by_side(part: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
-    """The parts of all processes along a dimension, for what all then do alike."""
+    """The parts of all processes along a dimension, for computations that all perform alike."""
     return _moved(part, mesh, Shard(dim), Replicate(), Replicate())
 
 
@@ -56,27 +56,27 @@ def _moved(
 
 
 def most(number: int, mesh: DeviceMesh) -> int:
-    """The greatest of a number of each process."""
+    """The maximum of a number over the processes."""
     greatest = torch.tensor(number, device=mesh.device_type)
     dist.all_reduce(greatest, dist.ReduceOp.MAX, mesh.get_group())
     return int(greatest)
 
 
 def first_ones(value: Tensor, mesh: DeviceMesh) -> Tensor:
-    """What the first process has, on all of them; ``value`` is overwritten."""
+    """The first process's tensor on all processes; ``value`` is overwritten."""
     dist.broadcast(value, group=mesh.get_group(), group_src=0)
     return value
 
 
 def padded(part: Tensor, length: int) -> Tensor:
-    """Zeros after a tensor's first dimension, up to a length."""
+    """Pad the first dimension of a tensor with zeros up to a length."""
     return F.pad(part, (0, 0) * (part.dim() - 1) + (0, length - part.shape[0]))
 
 
 def join_log2_sums(log2_sum: Tensor, parts: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
     """``log2`` of the sum over processes of ``2^log2_sum`` (N,), and the sum of ``parts`` (N,).
 
-    Two exchanges: of the maxima, and of both sums at once.
+    This takes two exchanges: one of the maxima, and one of both sums.
     """
     maximum = log2_sum.clone()
     dist.all_reduce(maximum, dist.ReduceOp.MAX, mesh.get_group())

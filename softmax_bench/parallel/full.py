@@ -1,4 +1,4 @@
-"""Full softmax over classes that are divided over processes."""
+"""Full softmax over classes that are sharded over processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from softmax_bench.parallel.softmax import SoftmaxPass
 
 
 class ParallelFullSoftmax(ParallelOutputLayer):
-    """Full softmax, each process with V / P of the classes: exactly the loss of one process.
+    """Full softmax with V / P classes on each process, and exactly the loss of a single process.
 
-    Unlike ``ColwiseParallel`` with ``loss_parallel`` it never holds N x V / P scores.
+    Unlike ``ColwiseParallel`` with ``loss_parallel``, it never holds N x V / P scores.
 
     Args:
         label_smoothing: Share of the target that is spread evenly over the classes of all
@@ -71,16 +71,16 @@ class ParallelFullSoftmax(ParallelOutputLayer):
         return each(self._pass(target), hidden, *self._rows_like(hidden))
 
     def _rows_like(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias in the type of the hidden states, which mixed precision has lowered."""
+        """Weight and bias in the dtype of the hidden states, which mixed precision has lowered."""
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         return self.weight.to(hidden.dtype), bias
 
     def cost(self, num_tokens: int) -> Cost:
-        """Of one process, on the tokens of all: three products with its own rows."""
+        """Cost for one process on the tokens of all: three products with its own rows."""
         return cost.full(self._step(num_tokens))
 
     def traffic(self, num_tokens: int) -> Sent:
-        """Hidden states, their gradients, and three numbers a token for the normaliser.
+        """Hidden states, their gradients, and three numbers per token for the normaliser.
 
         Label smoothing takes a fourth, for the mean score.
         """

@@ -1,4 +1,4 @@
-"""An output layer whose rows are divided over processes: parameters, inference, whole state."""
+"""Output layers whose rows are sharded over processes: parameters, inference, state dict."""
 
 from __future__ import annotations
 
@@ -38,32 +38,33 @@ Tokens = Literal["shared", "divided"]
 
 
 class ParallelOptions(CommonOptions, total=False):
-    """What every parallel layer's constructor takes besides its sizes and its own options."""
+    """Constructor arguments of every parallel layer, besides its sizes and its own options."""
 
     mesh: DeviceMesh | None
     tokens: Tokens
 
 
 class ParallelOutputLayer(LinearOutputLayer):
-    """Scores ``h . w_j + b_j``, each by the process that has class j.
+    """Scores ``h . w_j + b_j``, each computed by the process that has class j.
 
-    Every method is a collective: all processes call it alike. Loss, gradients and distribution
-    are those of one process with all rows. ``weight`` (V / P, H) and ``bias`` (V / P,) are this
-    process's rows, plain tensors with a plain optimiser, because ``DTensor`` has no row-sparse
-    gradients; so is the state dict, and :meth:`whole_state` and :meth:`load_whole_state` translate
-    to and from that of the layer of one process.
+    Every method is a collective, which all processes must call alike. Loss, gradients and
+    distribution are those of a single process with all rows. ``weight`` (V / P, H) and ``bias``
+    (V / P,) are this process's rows; they are plain tensors with a plain optimiser, because
+    ``DTensor`` has no row-sparse gradients. The state dict contains the same rows;
+    :meth:`whole_state` and :meth:`load_whole_state` convert it to and from that of the
+    single-process layer.
 
     Args:
         mesh: The processes, in one dimension (default: all of the default group).
-        tokens: ``"shared"``: all processes give the same hidden states and targets, and get the
-            same results (tensor parallelism). ``"divided"``: each gives its own, any number of
-            them, and gets the results of its own, with the loss over all (an encoder that is
-            trained data-parallel). The gradients of hidden states are complete in both.
+        tokens: With ``"shared"``, all processes pass the same hidden states and targets and get the
+            same results (tensor parallelism). With ``"divided"``, each passes any number of its own
+            and gets their results, with the loss over all (for data-parallel encoders). The
+            gradients of hidden states are complete in both cases.
         **common: As for every output layer; ``class_counts`` are those of all classes. The device
             must be that of the mesh.
 
     Raises:
-        SoftmaxBenchError: No processes have been started, or an option does not fit.
+        SoftmaxBenchError: No processes have been started, or an option is invalid.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class ParallelOutputLayer(LinearOutputLayer):
 
     @property
     def mesh(self) -> DeviceMesh:
-        """The processes that the classes are divided over."""
+        """The processes that the classes are sharded over."""
         return self.vocabulary.mesh
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As in the layer of one process; the rows from a generator of each process's own."""
+        """As in the single-process layer, with rows from a separate generator on each process."""
         device = self.weight.device
         seed = first_ones(torch.randint(2**62, (), device=device), self.mesh)
         generator = torch.Generator(device).manual_seed(int(seed) + self.vocabulary.rank)
@@ -103,19 +104,19 @@ class ParallelOutputLayer(LinearOutputLayer):
             self.bias.copy_(self.vocabulary.deal(self._initial_bias()))
 
     def divided_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of which every process has its own rows; the others are the same in all."""
+        """Parameters of which every process has its own rows; the others are the same on all."""
         yield from (p for p in (self.weight, self.bias) if p is not None)
 
     @torch.no_grad()
     def whole_state(self) -> dict[str, Tensor]:
-        """The state dict of the same layer in one process: on every process, in its memory."""
+        """The state dict of the single-process layer, on every process and in its memory."""
         return {
             name: self.vocabulary.collect(value) if name in ("weight", "bias") else value
             for name, value in self.state_dict().items()
         }
 
     def load_whole_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take this process's rows from the state dict of the same layer in one process.
+        """Take this process's rows from the state dict of the single-process layer.
 
         Raises:
             SoftmaxBenchError: It has another number of classes.
@@ -124,7 +125,7 @@ class ParallelOutputLayer(LinearOutputLayer):
             if name in state and len(state[name]) != self.num_classes:
                 raise SoftmaxBenchError(
                     f"{name!r} has {len(state[name])} rows, and the layer {self.num_classes} "
-                    "classes: the state must be that of a layer in one process"
+                    "classes: the state must be that of a single-process layer"
                 )
         self.load_state_dict(
             {
@@ -140,7 +141,7 @@ class ParallelOutputLayer(LinearOutputLayer):
     # Tokens
 
     def _spread(self, hidden: Tensor, *of_tokens: Tensor) -> tuple[Tensor, ...]:
-        """Hidden states of all processes, and what else belongs to each of them."""
+        """Hidden states of all processes, and what belongs to each of them."""
         if self.tokens == "shared":
             return shared(hidden, self.mesh), *of_tokens
         length = most(hidden.shape[0], self.mesh)
@@ -150,7 +151,7 @@ class ParallelOutputLayer(LinearOutputLayer):
         )
 
     def _own(self, of_all: Tensor, num_tokens: int) -> Tensor:
-        """What belongs to this process's tokens."""
+        """The part that belongs to this process's tokens."""
         if self.tokens == "shared":
             return of_all
         return own_part(of_all, self.mesh)[:num_tokens]
@@ -181,7 +182,7 @@ class ParallelOutputLayer(LinearOutputLayer):
 
     @abstractmethod
     def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The loss of each of the tokens of all processes."""
+        """The losses of the tokens of all processes."""
 
     # Inference
 
@@ -220,15 +221,16 @@ class ParallelOutputLayer(LinearOutputLayer):
         return self._own(values, number), self._own(candidates.gather(1, place), number)
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        """A process in proportion to its share of Z, then one of its classes.
+        """Draw a process in proportion to its share of Z, then one of its classes.
 
-        So it does not matter whether the processes' generators are alike: the first one's decides
-        between them, and only one of them is asked for the rest.
+        So it does not matter whether the processes' generators agree: the first one's chooses a
+        process, and only that process draws the class.
         """
         (of_all,) = self._spread(hidden)
         log_z = log_sum_exp(of_all, self.weight, self.bias)
         chosen = first_ones(draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh)
-        # As wide on all processes: generators that are alike must stay so, or dropout would differ.
+        # Equally wide on all processes, so that equal generators stay equal, or dropout would
+        # differ.
         missing = self.vocabulary.most_rows - self.vocabulary.num_rows
         wide = (F.pad(s, (0, missing), value=-math.inf) for s in self._scores_by_chunks(of_all))
         drawn = torch.cat([draw(scores.float()) for scores in wide])
@@ -242,7 +244,7 @@ class ParallelOutputLayer(LinearOutputLayer):
 
     @torch.no_grad()
     def _target_scores(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The score of one class each, without gradients."""
+        """The score of one class per token, without gradients."""
         of_all, targets = self._spread(hidden, target)
         positions, rows = self.vocabulary.owned(targets)
         own = torch.linalg.vecdot(of_all[positions], self.weight[rows])
@@ -253,7 +255,7 @@ class ParallelOutputLayer(LinearOutputLayer):
         return self._own(scores, hidden.shape[0])
 
     def flops(self, num_tokens: int) -> float:
-        """Of one process."""
+        """Operations of one process."""
         return self.cost(num_tokens).flops
 
     def _step(self, num_tokens: int) -> Step:
@@ -278,8 +280,8 @@ def all_processes(device: torch.device | str | None) -> DeviceMesh:
     """
     if not dist.is_initialized():
         raise SoftmaxBenchError(
-            "the processes must have been joined before: with "
-            "softmax_bench.parallel.joined_processes(), in a program started by torchrun"
+            "the processes must be joined first, with "
+            "softmax_bench.parallel.joined_processes() in a program started by torchrun"
         )
     kind = torch.device("cpu" if device is None else device).type
     return init_device_mesh(kind, (dist.get_world_size(),))

@@ -1,6 +1,6 @@
-"""Logistic loss of targets and noise whose classes are divided over processes.
+"""Logistic loss of targets and noise whose classes are sharded over processes.
 
-There is no normaliser, so a process makes its part of the loss without the others.
+There is no normaliser, so a process computes its part of the loss without the others.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class LogisticPass:
         bias: Tensor | None,
         log_z: Tensor,
     ) -> tuple[Tensor, Gradients]:
-        """Part of each token's loss (N,), and the gradients of all parts that are made here."""
-        if coefficient is None:  # for the losses alone any weights would do
+        """Part of each token's loss (N,), and the gradients of all parts that are computed here."""
+        if coefficient is None:  # for the losses alone, any weights would do
             coefficient = hidden.new_ones(hidden.shape[0])
         positions, target = self.vocabulary.owned(self.target)
         of_owned, rows = hidden[positions], self.drawn.rows

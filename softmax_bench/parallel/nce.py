@@ -1,4 +1,4 @@
-"""Noise-contrastive estimation over classes that are divided over processes."""
+"""Noise-contrastive estimation over classes that are sharded over processes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from softmax_bench.parallel.softmax import Drawn
 
 
 class ParallelNCE(ParallelOutputLayer):
-    """Noise-contrastive estimation, each process with V / P of the classes and of the noise.
+    """Noise-contrastive estimation with V / P classes and their noise on each process.
 
-    All processes draw the same noise, which all tokens share, so the objective is that of one
-    process, draw by draw. Of the loss itself a single number is sent.
+    All processes draw the same noise, which all tokens share, so the objective equals that of a
+    single process, draw by draw. Only a single number is sent for the loss itself.
 
     Args:
-        num_samples: Noise classes k a token.
+        num_samples: Noise classes k per token.
         noise: As for :class:`~softmax_bench.layers.NCE`.
-        power: Likewise.
+        power: As for the same class.
         log_z: A number to fix it, or ``"learned"`` to make it a parameter (started at 0).
         **common: As for every parallel layer.
     """
@@ -38,7 +38,7 @@ class ParallelNCE(ParallelOutputLayer):
     name = "parallel_nce"
     scores = "N x k, N x k / P by each process"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
-    good_for = "the most classes, where scores without a normaliser are wanted afterwards"
+    good_for = "the most classes, if scores are used without a normaliser afterwards"
     step_flops = "6 N (num_samples + 1) H / P"
     exact = False
     normalised = "by training"
@@ -94,7 +94,7 @@ class ParallelNCE(ParallelOutputLayer):
         return scores - self.log_z
 
     def cost(self, num_tokens: int) -> Cost:
-        """Of one process, on the tokens of all: three products with its part of the noise."""
+        """Cost for one process on the tokens of all: three products with its part of the noise."""
         return cost.sampled(self._step(num_tokens), self.sampler.num_samples, learned=self._learned)
 
     def traffic(self, num_tokens: int) -> Sent:

@@ -1,4 +1,4 @@
-"""Samples that all processes share, each taking from them the classes that it has."""
+"""Samples that all processes share, of which each takes its own classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 
 class SameDraws(Noise):
-    """A noise whose draws on all processes are those of the first one.
+    """A noise distribution whose draws on all processes are those of the first process.
 
-    So the sample is distributed as that of one process, and is the same sample where the first
-    process's generator is in the same state, whatever the states of the others: an estimator that
-    is unbiased in one process stays so. It costs the broadcast of the drawn ids; the noise's own
-    tables, where it has any, are not divided.
+    So the sample is distributed as that of a single process, and is the same sample if the first
+    process's generator has the same state, whatever the states of the others; an estimator that is
+    unbiased in one process stays so. It costs a broadcast of the drawn ids. The tables of the
+    noise, if any, are not sharded.
     """
 
     def __init__(self, noise: Noise, mesh: DeviceMesh) -> None:
@@ -29,7 +29,7 @@ class SameDraws(Noise):
         self._mesh = mesh
 
     def __deepcopy__(self, memo: dict[int, object]) -> SameDraws:
-        return SameDraws(self.noise, self._mesh)  # tables never change, processes cannot be copied
+        return SameDraws(self.noise, self._mesh)  # processes cannot be copied
 
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
         return first_ones(self.noise.sample(num_samples, device), self._mesh)
@@ -44,7 +44,7 @@ class SameDraws(Noise):
 def draw_here(
     sampler: SharedSampler, vocabulary: DividedVocabulary, device: torch.device
 ) -> tuple[Sample, Tensor]:
-    """What this process has of a sample that all draw, with class ids; and its rows here."""
+    """This process's part of a sample that all draw, as class ids and local rows."""
     sample = sampler.draw(device)
     positions, rows = vocabulary.owned(sample.rows)
     here = Sample(sample.rows[positions], sample.count[positions], sample.log_expected[positions])

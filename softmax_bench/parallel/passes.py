@@ -1,7 +1,7 @@
-"""Losses whose gradients a pass over this process's rows makes, handed to autograd.
+"""Losses whose gradients are computed by a pass over this process's rows, for autograd.
 
-A *pass* takes the weight of each token in the loss, or None where no gradient is wanted, and the
-operands; it gives the loss of each token and the gradients of the operands.
+A *pass* takes the weight of each token in the loss, or None if no gradient is needed, and the
+operands; it returns the loss of each token and the gradients of the operands.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def weighted_sum(run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Te
 
 
 def each(run: Pass, *operands: Tensor | None) -> Tensor:
-    """The loss of every token; the backward, which first knows their weights, runs a second pass.
+    """The loss of every token; the backward, where their weights become known, runs a second pass.
 
     Their weights must be the same on all processes.
     """

@@ -1,6 +1,6 @@
-"""How many devices a number of classes needs, and what then bounds a step.
+"""How many devices a number of classes needs, and what then limits a step.
 
-``python -m softmax_bench.parallel.plan --page docs/parallel.md`` writes the page's table anew.
+``python -m softmax_bench.parallel.plan --page docs/parallel.md`` updates the page's table.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ DEVICES = (1, 4, 16, 64)
 
 @dataclass(frozen=True)
 class Device:
-    """What one device can do: rates that are reached, not those of a data sheet."""
+    """The capabilities of a device: rates that are reached, not those of a data sheet."""
 
     memory: float = 80e9
     """Bytes."""
     flops: float = 100e12
-    """Floating-point operations a second, in products."""
+    """Floating-point operations per second, in products."""
     memory_bandwidth: float = 1.5e12
-    """Bytes a second."""
+    """Bytes per second."""
     network_bandwidth: float = 25e9
-    """Bytes a second that a device sends while it receives as many."""
+    """Bytes per second that a device sends while receiving as many."""
     latency: float = 40e-6
-    """Seconds that an exchange takes however little is sent."""
+    """Seconds that an exchange takes, however little is sent."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained."""
+    """The layer and the training step to plan."""
 
     classes: int
     devices: int
     samples: int | None
-    """Of sampled softmax; None for full softmax."""
+    """Samples of sampled softmax; None for full softmax."""
     tokens: int = 1024
-    """Targets a step of each device."""
+    """Targets per step and device."""
     width: int = 512
     """Size H of a hidden state."""
     state: int = 1
-    """Numbers that the optimiser keeps of each parameter: Adagrad 1, Adam 2, SGD 0."""
+    """Numbers that the optimiser stores per parameter: 1 for Adagrad, 2 for Adam, 0 for SGD."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Plan:
     """One device's share of a step of the output layer."""
 
     parameters: float
-    """Bytes, as all of memory here."""
+    """In bytes, like all memory here."""
     gradients: float
     optimizer: float
     activations: float
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def bound(self) -> str:
-        """What takes longest: no step is faster, whatever is done at the same time."""
+        """What takes longest, and so bounds the step even if everything overlaps."""
         seconds = {
             "compute": self.compute_seconds,
             "memory": self.memory_seconds,
@@ -87,12 +87,12 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Least seconds of a step."""
+        """Lower bound of the seconds of a step."""
         return max(self.compute_seconds, self.memory_seconds, self.network_seconds)
 
 
 def plan(work: Work, device: Device) -> Plan:
-    """The share of one of the devices, by the formulas that the layers give as their cost.
+    """The share of one of the devices, by the formulas of the layers' cost.
 
     Raises:
         SoftmaxBenchError: A number is not positive.
@@ -111,8 +111,8 @@ def plan(work: Work, device: Device) -> Plan:
     touched = costs.rows_touched * (work.width + 1)
     parameters = float(costs.parameters * number)
     blocks = [block.stop - block.start for block in token_blocks(step.tokens, scored)]
-    # Each block of tokens reads the rows once, and adds to their gradient: read and written. Then
-    # the optimiser reads gradient, parameter and state, and writes the last two.
+    # Each block of tokens reads the rows once and adds to their gradient, which is read and
+    # written. Then the optimiser reads gradient, parameter and state, and writes the last two.
     moved = 3 * len(blocks) * scored * work.width + (3 + 2 * work.state) * touched
     network = 0.0
     if work.devices > 1:
@@ -142,14 +142,14 @@ def markdown(device: Device, samples: int = 8192) -> str:
     """The table of the page."""
     work = Work(1, 1, None)
     lines = [
-        f"Each device gives {work.tokens:,} targets a step, H = {work.width}, float32, Adagrad; "
-        f"sampled softmax has {samples:,} classes a step in all. A device has "
+        f"Each device gives {work.tokens:,} targets per step, H = {work.width}, float32, Adagrad; "
+        f"sampled softmax has {samples:,} classes per step in all. A device has "
         f"{device.memory / 1e9:.0f} GB, {device.flops / 1e12:.0f} TFLOP/s in products, "
         f"{device.memory_bandwidth / 1e12:.1f} TB/s of memory, and sends "
         f"{device.network_bandwidth / 1e9:.0f} GB/s; an exchange takes at least "
         f"{1e6 * device.latency:.0f} µs.",
         "",
-        "| classes | layer | devices | GB a device | fits | compute ms | memory ms | network ms "
+        "| classes | layer | devices | GB per device | fits | compute ms | memory ms | network ms "
         "| bound by | million targets/s, at most |",
         "| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |",
     ]
@@ -179,7 +179,7 @@ def _row(name: str, work: Work, planned: Plan, device: Device) -> str:
 
 
 def with_table(page: str, table: str) -> str:
-    """A page with the table between its marks made anew.
+    """Replace the table between the page's marks.
 
     Raises:
         SoftmaxBenchError: The page has no marks.

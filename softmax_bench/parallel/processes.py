@@ -1,4 +1,4 @@
-"""Joining processes, and parting so that no thread of theirs is left."""
+"""Joining processes, and leaving the group without leftover threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-# Its functions keep the default group of the moment of this import, and DTensor imports it when it
-# is first used: imported here, before there is a group, it keeps none.
+# Its functions keep the default group that exists when it is imported, and DTensor imports it on
+# first use. Imported here, before there is a group, it keeps none.
 import torch.distributed.nn.functional  # noqa: F401
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -23,21 +23,21 @@ def joined_processes(backend: str = "cpu:gloo", **options: Any) -> Iterator[None
     """The default process group, for as long as a program needs it.
 
     ``torch.distributed.destroy_process_group`` alone does not end a group that ``DTensor`` has
-    used: its caches keep every mesh, and a mesh keeps its group (torch 2.13). Gloo's threads then
-    run on, and one that lets go of a tensor while the interpreter ends aborts the process
-    ("terminate called without an active exception", after all work is done). Here the last
-    reference is dropped, which joins the threads. No mesh can be used afterwards.
+    used, because its caches keep every mesh, and a mesh keeps its group (torch 2.13). Gloo's
+    threads then keep running, and one that releases a tensor while the interpreter exits aborts the
+    process ("terminate called without an active exception", after all work is done). This drops the
+    last reference, which joins the threads. No mesh can be used afterwards.
 
     Args:
-        backend: As of ``torch.distributed.init_process_group``.
-        options: Its other arguments; none are needed in a program started by ``torchrun``.
+        backend: As for ``torch.distributed.init_process_group``.
+        options: Its other arguments; a program started by ``torchrun`` needs none.
 
     Raises:
         SoftmaxBenchError: There are no options, and the program was not started by ``torchrun``.
     """
     if not options and "RANK" not in os.environ:
         raise SoftmaxBenchError(
-            "start the program by torchrun, which starts it once for each process:\n"
+            "start the program with torchrun, which starts it once per process:\n"
             "    torchrun --nproc-per-node 2 PROGRAM.py\n"
             "    torchrun --nproc-per-node 2 -m MODULE"
         )
@@ -48,4 +48,4 @@ def joined_processes(backend: str = "cpu:gloo", **options: Any) -> Iterator[None
         dist.destroy_process_group()
         for thing in gc.get_objects():
             if type(thing) is DeviceMesh:
-                getattr(thing, "_pg_registry", {}).clear()  # older torch keeps names alone
+                getattr(thing, "_pg_registry", {}).clear()  # older torch keeps names only

@@ -1,4 +1,4 @@
-"""Sampled softmax over classes that are divided over processes."""
+"""Sampled softmax over classes that are sharded over processes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from softmax_bench.parallel.softmax import Drawn, SoftmaxPass
 
 
 class ParallelSampledSoftmax(ParallelOutputLayer):
-    """Sampled softmax, each process with V / P of the classes and of the sample.
+    """Sampled softmax with V / P classes and their part of the sample on each process.
 
-    All processes draw the same sample, so it is the estimator of one process, draw by draw.
+    All processes draw the same sample, so it is the estimator of a single process, draw by draw.
 
     Args:
         num_samples: Classes shared by the batch (drawn, or distinct on average), in all.
         noise: As for :class:`~softmax_bench.layers.SampledSoftmax`.
-        power: Likewise.
-        replacement: Likewise.
+        power: As for the same class.
+        replacement: As for the same class.
         **common: As for every parallel layer.
     """
 
     name = "parallel_sampled"
     scores = "N x S, N x S / P by each process"
-    source = "Jean et al. 2015; divided as in An et al. 2021"
-    good_for = "the most classes, where only training must be fast"
+    source = "Jean et al. 2015; sharded as in An et al. 2021"
+    good_for = "the most classes, if only training must be fast"
     step_flops = "6 N (num_samples + 1) H / P"
     exact = False
     normalised = "no"
@@ -75,7 +75,7 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
 
     @property
     def _rows_alike(self) -> int:
-        """Rows of a sample that a process has on average."""
+        """Mean number of a sample's rows on a process."""
         return -(-self._num_samples // self.vocabulary.size)
 
     @property
@@ -83,11 +83,11 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
         return min(self.sampler.num_samples, self.num_classes)
 
     def cost(self, num_tokens: int) -> Cost:
-        """Of one process, on the tokens of all: three products with its part of the sample."""
+        """Cost for one process on the tokens of all: three products with its part of the sample."""
         return cost.sampled(self._step(num_tokens), self._num_samples)
 
     def traffic(self, num_tokens: int) -> Sent:
-        """Hidden states, their gradients, the drawn ids, and three numbers a token."""
+        """Hidden states, their gradients, the drawn ids, and three numbers per token."""
         step = self._step(num_tokens)
         sent = cost.softmax_traffic(step, self._rows_alike)
         return sent + cost.noise_traffic(step, self.sampler.num_draws)

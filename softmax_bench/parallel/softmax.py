@@ -1,8 +1,8 @@
-"""Cross-entropy over classes that are divided over processes, by a pass over one's own rows.
+"""Cross-entropy over classes that are sharded over processes, by a pass over local rows.
 
-Each process makes the three products of :func:`softmax_bench.ops.cpu.softmax_loss.softmax_loss`
-with its own rows. Between the second and the third the normalisers are joined, so that what a
-process holds is never N x V / P scores, and what is sent of them is three numbers a token.
+Each process computes the three products of :func:`softmax_bench.ops.cpu.softmax_loss.softmax_loss`
+with its own rows. Between the second and the third, the normalisers are combined, so that a process
+never holds N x V / P scores and sends only three numbers per token for them.
 """
 
 from __future__ import annotations
@@ -26,43 +26,45 @@ from softmax_bench.parallel.vocabulary import DividedVocabulary
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample of classes: the rows of it that this process has."""
+    """The rows of a sample of classes that this process has."""
 
     rows: Tensor
-    """(S,) distinct and sorted; may be none."""
+    """(S,) distinct and sorted; may be empty."""
     row_offset: Tensor
-    """(S,) added to the scores of each."""
+    """(S,) added to the scores of each row."""
     target_offset: Tensor
-    """(M,) added to the scores of the targets that this process has."""
+    """(M,) added to the scores of this process's targets."""
 
 
 @dataclass(frozen=True)
 class SoftmaxPass:
-    """``-log softmax`` of each token's target over all classes, or over it and a sample of others.
+    """``-log softmax`` of each target, over all classes or over it and a sample of others.
 
-    Called with hidden states that all processes have, and with this process's rows and offsets.
+    It is called with hidden states that all processes share, and with this process's rows and
+    offsets.
     """
 
     vocabulary: DividedVocabulary
     target: Tensor
     """(N,) class of each token."""
     rows_alike: int
-    """About how many rows a process scores: it decides the blocks, so all must say the same."""
+    """Approximate number of rows per process, which determines the blocks and must agree on all."""
     drawn: Drawn | None = None
-    """None: all classes."""
+    """None for all classes."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes, which must be scored then."""
+    """Share of the target that is spread evenly over all classes, all of which must then be scored.
+    """
     penalty: float = 0.0
     """Weight of the squared log-normaliser."""
 
     def __call__(
         self, coefficient: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Gradients]:
-        """Loss of each token (N,), the same on all processes; gradients by this one's rows."""
+        """Loss of each token (N,), the same on all processes, and gradients by local rows."""
         positions, target = self.vocabulary.owned(self.target)
         of_owned = hidden[positions]
         own, own_rows = target_scores(of_owned, weight, bias, target)
-        own = own.to(accumulator(hidden.dtype))  # autocast makes it lower
+        own = own.to(accumulator(hidden.dtype))  # autocast lowers it
         excluded = None
         scored, scored_bias = weight, bias
         if self.drawn is not None:
@@ -109,7 +111,7 @@ class SoftmaxPass:
             weight_gradient.index_add_(0, target, of_target)
             if bias_gradient is not None:
                 bias_gradient.index_add_(0, target, pull)
-        if self.label_smoothing:  # the mean score has 1 / V of each row
+        if self.label_smoothing:  # each row has a weight of 1 / V in the mean score
             of_rows = (-self.label_smoothing / self.vocabulary.num_classes) * coefficient
             of_rows = of_rows.to(hidden.dtype)
             gradients.hidden.addr_(of_rows, weight.sum(0))
@@ -124,7 +126,7 @@ class SoftmaxPass:
         )
 
     def _mean_scores(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Of each token, over the classes of all processes."""
+        """Mean score of each token over the classes of all processes."""
         if not self.label_smoothing:
             return None
         here = hidden @ weight.sum(0)
@@ -141,14 +143,14 @@ class SoftmaxPass:
 
 
 class _Join:
-    """Joins the normalisers of a block of tokens, and tells everyone the targets' scores."""
+    """Combines the normalisers of a block of tokens, and shares the targets' scores."""
 
     def __init__(self, run: SoftmaxPass, hidden: Tensor, positions: Tensor, own: Tensor) -> None:
         self._mesh = run.vocabulary.mesh
         sums = accumulator(hidden.dtype)
         self._here = hidden.new_zeros(hidden.shape[0], dtype=sums).index_copy_(0, positions, own)
         self._besides: Tensor | None = None
-        if run.drawn is not None:  # the target enters its token's sum where its class lives
+        if run.drawn is not None:  # the target enters its token's sum on the process of its class
             absent = hidden.new_full(hidden.shape[:1], -math.inf, dtype=sums)
             self._besides = absent.index_copy_(0, positions, own * LOG2_E)
         self.own = torch.empty_like(self._here)

@@ -1,4 +1,4 @@
-"""Bytes that a process sends, counted from the exchanges it really makes."""
+"""Bytes that a process sends, counted from the exchanges it actually makes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SILENT = {"wait_tensor", "_wrap_tensor_autograd"}
 
 
 class Traffic(TorchDispatchMode):
-    """A context in which every exchange of this process, in any library on torch, is counted.
+    """A context that counts every exchange of this process, by any library on torch.
 
-    ``torch.distributed.tensor.debug.CommDebugMode`` counts how many there are; this counts how
-    large they are, with the bytes that a ring sends for each (:mod:`softmax_bench.parallel.cost`).
-    All exchanges are taken to be between all processes of the default group.
+    ``torch.distributed.tensor.debug.CommDebugMode`` counts exchanges; this counts their bytes, as
+    sent by a ring (:mod:`softmax_bench.parallel.cost`). All exchanges are assumed to be between all
+    processes of the default group.
 
     Raises:
         SoftmaxBenchError: An exchange was made whose bytes are not known.
@@ -53,7 +53,7 @@ class Traffic(TorchDispatchMode):
     ) -> Any:
         """Count an exchange, then make it."""
         if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented  # first it is taken apart into the exchanges that it needs
+            return NotImplemented  # it is first decomposed into the exchanges that it needs
         if func.namespace in ("c10d", "_c10d_functional"):
             self._count(func.overloadpacket.__name__, args)
         return func(*args, **(kwargs or {}))
@@ -62,8 +62,8 @@ class Traffic(TorchDispatchMode):
         if kind in _SILENT:
             return
         if kind not in _FORMULA:
-            raise SoftmaxBenchError(f"do not know how many bytes {kind} sends")
-        # Of the two tensors of torch's in-place exchanges, the second is what goes in.
+            raise SoftmaxBenchError(f"cannot tell how many bytes {kind} sends")
+        # The second of the two tensors of torch's in-place exchanges is the input.
         tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
         given = tensors[-1]
         self.sent[kind] += _FORMULA[kind](given.nbytes, dist.get_world_size()).bytes

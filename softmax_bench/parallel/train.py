@@ -1,4 +1,4 @@
-"""Steps of the shared language model on several processes, and its exact evaluation."""
+"""Training steps of the shared language model on several processes, and exact evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softmax_bench.parallel.data import DataParallel
 
 
 def own_windows(text: Streams, length: int, mesh: DeviceMesh) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets of this process's share of the streams of a text, as even as can be.
+    """This process's share of the windows of a text's streams, divided as evenly as possible.
 
     Raises:
         SoftmaxBenchError: There are fewer streams than processes.
@@ -25,7 +25,7 @@ def own_windows(text: Streams, length: int, mesh: DeviceMesh) -> Iterator[tuple[
     if text.batch_size < size:
         raise SoftmaxBenchError(
             f"{text.batch_size} streams of text are too few for {size} processes: choose a batch "
-            "of at least one a process"
+            "size of at least one stream per process"
         )
     for inputs, targets in text.windows(length):
         yield inputs.tensor_split(size, 1)[rank], targets.tensor_split(size, 1)[rank]
@@ -41,15 +41,15 @@ def train_steps(
     clip_norm: float,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> list[float]:
-    """Train for a number of steps, passing over this process's streams as often as needed.
+    """Train for a number of steps, with as many passes over this process's streams as necessary.
 
     Args:
         parallel: The model, trained in place.
         optimizer: Over the model's parameters, the same on all processes.
         text: The whole text, of which each process takes some streams.
         window: Time steps through which gradients flow back.
-        steps: How many.
-        clip_norm: Greatest joint norm of all gradients.
+        steps: Number of steps.
+        clip_norm: Maximum joint norm of all gradients.
         on_step: Called after each step with the mean loss over all processes.
 
     Returns:
@@ -74,7 +74,7 @@ def train_steps(
 
 @torch.no_grad()
 def nats(parallel: DataParallel, text: Streams, window: int) -> float:
-    """Mean exact negative log-probability of a text, each process reading some streams."""
+    """Mean exact negative log-probability of a text, of which each process reads some streams."""
     model = parallel.model.eval()
     summed = torch.zeros(2, dtype=torch.float64, device=text.device)
     state = None

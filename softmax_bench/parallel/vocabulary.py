@@ -1,4 +1,4 @@
-"""Which process has which classes."""
+"""The assignment of classes to processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from softmax_bench.errors import SoftmaxBenchError, check_positive
 
 
 class DividedVocabulary:
-    """Classes dealt out to the processes of a mesh in turn: class j to process j mod P.
+    """Classes assigned round-robin to the processes of a mesh: class j to process j mod P.
 
-    Contiguous ranges of ids, as in ``ColwiseParallel``, would give nearly all frequent classes,
-    and with them nearly all the work of a sampled loss, to one process where ids are sorted by
-    frequency. Dealt out, every process has its share of them, and sizes differ by one class at
-    most. In the terms of ``DTensor``, a table of V rows is seen as (ceil(V / P), P) rows of which
-    the second dimension is sharded.
+    If ids are sorted by frequency, contiguous ranges, as in ``ColwiseParallel``, would give nearly
+    all frequent classes, and nearly all the work of a sampled loss, to one process. Round-robin
+    gives every process its share of them, and sizes differ by at most one class. In ``DTensor``'s
+    terms, a table of V rows is seen as (ceil(V / P), P) rows whose second dimension is sharded.
 
     Args:
         num_classes: Number V of classes.
@@ -42,19 +41,19 @@ class DividedVocabulary:
         self.size = mesh.size()
         self.rank = mesh.get_local_rank()
         self.num_rows = len(range(self.rank, num_classes, self.size))
-        """Classes of this process."""
+        """Number of classes of this process."""
         self.most_rows = -(-num_classes // self.size)
-        """Most classes of any process."""
+        """Largest number of classes of any process."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DividedVocabulary:
-        return self  # processes cannot be copied; a copied layer is divided over the same ones
+        return self  # processes cannot be copied; a copied layer is sharded over the same ones
 
     def deal(self, table: Tensor) -> Tensor:
         """This process's rows of a table of all classes (V, ...)."""
         return table[self.rank :: self.size]
 
     def collect(self, rows: Tensor) -> Tensor:
-        """The table of all classes (V, ...), on every process, from each one's rows."""
+        """The table of all classes (V, ...) on every process, collected from all."""
         padding = (0, 0) * (rows.dim() - 1) + (0, self.most_rows - self.num_rows)
         divided = DTensor.from_local(
             F.pad(rows, padding).unsqueeze(1), self.mesh, [Shard(1)], run_check=False
@@ -62,10 +61,10 @@ class DividedVocabulary:
         return divided.full_tensor().flatten(0, 1)[: self.num_classes]
 
     def classes(self, rows: Tensor) -> Tensor:
-        """Class ids of rows of this process."""
+        """Class ids of this process's rows."""
         return rows * self.size + self.rank
 
     def owned(self, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions of those ``classes`` (N,) that this process has, and their rows here."""
+        """Positions of those ``classes`` (N,) that this process has, and their local rows."""
         positions = (classes % self.size == self.rank).nonzero().squeeze(1)
         return positions, torch.div(classes[positions], self.size, rounding_mode="floor")
