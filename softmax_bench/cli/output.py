@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from softmax_bench.errors import SoftmaxBenchError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -65,16 +67,23 @@ def run_plan(
         tensorboard: Write learning curves.
 
     Raises:
-        SoftmaxBenchError: The store is not writable.
+        SoftmaxBenchError: The store is not writable, or a trial does not fit in memory.
         typer.Exit: Not every trial has a result; the status is 1.
     """
-    from softmax_bench.records.store import make_store
+    from softmax_bench.records.store import make_store, read_store
     from softmax_bench.study.executors.local import LocalExecutor
+    from softmax_bench.study.plan.estimate import memory_mistake, memory_warnings
     from softmax_bench.study.run.progress import ProgressDisplay
     from softmax_bench.study.run.session import run
     from softmax_bench.study.run.tensorboard import TensorBoard
 
+    contents = read_store(store)
+    steps = plan({} if again else contents.records, {} if retry_failed else contents.failures)
+    if too_large := memory_mistake(steps):
+        raise SoftmaxBenchError(too_large)
     make_store(store)
+    for doubt in memory_warnings(steps, workers):
+        console.print(f"Warning: {doubt}.", style="yellow", highlight=False, soft_wrap=True)
     boards = [TensorBoard(store / "tensorboard")] if tensorboard else []
     with (
         executor or LocalExecutor(store, workers) as running,

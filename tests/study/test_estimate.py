@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -21,6 +22,9 @@ from softmax_bench.study.plan.estimate import (
     USUAL_SLOWDOWN,
     Estimator,
     _describe,
+    memory_mistake,
+    memory_of,
+    memory_warnings,
 )
 from softmax_bench.study.plan.grid import NGRAM_ORDER, plan_study
 from softmax_bench.study.plan.plan import State, Step
@@ -117,7 +121,34 @@ def test_the_table() -> None:
     assert "full V=1,000 lr=the best" in printed
     assert "9 trials: 7 due, 2 waiting" in printed
     assert "Rough: often off by a factor of two" in " ".join(printed.split())
-    assert "more than memory_limit = 0.1" in printed
+    assert "and memory_limit is 0.1 GB" in printed
     done = [Step(step.title, step.job, State.DONE) for step in steps]
     print_plan(done, Estimator(MACHINE, [TEXT], steps, {}), study, console)
     assert console.file.getvalue().endswith("9 trials: 9 done\n")
+
+
+def test_the_whole_of_a_trial_is_set_against_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters and optimiser alone would fit: 160 MB for each layer, embedding included."""
+    large = replace(TEXT, vocab_size=100_000)
+    study, steps = planned(large, hidden_size=100, time_budget=1, workers=2)
+    full = memory_of(training(steps, "full").job)
+    kept = 2 * 4 * 100_000 * (100 + 101)
+    assert kept + 350e6 + 40e6 < full < 2 * (kept + 350e6)
+
+    def machine(total: float) -> tuple[str, list[str]]:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=total))
+        return memory_mistake(steps), list(memory_warnings(steps, study.workers))
+
+    assert machine(10e9) == ("", [])
+    told, warned = machine(full - 1)
+    assert "full V=100,000" in told
+    assert "smaller hidden_size" in told
+    told, warned = machine(1.1 * full)
+    assert told == ""
+    assert "2 trials at once" in warned[0]
+    limited = planned(large, hidden_size=100, memory_limit=full / 1e9 - 0.01)[1]
+    told, warned = memory_mistake(limited), list(memory_warnings(limited, 1))
+    assert told == ""
+    assert "memory_limit is" in warned[0]
+    done = [replace(step, state=State.DONE) for step in steps]
+    assert memory_mistake(done) == ""

@@ -2,27 +2,29 @@
 
 Seconds are those of the products and bytes of training and evaluation at the machine's full rate,
 times a factor: how much longer the finished steps have taken, or :data:`USUAL_SLOWDOWN` if there
-are none. Bytes are those of the process, text, parameters, gradients, optimiser and activations.
-Both are usually within a factor of two.
+are none. Bytes are those of the process, text, parameters, tables, gradients, optimiser and
+activations. Both are usually within a factor of two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
 
+import psutil
 import torch
 
 from softmax_bench.layers import Cost, OutputLayer, create_layer
 from softmax_bench.lm import make_encoder
 from softmax_bench.measure import Machine, zipf_counts
 from softmax_bench.measure.memory import OPTIMIZER_STATES
+from softmax_bench.ops.cpu.softmax_loss import token_blocks
 from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.trial import SpeedTrial, TrainTrial
-from softmax_bench.study.jobs.job import FidelityJob, NgramJob, SpeedJob, Text
-from softmax_bench.study.plan.plan import Done, Step, ids_of
+from softmax_bench.study.jobs.job import FidelityJob, Job, NgramJob, SpeedJob, Text, TrainJob
+from softmax_bench.study.plan.plan import Done, State, Step, ids_of
 from softmax_bench.study.texts import KnownText
 from softmax_bench.study.trials.part import affordable_tokens
 
@@ -57,6 +59,10 @@ class _Layer:
     evaluation_flops: float
     """Operations per token."""
     parameter_bytes: float
+    table_bytes: float
+    """Of what it holds besides: noise distributions, trees."""
+    activation_bytes: float
+    """Of the scores that a step holds at once."""
 
 
 class Estimator:
@@ -87,37 +93,22 @@ class Estimator:
     def estimate(self, step: Step) -> Estimate:
         """Seconds and bytes of one step."""
         job = step.job
-        if isinstance(job, SpeedJob):
-            return self._timing(job.trials, job.budget_seconds)
-        text = self._texts[job.text]
-        if isinstance(job, NgramJob):
-            return Estimate(
-                _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * text.train_tokens,
-                _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * text.train_tokens,
-            )
-        assert not isinstance(job, FidelityJob)
-        return self._training(job.trial, text)
+        text = None if job.text is None else self._texts.get(job.text)
+        return Estimate(self._seconds(job, text), memory_of(job, text))
 
-    def _training(self, trial: TrainTrial, text: KnownText) -> Estimate:
+    def _seconds(self, job: Job, text: KnownText | None) -> float:
+        if isinstance(job, SpeedJob):
+            return _STARTUP_SECONDS + _TIMING_OVERHEAD * job.budget_seconds
+        assert text is not None
+        if isinstance(job, NgramJob):
+            return _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * text.train_tokens
+        assert not isinstance(job, FidelityJob)
+        trial = job.trial
         layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, _targets(trial))
         encoder = _encoder_parameters(trial)
         evaluated = self._evaluated(trial, text, encoder)
         evaluation = evaluated * (layer.evaluation_flops + 2.0 * encoder) / self._machine.flops
-        embedding = 4.0 * trial.embedding_size * trial.vocab_size
-        held = layer.parameter_bytes + 4.0 * encoder + embedding
-        targets = _targets(trial)
-        gradients = (
-            layer.cost.gradient_bytes
-            + 4.0 * encoder
-            + 4.0 * trial.embedding_size * min(trial.vocab_size, targets)
-        )
-        states = OPTIMIZER_STATES[trial.optimizer] * held
-        activations = 4.0 * targets * (trial.embedding_size + 12 * trial.hidden_size)
-        tokens = 4.0 * (text.train_tokens + text.valid_tokens + text.test_tokens)
-        return Estimate(
-            _STARTUP_SECONDS + self.slowdown * (self._training_seconds(trial) + evaluation),
-            _PROCESS_BYTES + tokens + held + gradients + states + activations,
-        )
+        return _STARTUP_SECONDS + self.slowdown * (self._training_seconds(trial) + evaluation)
 
     def _evaluated(self, trial: TrainTrial, text: KnownText, encoder: int) -> int:
         """Number of evaluated tokens; those evaluated several times count as often."""
@@ -140,14 +131,74 @@ class Estimator:
         )
         return step * trial.max_tokens / targets
 
-    def _timing(self, trials: Sequence[SpeedTrial], budget_seconds: float) -> Estimate:
-        """The process holds all layers at once."""
-        held = 0.0
-        for trial in trials:
-            layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, trial.num_tokens)
-            held += (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes
-            held += layer.cost.gradient_bytes
-        return Estimate(_STARTUP_SECONDS + _TIMING_OVERHEAD * budget_seconds, _PROCESS_BYTES + held)
+
+def memory_of(job: Job, text: KnownText | None = None) -> float:
+    """Bytes that the process of a job takes at its peak, those of the text if it is given."""
+    predicted = 0 if text is None else text.train_tokens + text.valid_tokens + text.test_tokens
+    if isinstance(job, NgramJob):
+        counted = 0 if text is None else text.train_tokens
+        return _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * counted
+    if isinstance(job, SpeedJob):  # all layers are held at once, and take turns
+        held = [_layer_memory(trial, trial.num_tokens) for trial in job.trials]
+        return _PROCESS_BYTES + sum(kept for kept, _ in held) + max(used for _, used in held)
+    trial = job.trials[0].model if isinstance(job, FidelityJob) else job.trial
+    kept, used = _layer_memory(trial, _targets(trial))
+    copies = 1 + OPTIMIZER_STATES[trial.optimizer]
+    encoder = 4.0 * (copies + 1) * _encoder_parameters(trial)
+    embedding = 4.0 * trial.embedding_size
+    embedding *= copies * trial.vocab_size + min(trial.vocab_size, _targets(trial))
+    states = 4.0 * _targets(trial) * (trial.embedding_size + 12 * trial.hidden_size)
+    return _PROCESS_BYTES + 4.0 * predicted + kept + used + encoder + embedding + states
+
+
+def memory_mistake(steps: Iterable[Step]) -> str:
+    """Which of the steps that are left takes more than this machine has; empty if none does.
+
+    Those with a limit do no harm: they are ended there.
+    """
+    machine = psutil.virtual_memory().total
+    for step in _left(steps):
+        needed = memory_of(step.job)
+        if step.job.limits.bytes is None and needed > machine:
+            return (
+                f"{step.title} takes about {needed / 1e9:,.3g} GB, and this machine has "
+                f"{machine / 1e9:.3g} GB: choose fewer classes, a smaller hidden_size or fewer "
+                "layers to be timed together, or set memory_limit to what a machine has on which "
+                "trials run"
+            )
+    return ""
+
+
+def memory_warnings(steps: Sequence[Step], workers: int) -> Iterator[str]:
+    """Of trials that will be ended at their limit, and of too many at once for this machine."""
+    needed = [(step, memory_of(step.job)) for step in _left(steps)]
+    for step, found in needed:
+        limit = step.job.limits.bytes
+        if limit is not None and found > limit:
+            yield (
+                f"{step.title} takes about {found / 1e9:,.3g} GB, and memory_limit is "
+                f"{limit / 1e9:.3g} GB"
+            )
+            break
+    machine = psutil.virtual_memory().total
+    training = sorted(found for step, found in needed if isinstance(step.job, TrainJob))
+    together = sum(training[-workers:])
+    if together > machine:
+        yield (
+            f"{workers} trials at once take up to about {together / 1e9:,.3g} GB, and this machine "
+            f"has {machine / 1e9:.3g} GB: set workers to a smaller number"
+        )
+
+
+def _left(steps: Iterable[Step]) -> Iterator[Step]:
+    return (step for step in steps if step.state in (State.DUE, State.WAITING))
+
+
+def _layer_memory(trial: TrainTrial | SpeedTrial, num_tokens: int) -> tuple[float, float]:
+    """Bytes that an output layer holds all the time, and those of a step."""
+    layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, num_tokens)
+    kept = (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes + layer.table_bytes
+    return kept, layer.cost.gradient_bytes + layer.activation_bytes
 
 
 def _targets(trial: TrainTrial) -> int:
@@ -170,7 +221,15 @@ def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> 
 def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
     # A third of an exact layer's step is the forward pass; other layers must read all their rows.
     once = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
-    return _Layer(cost, once, float(sum(parameter.nbytes for parameter in layer.parameters())))
+    scored = cost.flops / (6.0 * layer.in_features * num_tokens)  # classes, by a token
+    block = next(token_blocks(num_tokens, round(scored)))
+    return _Layer(
+        cost,
+        once,
+        float(sum(parameter.nbytes for parameter in layer.parameters())),
+        float(sum(buffer.nbytes for buffer in layer.buffers())),
+        4.0 * scored * (block.stop - block.start),
+    )
 
 
 def _encoder_parameters(trial: TrainTrial) -> int:

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from softmax_bench.study.jobs.job import SpeedJob
-from softmax_bench.study.plan.estimate import Estimator
+from softmax_bench.study.plan.estimate import Estimator, memory_mistake, memory_warnings
 from softmax_bench.study.plan.grid import workers_of
 from softmax_bench.study.plan.plan import State, Step, ids_of
 from softmax_bench.study.study import Study
@@ -42,11 +41,17 @@ def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, consol
     told = ", ".join(f"{count} {state}" for state, count in states.items())
     console.print(f"{states.total()} trials: {told}", highlight=False)
     if training + timing:
-        _print_rest(training / workers_of(study) + timing, most, estimator, study, console)
+        seconds = training / workers_of(study) + timing
+        _print_rest(steps, seconds, most, estimator, study, console)
 
 
 def _print_rest(
-    seconds: float, most: float, estimator: Estimator, study: Study, console: Console
+    steps: Sequence[Step],
+    seconds: float,
+    most: float,
+    estimator: Estimator,
+    study: Study,
+    console: Console,
 ) -> None:
     workers = workers_of(study)
     factor = (
@@ -62,14 +67,8 @@ def _print_rest(
     ]
     for line in lines:
         console.print(line, highlight=False)
-    memory = psutil.virtual_memory().total
-    if study.memory_limit is not None and most > study.memory_limit * 1e9:
-        console.print(f"This exceeds memory_limit = {study.memory_limit:g}", style="yellow")
-    if workers * most > memory:
-        console.print(
-            f"{workers} such process(es) exceed this machine's {memory / 1e9:.3g} GB",
-            style="yellow",
-        )
+    for doubt in filter(None, [memory_mistake(steps), *memory_warnings(steps, workers)]):
+        console.print(f"{doubt}.", style="yellow", highlight=False)
 
 
 def clock(seconds: float) -> str:
