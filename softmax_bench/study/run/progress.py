@@ -22,8 +22,8 @@ from softmax_bench.records.record import (
     TrainRecord,
 )
 from softmax_bench.records.result import TrainResult
-from softmax_bench.study.jobs.job import Disturbed, Event, TrainJob, job_id
-from softmax_bench.study.plan.plan import State, Step, ids_of
+from softmax_bench.study.jobs.job import Disturbed, Event, TrainJob, job_id, trials_of
+from softmax_bench.study.plan.plan import State, Step
 from softmax_bench.study.plan.time_left import RunningStep, TimeLeft
 from softmax_bench.study.run.watcher import Watcher
 
@@ -110,7 +110,7 @@ class ProgressDisplay(Watcher):
         """Print a line with the reason for each trial to blame."""
         del self._running[id(step.job)]
         for failure in failures:
-            which = f" ({failure.configuration['layer']})" if len(ids_of(step)) > 1 else ""
+            which = f" ({failure.configuration['layer']})" if len(trials_of(step.job)) > 1 else ""
             self._print(f"{step.title}{which} failed: {failure.reason}", "red")
 
     def postponed(self, step: Step) -> None:
@@ -136,7 +136,7 @@ class ProgressDisplay(Watcher):
 
     def _states(self) -> Counter[State]:
         """The number of trials in each state."""
-        return Counter(step.state for step in self._steps for _ in ids_of(step))
+        return Counter(step.state for step in self._steps for _ in trials_of(step.job))
 
     def _standing(self) -> str:
         states = self._states()

@@ -128,10 +128,11 @@ class _Session:
             }
 
     def run(self) -> Outcome:
-        steps = self._planned()
+        steps, changed = self._planned(), True
         while True:
-            for step in self._startable(steps):
-                self._start(step)
+            if changed:  # not at every look: to name all trials takes milliseconds
+                for step in self._startable(steps):
+                    self._start(step)
             if not self._running and not self._elsewhere:
                 return self._outcome(steps)
             changed = False
@@ -143,7 +144,8 @@ class _Session:
                     self._tell(report)
             for watcher in self._watchers:
                 watcher.tick()
-            if changed or self._look_elsewhere():
+            changed |= self._look_elsewhere()
+            if changed:
                 steps = self._planned()
 
     def _planned(self) -> Sequence[Step]:
