@@ -109,8 +109,10 @@ def _show_failures(outcome: Outcome, store: Path, console: Console) -> None:
         f"  {describe_trial(failure.trial)}: {failure.reason}"
         for failure in outcome.failures.values()
     ]
-    if outcome.hopeless:
-        lines.append(f"{outcome.hopeless} more were not run because every learning rate failed")
+    if outcome.no_usable_rate:
+        lines.append(
+            f"{outcome.no_usable_rate} more were not run because every learning rate failed"
+        )
     if outcome.waiting:
         lines.append(
             f"{outcome.waiting} more depend on killed trials: repeat the command to run them"

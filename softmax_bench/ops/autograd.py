@@ -108,7 +108,7 @@ class _FusedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 ctx.save_for_backward(_Source.apply(*operands))
         loss, gradients = run(ctx.needs_input_grad[1:], *operands)
-        ctx.held = Held(gradients)
+        ctx.held = PrecomputedGradients(gradients)
         return loss
 
     @staticmethod
@@ -117,7 +117,7 @@ class _FusedLoss(torch.autograd.Function):
         return (None, *ctx.held.times(grad))
 
 
-class Held:
+class PrecomputedGradients:
     """Gradients of a scalar loss, handed out once."""
 
     def __init__(self, gradients: Gradients) -> None:

@@ -13,7 +13,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import LanguageModel
 from softmax_bench.lm.optimizers import row_gradient
 from softmax_bench.ops import distinct, row_sparse
-from softmax_bench.parallel.exchange import first_ones, padded, side_by_side
+from softmax_bench.parallel.exchange import broadcast_from_first, padded, side_by_side
 from softmax_bench.parallel.layer import ParallelOutputLayer, all_processes
 
 
@@ -58,7 +58,7 @@ class DataParallel:
         with torch.no_grad():
             for value in (*model.parameters(), *model.buffers()):
                 if id(value) not in own_rows:
-                    first_ones(value.data, self.mesh)
+                    broadcast_from_first(value.data, self.mesh)
 
     def backward(self, loss: Tensor, num_targets: int) -> Tensor:
         """Compute gradients of the mean loss over all processes, in every replica.

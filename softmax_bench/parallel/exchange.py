@@ -55,14 +55,14 @@ def _moved(
     return held.to_local(grad_placements=[gradient])
 
 
-def most(number: int, mesh: DeviceMesh) -> int:
+def all_reduce_max(number: int, mesh: DeviceMesh) -> int:
     """The maximum of a number over the processes."""
     greatest = torch.tensor(number, device=mesh.device_type)
     dist.all_reduce(greatest, dist.ReduceOp.MAX, mesh.get_group())
     return int(greatest)
 
 
-def first_ones(value: Tensor, mesh: DeviceMesh) -> Tensor:
+def broadcast_from_first(value: Tensor, mesh: DeviceMesh) -> Tensor:
     """The first process's tensor on all processes; ``value`` is overwritten."""
     dist.broadcast(value, group=mesh.get_group(), group_src=0)
     return value

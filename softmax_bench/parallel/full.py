@@ -59,7 +59,7 @@ class ParallelFullSoftmax(ParallelOutputLayer):
         return SoftmaxPass(
             self.vocabulary,
             target,
-            self.vocabulary.most_rows,
+            self.vocabulary.max_rows,
             label_smoothing=self.label_smoothing,
             penalty=self.log_z_penalty,
         )
@@ -85,7 +85,7 @@ class ParallelFullSoftmax(ParallelOutputLayer):
         Label smoothing takes a fourth, for the mean score.
         """
         step = self._step(num_tokens)
-        sent = cost.softmax_traffic(step, self.vocabulary.most_rows)
+        sent = cost.softmax_traffic(step, self.vocabulary.max_rows)
         if self.label_smoothing:
             sent += cost.all_reduce(step.tokens * step.sum_bytes, step.processes)
         return sent

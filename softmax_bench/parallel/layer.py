@@ -21,10 +21,10 @@ from softmax_bench.ops import accumulator, log_sum_exp
 from softmax_bench.ops.cpu.exponentials import LOG2_E
 from softmax_bench.parallel.cost import Sent, Step
 from softmax_bench.parallel.exchange import (
-    first_ones,
+    all_reduce_max,
+    broadcast_from_first,
     gathered,
     join_log2_sums,
-    most,
     own_part,
     padded,
     shared,
@@ -32,7 +32,7 @@ from softmax_bench.parallel.exchange import (
 )
 from softmax_bench.parallel.passes import each
 from softmax_bench.parallel.softmax import SoftmaxPass
-from softmax_bench.parallel.vocabulary import DividedVocabulary
+from softmax_bench.parallel.vocabulary import ShardedClasses
 
 Tokens = Literal["shared", "divided"]
 
@@ -79,7 +79,7 @@ class ParallelOutputLayer(LinearOutputLayer):
         if tokens not in get_args(Tokens):
             raise SoftmaxBenchError(f"tokens must be 'shared' or 'divided', not {tokens!r}")
         mesh = all_processes(common.get("device")) if mesh is None else mesh
-        self.vocabulary = DividedVocabulary(num_classes, mesh)
+        self.vocabulary = ShardedClasses(num_classes, mesh)
         self.tokens: Tokens = tokens
         common["device"] = mesh.device_type
         super().__init__(in_features, num_classes, **common)
@@ -96,12 +96,12 @@ class ParallelOutputLayer(LinearOutputLayer):
     def reset_parameters(self) -> None:
         """As in the single-process layer, with rows from a separate generator on each process."""
         device = self.weight.device
-        seed = first_ones(torch.randint(2**62, (), device=device), self.mesh)
+        seed = broadcast_from_first(torch.randint(2**62, (), device=device), self.mesh)
         generator = torch.Generator(device).manual_seed(int(seed) + self.vocabulary.rank)
         bound = 1 / math.sqrt(self.in_features)
         self.weight.uniform_(-bound, bound, generator=generator)
         if self.bias is not None:
-            self.bias.copy_(self.vocabulary.deal(self._initial_bias()))
+            self.bias.copy_(self.vocabulary.shard(self._initial_bias()))
 
     def divided_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of which every process has its own rows; the others are the same on all."""
@@ -129,7 +129,7 @@ class ParallelOutputLayer(LinearOutputLayer):
                 )
         self.load_state_dict(
             {
-                name: self.vocabulary.deal(value) if name in ("weight", "bias") else value
+                name: self.vocabulary.shard(value) if name in ("weight", "bias") else value
                 for name, value in state.items()
             }
         )
@@ -144,7 +144,7 @@ class ParallelOutputLayer(LinearOutputLayer):
         """Hidden states of all processes, and what belongs to each of them."""
         if self.tokens == "shared":
             return shared(hidden, self.mesh), *of_tokens
-        length = most(hidden.shape[0], self.mesh)
+        length = all_reduce_max(hidden.shape[0], self.mesh)
         return (
             gathered(padded(hidden, length), self.mesh),
             *(side_by_side(padded(other, length), 0, self.mesh) for other in of_tokens),
@@ -196,14 +196,14 @@ class ParallelOutputLayer(LinearOutputLayer):
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         of_all, targets = self._spread(hidden, target)
-        exact = SoftmaxPass(self.vocabulary, targets, self.vocabulary.most_rows)
+        exact = SoftmaxPass(self.vocabulary, targets, self.vocabulary.max_rows)
         losses = each(exact, of_all, self.weight, self.bias)
         return self._own(-losses, hidden.shape[0])
 
     def _log_prob(self, hidden: Tensor) -> Tensor:
         (of_all,) = self._spread(hidden)
         scores = F.linear(of_all, self.weight, self.bias)
-        missing = self.vocabulary.most_rows - self.vocabulary.num_rows
+        missing = self.vocabulary.max_rows - self.vocabulary.num_rows
         columns = F.pad(scores, (0, missing)).unsqueeze(2)
         everything = side_by_side(columns, 2, self.mesh).flatten(1)[:, : self.num_classes]
         return self._own(everything.log_softmax(1), hidden.shape[0])
@@ -228,10 +228,12 @@ class ParallelOutputLayer(LinearOutputLayer):
         """
         (of_all,) = self._spread(hidden)
         log_z = log_sum_exp(of_all, self.weight, self.bias)
-        chosen = first_ones(draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh)
+        chosen = broadcast_from_first(
+            draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh
+        )
         # Equally wide on all processes, so that equal generators stay equal, or dropout would
         # differ.
-        missing = self.vocabulary.most_rows - self.vocabulary.num_rows
+        missing = self.vocabulary.max_rows - self.vocabulary.num_rows
         wide = (F.pad(s, (0, missing), value=-math.inf) for s in self._scores_by_chunks(of_all))
         drawn = torch.cat([draw(scores.float()) for scores in wide])
         classes = self.vocabulary.classes(drawn) * (chosen == self.vocabulary.rank)
@@ -239,7 +241,7 @@ class ParallelOutputLayer(LinearOutputLayer):
         return self._own(classes, hidden.shape[0])
 
     def _scores_by_chunks(self, hidden: Tensor) -> Iterator[Tensor]:
-        for some in hidden.split(max(1, SCORES_AT_ONCE // self.vocabulary.most_rows)):
+        for some in hidden.split(max(1, SCORES_AT_ONCE // self.vocabulary.max_rows)):
             yield F.linear(some, self.weight, self.bias)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from softmax_bench.ops.autograd import Gradients
 from softmax_bench.ops.cpu.all_classes import target_scores
 from softmax_bench.ops.cpu.shared_sample import join_rows, logistic_noise, row_bias
 from softmax_bench.parallel.softmax import Drawn
-from softmax_bench.parallel.vocabulary import DividedVocabulary
+from softmax_bench.parallel.vocabulary import ShardedClasses
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LogisticPass:
     The log odds are ``x = s - log_z + offset``.
     """
 
-    vocabulary: DividedVocabulary
+    vocabulary: ShardedClasses
     target: Tensor
     """(N,) class of each token."""
     drawn: Drawn

@@ -16,7 +16,7 @@ from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.exchange import shared, total
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
 from softmax_bench.parallel.logistic import LogisticPass
-from softmax_bench.parallel.noise import SameDraws, draw_here
+from softmax_bench.parallel.noise import BroadcastNoise, draw_here
 from softmax_bench.parallel.passes import each, weighted_sum
 from softmax_bench.parallel.softmax import Drawn
 
@@ -61,7 +61,9 @@ class ParallelNCE(ParallelOutputLayer):
             raise SoftmaxBenchError(f"log_z must be a number or 'learned', not {log_z!r}")
         self._start = 0.0 if isinstance(log_z, str) else float(log_z)
         super().__init__(in_features, num_classes, **common)
-        distribution = SameDraws(make_noise(noise, num_classes, self._counts, power), self.mesh)
+        distribution = BroadcastNoise(
+            make_noise(noise, num_classes, self._counts, power), self.mesh
+        )
         self.sampler = SharedSampler(distribution, num_samples, replacement=True)
         start = torch.tensor(self._start, dtype=self.weight.dtype)
         if isinstance(log_z, str):

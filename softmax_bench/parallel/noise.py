@@ -10,11 +10,11 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from softmax_bench.classes.noise import Noise
 from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
-from softmax_bench.parallel.exchange import first_ones
-from softmax_bench.parallel.vocabulary import DividedVocabulary
+from softmax_bench.parallel.exchange import broadcast_from_first
+from softmax_bench.parallel.vocabulary import ShardedClasses
 
 
-class SameDraws(Noise):
+class BroadcastNoise(Noise):
     """A noise distribution whose draws on all processes are those of the first process.
 
     So the sample is distributed as that of a single process, and is the same sample if the first
@@ -28,11 +28,11 @@ class SameDraws(Noise):
         self.noise = noise
         self._mesh = mesh
 
-    def __deepcopy__(self, memo: dict[int, object]) -> SameDraws:
-        return SameDraws(self.noise, self._mesh)  # processes cannot be copied
+    def __deepcopy__(self, memo: dict[int, object]) -> BroadcastNoise:
+        return BroadcastNoise(self.noise, self._mesh)  # processes cannot be copied
 
     def sample(self, num_samples: int, device: torch.device) -> Tensor:  # noqa: D102
-        return first_ones(self.noise.sample(num_samples, device), self._mesh)
+        return broadcast_from_first(self.noise.sample(num_samples, device), self._mesh)
 
     def log_prob(self, classes: Tensor) -> Tensor:  # noqa: D102
         return self.noise.log_prob(classes)
@@ -42,7 +42,7 @@ class SameDraws(Noise):
 
 
 def draw_here(
-    sampler: SharedSampler, vocabulary: DividedVocabulary, device: torch.device
+    sampler: SharedSampler, vocabulary: ShardedClasses, device: torch.device
 ) -> tuple[Sample, Tensor]:
     """This process's part of a sample that all draw, as class ids and local rows."""
     sample = sampler.draw(device)

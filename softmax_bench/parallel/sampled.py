@@ -12,7 +12,7 @@ from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
-from softmax_bench.parallel.noise import SameDraws, draw_here
+from softmax_bench.parallel.noise import BroadcastNoise, draw_here
 from softmax_bench.parallel.passes import each, weighted_sum
 from softmax_bench.parallel.softmax import Drawn, SoftmaxPass
 
@@ -51,7 +51,7 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
         **common: Unpack[ParallelOptions],
     ) -> None:
         super().__init__(in_features, num_classes, **common)
-        proposal = SameDraws(make_noise(noise, num_classes, self._counts, power), self.mesh)
+        proposal = BroadcastNoise(make_noise(noise, num_classes, self._counts, power), self.mesh)
         self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
         self.sampler.to(self.weight.device)
 
@@ -71,10 +71,10 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
             sample.count.log() - sample.log_expected,
             self.sampler.target_offset(target[owned], sample),
         )
-        return SoftmaxPass(self.vocabulary, target, self._rows_alike, drawn)
+        return SoftmaxPass(self.vocabulary, target, self._block_rows, drawn)
 
     @property
-    def _rows_alike(self) -> int:
+    def _block_rows(self) -> int:
         """Mean number of a sample's rows on a process."""
         return -(-self._num_samples // self.vocabulary.size)
 
@@ -89,5 +89,5 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
     def traffic(self, num_tokens: int) -> Sent:
         """Hidden states, their gradients, the drawn ids, and three numbers per token."""
         step = self._step(num_tokens)
-        sent = cost.softmax_traffic(step, self._rows_alike)
+        sent = cost.softmax_traffic(step, self._block_rows)
         return sent + cost.noise_traffic(step, self.sampler.num_draws)

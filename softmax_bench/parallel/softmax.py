@@ -21,7 +21,7 @@ from softmax_bench.ops.cpu.exponentials import LOG2_E
 from softmax_bench.ops.cpu.shared_sample import column_of, join_rows, row_bias
 from softmax_bench.ops.cpu.softmax_loss import softmax_loss
 from softmax_bench.parallel.exchange import join_log2_sums
-from softmax_bench.parallel.vocabulary import DividedVocabulary
+from softmax_bench.parallel.vocabulary import ShardedClasses
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class SoftmaxPass:
     offsets.
     """
 
-    vocabulary: DividedVocabulary
+    vocabulary: ShardedClasses
     target: Tensor
     """(N,) class of each token."""
-    rows_alike: int
+    block_rows: int
     """Approximate number of rows per process, which determines the blocks and must agree on all."""
     drawn: Drawn | None = None
     """None for all classes."""
@@ -88,7 +88,7 @@ class SoftmaxPass:
             square=self.penalty * coefficient if self.penalty else None,
             excluded=excluded,
             join=join,
-            rows_alike=self.rows_alike,
+            block_rows=self.block_rows,
         )
         assert gradients.hidden is not None
         assert gradients.weight is not None

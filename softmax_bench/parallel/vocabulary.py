@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from softmax_bench.errors import SoftmaxBenchError, check_positive
 
 
-class DividedVocabulary:
+class ShardedClasses:
     """Classes assigned round-robin to the processes of a mesh: class j to process j mod P.
 
     If ids are sorted by frequency, contiguous ranges, as in ``ColwiseParallel``, would give nearly
@@ -42,19 +42,19 @@ class DividedVocabulary:
         self.rank = mesh.get_local_rank()
         self.num_rows = len(range(self.rank, num_classes, self.size))
         """Number of classes of this process."""
-        self.most_rows = -(-num_classes // self.size)
+        self.max_rows = -(-num_classes // self.size)
         """Largest number of classes of any process."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> DividedVocabulary:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ShardedClasses:
         return self  # processes cannot be copied; a copied layer is sharded over the same ones
 
-    def deal(self, table: Tensor) -> Tensor:
+    def shard(self, table: Tensor) -> Tensor:
         """This process's rows of a table of all classes (V, ...)."""
         return table[self.rank :: self.size]
 
     def collect(self, rows: Tensor) -> Tensor:
         """The table of all classes (V, ...) on every process, collected from all."""
-        padding = (0, 0) * (rows.dim() - 1) + (0, self.most_rows - self.num_rows)
+        padding = (0, 0) * (rows.dim() - 1) + (0, self.max_rows - self.num_rows)
         divided = DTensor.from_local(
             F.pad(rows, padding).unsqueeze(1), self.mesh, [Shard(1)], run_check=False
         )

@@ -43,46 +43,43 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables that affect speed, if set (``OMP_NUM_THREADS`` ...)."""
 
 
-class TrainRecord(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="kind"):
-    """A finished training trial."""
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What every file of a store begins with."""
 
     schema: int = SCHEMA_VERSION
     id: str
+    """Identity of the trial."""
     started: str
     """ISO 8601, UTC."""
+
+
+class TrainRecord(_Stored, frozen=True, kw_only=True, tag="train", tag_field="kind"):
+    """A finished training trial."""
+
     trial: TrainTrial
     environment: Environment
     result: TrainResult
 
 
-class SpeedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
+class SpeedRecord(_Stored, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
     """A finished timing trial."""
 
-    schema: int = SCHEMA_VERSION
-    id: str
-    started: str
     trial: SpeedTrial
     environment: Environment
     result: SpeedResult
 
 
-class NgramRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
+class NgramRecord(_Stored, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
     """An n-gram model, the reference that needs no training."""
 
-    schema: int = SCHEMA_VERSION
-    id: str
-    started: str
     trial: NgramTrial
     environment: Environment
     result: NgramResult
 
 
-class FidelityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
+class FidelityRecord(_Stored, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
     """A comparison of a layer with full softmax."""
 
-    schema: int = SCHEMA_VERSION
-    id: str
-    started: str
     trial: FidelityTrial
     environment: Environment
     result: FidelityResult
@@ -98,12 +95,9 @@ FROM_OUTSIDE: frozenset[Cause] = frozenset({"killed", "lost"})
 """Causes outside the trial: repeating the command retries it."""
 
 
-class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
+class FailureRecord(_Stored, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
     """A trial that gave no result, and why."""
 
-    schema: int = SCHEMA_VERSION
-    id: str
-    started: str
     of: str
     """Kind of the trial: ``"train"``, ``"speed"`` or ``"ngram"``."""
     configuration: dict[str, Any]

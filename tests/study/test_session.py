@@ -193,7 +193,7 @@ def test_a_learning_rate_that_fails_is_not_chosen_and_where_all_fail_nothing_fol
     done[ids_of(lower)[0]] = trained(lower, 130)
     assert rates_of(plan(done, failed))[3:] == [(0.1, 100_000, 0, State.DUE)]
     failed |= set(ids_of(tuning[0]))
-    assert rates_of(plan({}, failed))[2:] == [(0.1, 100_000, 0, State.HOPELESS)]
+    assert rates_of(plan({}, failed))[2:] == [(0.1, 100_000, 0, State.NO_USABLE_RATE)]
 
 
 def test_layers_are_timed_together_or_not_at_all() -> None:
@@ -215,7 +215,7 @@ def test_a_study_runs_to_its_end_and_is_not_run_twice(tmp_path: Path) -> None:
     study = study_of(learning_rates=[0.1, 0.2, 0.4], tune_tokens=7)
     plan = plan_study(study, [TEXT])
     outcome, protocol = go(tmp_path, plan, slots=2)
-    assert outcome == Outcome(done=10, failures={}, hopeless=0)
+    assert outcome == Outcome(done=10, failures={}, no_usable_rate=0)
     chosen = {
         job.trial.layer: job.trial.learning_rate
         for job in protocol.started_jobs
@@ -285,7 +285,7 @@ def test_no_learning_rate_is_chosen_while_one_is_still_to_be_tried(tmp_path: Pat
     assert (outcome.done, len(outcome.failures), outcome.waiting) == (2, 1, 1)
     assert not outcome.complete
     outcome, protocol = go(tmp_path, plan)
-    assert outcome == Outcome(done=4, failures={}, hopeless=0)
+    assert outcome == Outcome(done=4, failures={}, no_usable_rate=0)
     assert [
         (job.trial.learning_rate, job.trial.max_tokens)
         for job in protocol.started_jobs

@@ -145,7 +145,7 @@ def softmax_loss(
     square: Float[Tensor, "N"] | None = None,
     wanted: Sequence[bool] = (True, True, True),
     join: Callable[[slice, Tensor], Tensor] | None = None,
-    rows_alike: int | None = None,
+    block_rows: int | None = None,
 ) -> tuple[Float[Tensor, "N"], Gradients]:
     """Log-normalisers of all tokens, and the gradients of their part of the loss.
 
@@ -166,8 +166,8 @@ def softmax_loss(
         join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
             those of the sums over all rows, where other processes have the others. Called once a
             block, in order.
-        rows_alike: A number of rows near that of each of these processes, and the same in all: it
-            decides the blocks, which must be the same too.
+        block_rows: Determines the token blocks in place of the number of rows. It must be equal on
+            all processes, or their exchanges would not pair up.
 
     Returns:
         ``log Z`` (N,), and the gradients in ``hidden``, ``weight`` and ``bias``.
@@ -181,7 +181,7 @@ def softmax_loss(
     )
     log_normalizer = hidden.new_empty(num_tokens, dtype=sums)
 
-    for block in token_blocks(num_tokens, num_classes if rows_alike is None else rows_alike):
+    for block in token_blocks(num_tokens, num_classes if block_rows is None else block_rows):
         h = hidden[block]
         tokens = h.shape[0]
         tiles = class_tiles(tokens, num_classes)

@@ -128,7 +128,7 @@ def _best_rate_steps(
             best = min(found, key=lambda trial: found[trial])
             rate, tuned = best.learning_rate, best.tuned
         elif waiting is None:
-            waiting = State.HOPELESS
+            waiting = State.NO_USABLE_RATE
     for tokens in study.max_tokens:
         for seed in study.seeds:
             trial = train_trial(study, text, encoder, layer, rate, tokens, seed, tuned)

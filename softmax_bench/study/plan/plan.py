@@ -28,7 +28,7 @@ class State(StrEnum):
     DUE = "due"
     WAITING = "waiting"
     """It waits for the learning rate, which other steps find."""
-    HOPELESS = "hopeless"
+    NO_USABLE_RATE = "hopeless"
     """Every learning rate failed."""
 
 

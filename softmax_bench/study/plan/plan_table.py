@@ -16,7 +16,12 @@ from softmax_bench.study.plan.grid import workers_of
 from softmax_bench.study.plan.plan import State, Step, ids_of
 from softmax_bench.study.study import Study
 
-_STYLES = {State.DONE: "green", State.FAILED: "red", State.HOPELESS: "red", State.WAITING: "dim"}
+_STYLES = {
+    State.DONE: "green",
+    State.FAILED: "red",
+    State.NO_USABLE_RATE: "red",
+    State.WAITING: "dim",
+}
 
 
 def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, console: Console) -> None:

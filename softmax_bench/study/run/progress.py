@@ -140,7 +140,7 @@ class ProgressDisplay(Watcher):
 
     def _standing(self) -> str:
         states = self._states()
-        failed = states[State.FAILED] + states[State.HOPELESS]
+        failed = states[State.FAILED] + states[State.NO_USABLE_RATE]
         left = self._time_left.estimate(self._steps, list(self._running.values()), self._slots)
         return (
             f"{states[State.DONE]} of {states.total()} trials done, {len(self._running)} running, "

@@ -49,7 +49,7 @@ class Outcome:
     """Trials that have a result."""
     failures: dict[str, FailureRecord]
     """Trials without a result, by identity."""
-    hopeless: int
+    no_usable_rate: int
     """Trials not run because every learning rate failed."""
     waiting: int = 0
     """Trials not run because others, on which they depend, were killed."""
@@ -57,7 +57,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether every trial of the study has a result."""
-        return not (self.failures or self.hopeless or self.waiting)
+        return not (self.failures or self.no_usable_rate or self.waiting)
 
 
 def run(
@@ -277,7 +277,7 @@ class _Session:
         return Outcome(
             done=len(set(mine) & set(self._done)),
             failures={i: failed[i] for i in dict.fromkeys(mine) if i in failed},
-            hopeless=states[State.HOPELESS],
+            no_usable_rate=states[State.NO_USABLE_RATE],
             waiting=states[State.WAITING],
         )
 
