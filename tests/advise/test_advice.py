@@ -210,7 +210,7 @@ def test_questions_that_make_no_sense(tmp_path: Path) -> None:
         ((10, 0, 5, None), "--hidden must be at least 1, not 0"),
         ((10, 4, 5, tmp_path / "none.txt"), r"cannot read .*none\.txt"),
         ((10, 4, 5, text), "does not contain counts"),
-        ((10, 4, 5, table), r"one number a class, not float64 of shape \(2, 2\)"),
+        ((10, 4, 5, table), r"one number per class, not float64 of shape \(2, 2\)"),
     ):
         with pytest.raises(ValueError, match=message):
             ask(*arguments)

@@ -60,7 +60,7 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, hidden = clustered("full", 30)
     with pytest.raises(SoftmaxBenchError, match="probes must be from 1 to clusters"):
         Screen(layer, clusters=5, probes=6)
-    with pytest.raises(SoftmaxBenchError, match="one row a class, not HierarchicalSoftmax"):
+    with pytest.raises(SoftmaxBenchError, match="one row per class, not HierarchicalSoftmax"):
         Screen(create_layer("hierarchical", H, 30))  # type: ignore[arg-type]
     screen = Screen(layer, clusters=5, probes=2)
     with pytest.raises(SoftmaxBenchError, match="k must be from 1 to 30"):

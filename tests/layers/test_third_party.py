@@ -82,7 +82,7 @@ def test_a_class_by_its_place(install: Install) -> None:
             "bad_layers:Nameless",
             "name must be a str, not 'missing'; exact must be a bool, not 'yes'; normalised ",
         ),
-        ("bad_layers:Half", "does not define _log_prob, _token_losses"),
+        ("bad_layers:Half", "does not define _log_prob, _sample, _target_log_prob, _token_losses"),
         ("bad_layers:Mine(rnak=3)", "has no option 'rnak': did you mean 'rank'"),
         ("bad_layers:", "cannot read layer 'bad_layers:'"),
         ("bad_layers:Mine.__init__", "cannot read layer"),

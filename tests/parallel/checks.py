@@ -337,7 +337,7 @@ def memory_is_about_half_and_as_planned() -> None:
 @check
 def what_cannot_be_divided_is_refused() -> None:
     for spec, message in (
-        ("hierarchical", "'hierarchical' cannot be divided"),
+        ("hierarchical", "'hierarchical' cannot be sharded"),
         ("nce(shared=False)", "no option 'shared'"),
         ("nce(log_z='estimated')", "log_z must be a number or 'learned'"),
     ):

@@ -35,7 +35,7 @@ def test_a_store_of_fidelity_alone_has_a_page(tmp_path: Path) -> None:
     for name, kl in (("full", 0.1), ("sampled", 0.05)):
         write_record(tmp_path, fidelity_record(name, 1000, kl))
     page = write_report(tmp_path).read_text()
-    assert "sampled ends nearest to the full model, 0.05 nats apart" in page
+    assert "sampled ends closest to the full model, 0.05 nats apart" in page
     assert (tmp_path / "report" / "gradient-bias.png").exists()
     assert "learned_log_z_sd" in (tmp_path / "report" / "fidelity.csv").read_text()
 

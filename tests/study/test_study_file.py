@@ -85,7 +85,7 @@ def test_changes() -> None:
         ('optimizer = "adagard"', "line 1: unknown optimizer 'adagard'"),
         ('device = "tpu"', "line 1: unknown device 'tpu'"),
         ('schedule = "liner"', "line 1: unknown schedule 'liner': did you mean 'linear'"),
-        ("tied = true\nembedding_size = 3", "line 2: a tied embedding has the hidden size"),
+        ("tied = true\nembedding_size = 3", "line 2: a tied embedding needs the hidden size"),
         ("seeds = [0", "my.toml is not valid TOML: "),
         ("seeds = 1\nseeds = 2", "my.toml is not valid TOML: "),
     ],
