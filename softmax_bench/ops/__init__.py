@@ -6,7 +6,7 @@ A softmax approximation is a choice of which (hidden state, class row) pairs are
   other loss;
 * a subset of rows shared by all tokens: :func:`subset_cross_entropy`, :func:`subset_logistic`,
   and :func:`subset_scores` for any other loss on such scores;
-* a sparse set of pairs: :func:`pair_scores`, or, where the rows of a token lie together,
+* a sparse set of pairs: :func:`pair_scores`, or, if the rows of a token are contiguous,
   :func:`block_scores`.
 
 :mod:`softmax_bench.ops.reference` has the plain formula of each.

@@ -1,4 +1,4 @@
-"""Exact cross-entropy of a linear layer over all classes, never holding all N x V scores."""
+"""Exact cross-entropy of a linear layer over all classes, which never holds all N x V scores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from softmax_bench.ops.dispatch import on_cuda
 from softmax_bench.ops.objective import Objective, Terms, TokenSums, pulls_of
 
 PLAIN_SCORES = 2**20
-"""Up to so many scores (4 MiB in float32) they stay in cache anyway, and torch's own few
-operations cost less than the blocked pass's many: 0.6 of its time at 700 x 100 scores, but at
-700 x 2,000 no less on two threads and more on one."""
+"""Up to this many scores (4 MiB in float32) stay in cache anyway, and torch's few operations cost
+less than the blocked pass's many: 0.6 of its time at 700 x 100 scores, but at 700 x 2,000 as much
+on two threads and more on one.
+"""
 
 
 def linear_cross_entropy(
@@ -38,24 +39,24 @@ def linear_cross_entropy(
 ) -> Float[Tensor, ""]:
     """``sum_n coefficient_n loss_n`` of the scores ``h_n W^T + b``, loss and gradients in one pass.
 
-    The loss of a token is :class:`~softmax_bench.ops.objective.Objective`'s: cross-entropy with
-    the target, and what the options add to it. A forward that needs gradients costs all three
-    matrix products (two, where weight or hidden states are frozen) and the backward only hands
-    them out; it can be run once. On a CPU, where all scores are few (:data:`PLAIN_SCORES`), it is
-    left to torch.
+    The loss of a token is that of :class:`~softmax_bench.ops.objective.Objective`: cross-entropy
+    with the target, and what the options add to it. A forward that needs gradients computes all
+    three matrix products (two, if weight or hidden states are frozen), and the backward, which can
+    run only once, just returns them. If there are few scores on a CPU (:data:`PLAIN_SCORES`), torch
+    computes the loss.
 
     Args:
         hidden: Hidden states.
-        weight: One row a class.
-        bias: One offset a class.
-        target: Class of each token, in [0, V). On CUDA another has the loss NaN and no gradient.
+        weight: One row per class.
+        bias: One offset per class.
+        target: Class of each token, in [0, V). On CUDA, others give a NaN loss and no gradient.
         coefficient: Weight of each token in the sum: 1/N for a mean, 0 to ignore a token.
-        penalty: Weight of the squared log-normaliser, which holds it near 0.
+        penalty: Weight of the squared log-normaliser, which keeps it near 0.
         label_smoothing: Share of the target that is spread evenly over all classes.
-        soft_cap: Scores become ``soft_cap tanh(score / soft_cap)``; 0 leaves them as they are.
+        soft_cap: Scores become ``soft_cap tanh(score / soft_cap)``; 0 leaves them unchanged.
         class_weight: Weight of each class, as in torch's ``cross_entropy``.
-        save_memory: On CUDA, hold a quarter of the scores at once (128 MiB instead of 512), for
-            some percent of the time.
+        save_memory: On CUDA, hold only a quarter of the scores at once (128 MiB instead of 512),
+            which takes slightly longer.
     """
     weight, bias = _in_type_of(hidden, weight, bias)
     class_weight = _summed_type(class_weight, hidden)
@@ -109,8 +110,8 @@ def linear_nll(
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """``-log softmax(h_n W^T + b)[target_n]`` and ``log Z_n`` of each token.
 
-    Memory is bounded whatever N x V. The backward makes the scores a second time: which
-    coefficients the tokens get is not known before.
+    Memory is bounded for any N x V. The backward recomputes the scores, because the tokens'
+    coefficients are not known before.
     """
     sums = token_sums(hidden, weight, bias, target, Terms())
     return sums.log_z - sums.target_score, sums.log_z
@@ -123,7 +124,7 @@ def token_sums(
     target: Int[Tensor, "N"],
     terms: Terms,
 ) -> TokenSums:
-    """What a loss can know of each token's scores, differentiable; memory as :func:`linear_nll`."""
+    """Differentiable statistics of each token's scores; memory as in :func:`linear_nll`."""
     weight, bias = _in_type_of(hidden, weight, bias)
     terms = terms._replace(class_weight=_summed_type(terms.class_weight, hidden))
     if torch.compiler.is_compiling():
@@ -137,7 +138,7 @@ def token_sums(
 def _in_type_of(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Parameters in the type of the hidden states, which mixed precision has lowered."""
+    """Parameters in the dtype of the hidden states, which mixed precision has lowered."""
     return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
 
 

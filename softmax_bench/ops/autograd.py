@@ -1,7 +1,7 @@
-"""Losses whose gradients are made together with them, in one pass, and handed out later.
+"""Losses whose gradients are computed with them, in one pass, and returned by the backward.
 
-Once the weight of each token in the loss is known, its gradients cost no second look at the
-scores. So the forward makes them, and the backward only multiplies them by what comes from above.
+Once the weight of each token in the loss is known, its gradients need no second look at the scores.
+So the forward computes them, and the backward only multiplies them by the incoming gradient.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 from softmax_bench.ops.cpu.scaling import scale_
 
 Wanted = Sequence[bool]
-"""Of each operand, whether it wants a gradient."""
+"""Whether each operand needs a gradient."""
 Gradients = tuple[Tensor | None, ...]
-"""Of each operand; None where none is wanted."""
+"""Gradients of each operand; None if not needed."""
 Fused = Callable[..., tuple[Tensor, Gradients]]
-"""Called with :data:`Wanted` and the operands: a scalar loss and its gradients in them."""
+"""Called with :data:`Wanted` and the operands; returns a scalar loss and its gradients in them."""
 
 
 def fused_loss(run: Fused, *operands: Tensor | None) -> Tensor:
-    """The loss that ``run`` computes of these operands, differentiable once, in one backward."""
+    """The loss that ``run`` computes of these operands, differentiable once and in one backward."""
     loss: Tensor = _FusedLoss.apply(run, *operands)
     return loss
 
@@ -33,18 +33,19 @@ Backward = Callable[..., Gradients]
 
 
 def no_second_derivative(backward: Backward) -> Backward:
-    """Make the backward of an autograd function an error for whoever differentiates it.
+    """Make differentiating the backward of an autograd function an error.
 
-    ``torch.autograd.function.once_differentiable`` cuts the gradients off from the operands, and
-    raises only where the cut end is reached: ``torch.autograd.grad`` never goes there, and a
-    gradient penalty would lack a term, in silence. Here they stay connected to what was saved.
+    ``torch.autograd.function.once_differentiable`` detaches the gradients from the operands, and
+    raises only when the detached end is reached: ``torch.autograd.grad`` never goes there, and a
+    gradient penalty would silently lack a term. Here, the gradients stay connected to what was
+    saved.
     """
 
     @functools.wraps(backward)
     def run(ctx: Any, *grads: Tensor) -> Gradients:
         with torch.no_grad():
             made = backward(ctx, *grads)
-        if not torch.is_grad_enabled():  # nobody asks for the graph of the gradients
+        if not torch.is_grad_enabled():  # the graph of the gradients is not requested
             return made
         sources = [x for x in (*grads, *ctx.saved_tensors) if x is not None and x.requires_grad]
         there = [x for x in made if x is not None]
@@ -71,7 +72,7 @@ class _Raising(torch.autograd.Function):
 
 
 class _Source(torch.autograd.Function):
-    """An empty tensor that leads to the operands without holding their memory."""
+    """An empty tensor that is connected to the operands without holding their memory."""
 
     @staticmethod
     def forward(ctx: Any, *operands: Tensor | None) -> Tensor:
@@ -84,7 +85,7 @@ class _Source(torch.autograd.Function):
 
 
 def differentiable_once(*operands: Tensor) -> tuple[Tensor, ...]:
-    """The same operands, for a function whose gradients lack a graph without saying so."""
+    """The same operands, for a function whose gradients would silently lack a graph."""
     same: tuple[Tensor, ...] = _DifferentiableOnce.apply(*operands)
     return same
 
@@ -118,17 +119,17 @@ class _FusedLoss(torch.autograd.Function):
 
 
 class PrecomputedGradients:
-    """Gradients of a scalar loss, handed out once."""
+    """Gradients of a scalar loss, which can be taken once."""
 
     def __init__(self, gradients: Gradients) -> None:
         self._gradients: Gradients | None = gradients
 
     def times(self, upstream: Tensor) -> Gradients:
-        """The gradients times the loss's own gradient.
+        """The gradients times the incoming gradient of the loss.
 
         Raises:
-            RuntimeError: They were handed out before. They are not kept, because torch must be
-                able to use them as the parameters' ``.grad`` without a copy.
+            RuntimeError: They were taken before. They are not kept, because torch must be able to
+                use them as the parameters' ``.grad`` without a copy.
         """
         if self._gradients is None:
             raise RuntimeError(

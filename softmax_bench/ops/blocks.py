@@ -1,8 +1,8 @@
 """Scores of each token against one block of consecutive rows: two-level softmax's inner level.
 
-Tokens of the same block share one dense product. The gradient of the weight has the blocks of the
-step only, and is coalesced. Most blocks serve a token or two, so it is memory that sets the time:
-each row of a block is read, and its gradient written, once.
+Tokens of the same block share one dense product. The gradient of the weight is coalesced and
+contains only the blocks of the step. Most blocks serve a token or two, so memory determines the
+time: each row of a block is read once, and its gradient is written once.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def block_cross_entropy(
 ) -> Float[Tensor, ""]:
     """``sum_n coefficient_n (-log softmax(scores of the block that holds row_n)[row_n])``.
 
-    Loss and gradients are made together, block by block: its rows are in cache for all three
-    products. Which blocks occur is asked of the device once a call.
+    Loss and gradients are computed together, block by block, so that its rows are in cache for all
+    three products. Each call waits once for the device, to learn which blocks occur.
 
     Args:
         hidden: Hidden states.
@@ -39,7 +39,7 @@ def block_cross_entropy(
         bias: One offset a row.
         row: The row that each token should choose, counted through all blocks.
         coefficient: Weight of each token in the sum.
-        num_rows: Rows that there are: those after them only fill the last block.
+        num_rows: Number of actual rows; those after them only pad the last block.
     """
 
     def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
@@ -57,7 +57,7 @@ def block_scores(
 ) -> Float[Tensor, "N B"]:
     """Scores of every token against the ``B`` rows of its own block.
 
-    Which blocks occur is asked of the device once a call: the products' sizes depend on it.
+    Each call waits once for the device, to learn which blocks occur and so the products' sizes.
 
     Args:
         hidden: Hidden states.
@@ -65,7 +65,7 @@ def block_scores(
         bias: One offset a row.
         block: The block of each token.
     """
-    # In the weight's type: a lower one would have to convert all the rows that it touches.
+    # In the weight's dtype: a lower one would have to convert all the rows that it touches.
     scores: Tensor = _BlockScores.apply(hidden.to(weight.dtype), weight, block)
     return scores if bias is None else scores + embed_rows(bias, block)
 

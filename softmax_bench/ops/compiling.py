@@ -1,4 +1,4 @@
-"""What ``torch.compile`` must not look into."""
+"""Functions that ``torch.compile`` must not trace."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` as it is, also inside a compiled model, which has a graph break before it.
+    """Run ``function`` eagerly, even inside a compiled model, after a graph break.
 
-    Traced, blocked passes would be unrolled, shapes that depend on a sample would be compiled
-    again and again, sparse gradients are not supported, and random draws would be others.
+    If traced, blocked passes would be unrolled, shapes that depend on a sample would be recompiled
+    again and again, sparse gradients would not be supported, and random draws would differ.
     """
     eager: Callable[P, R] | None = None
 
@@ -25,7 +25,7 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
         nonlocal eager
         if not torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        if eager is None:  # made late, because it imports the compiler, which takes a second
+        if eager is None:  # imported late, because it imports the compiler, which takes a second
             eager = torch.compiler.disable(function)
         return eager(*args, **kwargs)
 

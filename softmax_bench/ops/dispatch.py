@@ -1,10 +1,10 @@
-"""Where a primitive runs: the one place that decides by device.
+"""Where a primitive runs: the only place that decides by device.
 
-A file of ``ops`` says what a primitive computes and how it is differentiated. The file of the same
-name in ``cpu`` computes it with torch's own operations, which run on any device. A file of that
-name in ``cuda`` may have Triton kernels for functions of it that are marked :func:`by_device`,
-under the same names and with the same arguments. The choice follows the tensors and not the
-process, so that both can be used side by side.
+A file of ``ops`` defines what a primitive computes and how it is differentiated. The file of the
+same name in ``cpu`` computes it with torch operations, which run on any device. A file of that name
+in ``cuda`` may contain Triton kernels for its functions that are marked :func:`by_device`, with the
+same names and arguments. The choice depends on the tensors and not on the process, so that both can
+be used side by side.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _log = logging.getLogger(__name__)
 
 
 def on_cuda(tensor: Tensor) -> bool:
-    """Whether kernels of ``ops.cuda`` work on this tensor."""
+    """Whether the kernels of ``ops.cuda`` can process this tensor."""
     return tensor.is_cuda and _has_triton()
 
 
 def by_device(plain: Callable[P, R]) -> Callable[P, R]:
-    """Mark a function of ``ops.cpu``: for tensors on CUDA its namesake in ``ops.cuda`` is called.
+    """Mark a function of ``ops.cpu`` that calls its namesake in ``ops.cuda`` for CUDA tensors.
 
-    The first tensor among the positional arguments decides. What ``ops.cuda`` does not have is
-    left to the plain function.
+    The first tensor among the positional arguments decides. What ``ops.cuda`` lacks is left to the
+    plain function.
     """
 
     @functools.wraps(plain)

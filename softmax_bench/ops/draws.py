@@ -1,4 +1,4 @@
-"""Lists of classes that a batch shares: counted, and filled up with others."""
+"""Lists of classes that a batch shares: counting them, and filling them up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from softmax_bench.ops.cpu import draws
 
 @untraced
 def tally(classes: Int[Tensor, "n"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
-    """Sorted classes, and how often each was in the list.
+    """Sorted classes, and how often each occurs in the list.
 
-    On a GPU, where the number of distinct ones would have to be asked of the device, a class's
-    repeats follow it and count 0 times.
+    On a GPU, where finding the number of distinct classes would mean waiting for the device, a
+    class's repeats follow it and count 0 times.
     """
     return draws.tally(classes)
 
@@ -23,9 +23,9 @@ def tally(classes: Int[Tensor, "n"]) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]
 def fill_up(
     classes: Int[Tensor, "n"], num_samples: int, num_classes: int
 ) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
-    """The distinct ``classes`` and others, drawn uniformly, ``num_samples`` in all.
+    """The distinct ``classes`` and others drawn uniformly, ``num_samples`` in all.
 
-    There are more where more are distinct, and all classes where there are no more than that.
+    There are more if more are distinct, and all classes if there are no more than that.
 
     Returns:
         Classes, and 1 for each that is in the sample; on a GPU also some that are not, with 0.

@@ -1,4 +1,4 @@
-"""Rows of a table by id, with a gradient of the rows that were asked for only."""
+"""Rows of a table by id, with a gradient that contains only the requested rows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def embed_rows(
 ) -> Float[Tensor, "*batch *row"]:
     """Rows of ``weight`` by id, with a coalesced row-sparse gradient.
 
-    ``torch.nn.Embedding(sparse=True)`` gives one gradient row a *token*; this gives one a
-    distinct id, which is what clipping and the optimisers need.
+    ``torch.nn.Embedding(sparse=True)`` gives one gradient row per *token*; this gives one per
+    distinct id, as clipping and the optimisers need.
     """
     embedded: Tensor = _EmbedRows.apply(weight, ids)
     return embedded

@@ -1,8 +1,8 @@
 """The passes over all classes as operators that ``torch.compile`` keeps whole in its graphs.
 
-Traced, a blocked pass would be unrolled; left out, it would break the graph. As operators of their
-own they are one node each, whatever the number of classes. Their gradients are dense: row-sparse
-ones torch cannot compile. Outside a compiled model nothing here is used.
+If traced, a blocked pass would be unrolled; if left out, it would break the graph. As an operator,
+it is one node for any number of classes. Gradients are dense, because torch cannot compile
+row-sparse ones. Nothing here is used outside a compiled model.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def cross_entropy(
     class_weight: Tensor | None,
     save_memory: bool,
 ) -> list[Tensor]:
-    """Loss of :func:`all_classes.cross_entropy`, and gradients in the operands there are."""
+    """Loss of :func:`all_classes.cross_entropy`, and gradients in the existing operands."""
     objective = Objective(penalty, label_smoothing, soft_cap, class_weight)
     operands = hidden, weight, bias, target, coefficient, objective
     loss, parts = all_classes.cross_entropy(*operands, wanted=_ALL, save_memory=save_memory)
@@ -69,7 +69,7 @@ def token_sums(
     expected: bool,
     best: bool,
 ) -> list[Tensor]:
-    """:func:`all_classes.token_sums`, those that are wanted."""
+    """The requested sums of :func:`all_classes.token_sums`."""
     terms = Terms(soft_cap, class_weight, mean, expected, best)
     sums = all_classes.token_sums(hidden, weight, bias, target, terms)
     return [of for of in sums if of is not None]
@@ -106,7 +106,7 @@ def token_sum_gradients(
     mean: bool,
     expected: bool,
 ) -> list[Tensor]:
-    """:func:`all_classes.token_sum_gradients` in the operands there are."""
+    """:func:`all_classes.token_sum_gradients` in the existing operands."""
     terms = Terms(soft_cap, class_weight, mean, expected)
     sums = TokenSums(log_z, log_z, None, expected_score)
     operands = hidden, weight, bias, target, terms

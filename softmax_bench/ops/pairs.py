@@ -1,4 +1,4 @@
-"""Scores of chosen (token, row) pairs: the sampled dense-dense product, and its gradients.
+"""Scores of selected (token, row) pairs: the sampled dense-dense product, and its gradients.
 
 For ``P`` pairs the products cost 2PH flop forward and 4PH backward. Gathering both sides of every
 pair would move 2PH numbers and, for the gradient, write PH more.
@@ -30,13 +30,13 @@ def pair_scores(
     Args:
         hidden: Hidden states.
         weight: Rows; the gradient is row-sparse and coalesced.
-        bias: One offset a row.
+        bias: One offset per row.
         starts: Where each token's pairs begin in ``rows``, and the total at the end.
         rows: The rows paired with each token, all pairs of a token together.
     """
-    # In the weight's type: the sparse products know no lower one.
+    # In the weight's dtype, because the sparse products support no lower one.
     operands = hidden.to(weight.dtype), weight, bias
-    # MKL takes 32-bit indices; others it would copy.
+    # MKL takes 32-bit indices and would copy others.
     scores: Tensor = _PairScores.apply(*operands, starts.int(), rows.int())
     return scores
 

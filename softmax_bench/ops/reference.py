@@ -1,6 +1,6 @@
-"""The primitives as their formulas stand: slow, large, differentiated by autograd.
+"""The primitives as plain formulas: slow, memory-hungry, and differentiated by autograd.
 
-The tests hold every fast primitive against these in float64.
+The tests compare every fast primitive with these in float64.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from softmax_bench.ops.objective import Terms, TokenSums
 
 
 def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-    """``-log softmax(h W^T + b)[target]`` of each token, by way of all N x V scores."""
+    """``-log softmax(h W^T + b)[target]`` of each token, via all N x V scores."""
     return F.cross_entropy(F.linear(hidden, weight, bias), target, reduction="none")
 
 
 def log_normalizer(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``log sum exp(h W^T + b)`` of each token, by way of all N x V scores."""
+    """``log sum exp(h W^T + b)`` of each token, via all N x V scores."""
     return F.linear(hidden, weight, bias).logsumexp(1)
 
 
@@ -107,7 +107,7 @@ def subset_logistic(
 def pair_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
 ) -> Tensor:
-    """Scores of pairs, read out of all N x V scores."""
+    """Scores of pairs, selected from all N x V scores."""
     tokens = torch.arange(hidden.shape[0]).repeat_interleave(starts.diff())
     return F.linear(hidden, weight, bias)[tokens, rows]
 
@@ -115,13 +115,13 @@ def pair_scores(
 def subset_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Scores of the targets and of the shared rows, read out of all N x V scores."""
+    """Scores of the targets and of the shared rows, selected from all N x V scores."""
     scores = F.linear(hidden, weight, bias)
     return scores.gather(1, target.unsqueeze(1)).squeeze(1), scores[:, rows]
 
 
 def block_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: Tensor) -> Tensor:
-    """Scores of each token's own block, read out of the scores of all blocks."""
+    """Scores of each token's own block, selected from the scores of all blocks."""
     scores = torch.einsum("nh,cbh->ncb", hidden, weight)
     scores = scores if bias is None else scores + bias
     return scores[torch.arange(hidden.shape[0]), block]

@@ -1,9 +1,9 @@
-"""Row-sparse gradients: how a step on a million classes avoids all work in the million.
+"""Row-sparse gradients: how a step on a million classes avoids work in proportion to them.
 
-A layer that touches few rows of its ``(V, H)`` weight must not make a dense gradient: filling,
-clipping and applying ``V x H`` zeros costs more than the layer itself. These helpers build the
-sparse gradient *coalesced* (distinct rows, sorted), because an optimiser that must coalesce does
-so on one thread and again costs more than the layer.
+A layer that touches few rows of its ``(V, H)`` weight must not create a dense gradient: filling,
+clipping and applying ``V x H`` zeros costs more than the layer itself. These helpers build
+*coalesced* sparse gradients (distinct, sorted rows), because an optimiser that must coalesce them
+does so on one thread, which again costs more than the layer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _DenseGradient(torch.autograd.Function):
 
 
 def dense_gradient(parameter: Tensor) -> Tensor:
-    """The same numbers; their gradient reaches the parameter dense, also where it is row-sparse."""
+    """The same numbers, whose gradient reaches the parameter as dense even if it is row-sparse."""
     seen: Tensor = _DenseGradient.apply(parameter)
     return seen
 
@@ -54,14 +54,14 @@ def dense_gradient(parameter: Tensor) -> Tensor:
 def keep_coalesced(parameter: Tensor) -> None:
     """Let ``parameter.grad`` keep the coalesced flag that torch drops when it stores a gradient.
 
-    Without it every optimiser and every clipping would sort and sum rows that are sorted and
-    distinct already. Where two gradients were added (tied weights) the flag stays off.
+    Without it, every optimiser and every clipping would sort and sum rows that are already sorted
+    and distinct. If two gradients were added (tied weights), the flag stays off.
     """
 
     def mark(stored: Tensor) -> None:
         grad = stored.grad
         if grad is None or not grad.is_sparse or grad.is_coalesced() or grad.is_cuda:
-            return  # on CUDA the look at the rows would stop the queue
+            return  # on CUDA, checking the rows would stall the queue
         rows = grad._indices()[0]
         if bool((rows[1:] > rows[:-1]).all()):
             grad._coalesced_(True)

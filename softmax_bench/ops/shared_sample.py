@@ -1,9 +1,8 @@
 """Losses on a subset of classes that all tokens share: one gather, then dense products.
 
-``S`` distinct rows are gathered once and scored against all ``N`` tokens, 3 x 2NSH flop forward
-and backward, whatever the number of classes; each token's own class is a row-wise product beside
-them. The gradient of ``weight`` and ``bias`` has the rows of the sample and of the targets only,
-and is coalesced.
+``S`` distinct rows are gathered once and scored against all ``N`` tokens, 3 x 2NSH flop forward and
+backward, for any number of classes; each token's own class adds a row-wise product. The gradient of
+``weight`` and ``bias`` is coalesced and contains only the rows of the sample and of the targets.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def subset_cross_entropy(
         rows: Sampled classes, distinct and sorted.
         row_offset: Added to the scores of each sampled class: minus the log of its expected count.
         target_offset: Added to the score of each token's target.
-        keep_hits: Let a token's own target count among the sample too.
+        keep_hits: Whether a token's own target also counts as part of the sample.
         penalty: Weight of the squared ``log z``.
     """
 
@@ -70,7 +69,7 @@ def subset_logistic(
     row_count: Float[Tensor, "S"],
     target_offset: Float[Tensor, "N"],
 ) -> Float[Tensor, ""]:
-    """Logistic loss that tells each target from a shared sample of noise classes.
+    """Logistic loss that distinguishes each target from a shared sample of noise classes.
 
     ``sum_n c_n (softplus(-t_n) + sum_j row_count_j softplus(x_nj))`` with
     ``x_nj = s_nj - log_z + row_offset_j`` and ``t_n = s_n,target(n) - log_z + target_offset_n``.

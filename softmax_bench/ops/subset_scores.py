@@ -1,7 +1,7 @@
 """Scores of a subset of classes that all tokens share, differentiated by autograd.
 
-The fused losses of :mod:`softmax_bench.ops.shared_sample` never keep N x S scores, but must know
-each token's weight in the loss beforehand. Any other loss on the same scores is written with this.
+The fused losses of :mod:`softmax_bench.ops.shared_sample` never store N x S scores, but must know
+each token's weight in the loss beforehand. Any other loss on the same scores uses this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def subset_scores(
     """Score of each token's own class, and of the shared classes ``rows``.
 
     The gradient of ``weight`` and ``bias`` is row-sparse and coalesced. Scores of half-precision
-    operands come in float32.
+    operands are float32.
     """
     ids = torch.cat([target, rows])
     own_rows, shared = embed_rows(weight, ids).split([target.shape[0], rows.shape[0]])

@@ -1,10 +1,10 @@
-"""Softmax over all classes by chunks of tokens: library products, and one pass over their scores.
+"""Softmax over all classes by chunks of tokens: library products, and one pass over scores.
 
-For each chunk of tokens the scores are a product into a buffer that all chunks share, one pass
-over its rows makes the loss and turns scores into their gradient where they lie, and two more
-products make the gradients of the operands. Memory is that of the gradients and one buffer,
-whatever the number of tokens. It is how CUDA computes the dense losses; on a CPU it serves those
-that the tiles of :mod:`softmax_bench.ops.cpu.softmax_loss` do not know (a soft cap, the entropy).
+For each chunk of tokens, a product writes the scores into a buffer that all chunks share, one pass
+over its rows computes the loss and replaces scores by their gradient, and two more products compute
+the gradients of the operands. Memory is that of the gradients and one buffer, for any number of
+tokens. CUDA computes the dense losses this way; on a CPU, it serves those that the tiles of
+:mod:`softmax_bench.ops.cpu.softmax_loss` do not support (a soft cap, the entropy).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.objective import Objective, Pulls, Terms, TokenSums
 
 FOR_TIME = 2**29
-"""Bytes of scores held at once: products of many tokens come near the device's peak."""
+"""Bytes of scores held at once; products of many tokens come close to the device's peak."""
 FOR_MEMORY = 2**27
-"""The same where memory is short: a quarter, for some percent of the time."""
+"""The same if memory is short: a quarter, which takes slightly longer."""
 WITHOUT_GRADIENT = 2**27
-"""The same where no gradient is wanted: one product a chunk is at its peak with fewer tokens."""
+"""The same without gradients: one product per chunk reaches its peak with fewer tokens."""
 FEWEST_TOKENS = 128
-"""Of a chunk, whatever its scores take: with fewer, products wait for the rows of the weight."""
+"""Least tokens of a chunk, however large its scores are; with fewer, products wait for the rows."""
 
 Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Gradients of hidden states, weight and bias; None where none is wanted."""
+"""Gradients of hidden states, weight and bias; None if not needed."""
 
 
 def chunks(num_tokens: int, num_classes: int, score_bytes: int, budget: int) -> Iterator[slice]:
-    """Chunks of tokens whose scores fit the budget, of nearly equal and round size."""
+    """Chunks of tokens of nearly equal and round size, whose scores fit the budget."""
     most = budget // max(1, num_classes * score_bytes) // FEWEST_TOKENS * FEWEST_TOKENS
     most = max(FEWEST_TOKENS, most)
     size = math.ceil(num_tokens / max(1, math.ceil(num_tokens / most)))
@@ -53,7 +53,7 @@ def cross_entropy(
     wanted: Sequence[bool],
     save_memory: bool = False,
 ) -> tuple[Tensor, Parts]:
-    """``sum_n coefficient_n loss_n``, and its gradients in those of the operands that want one."""
+    """``sum_n coefficient_n loss_n``, and its gradients in the operands that need one."""
     target, coefficient = target.contiguous(), coefficient.contiguous()
     if not any(wanted):
         terms = Terms(objective.soft_cap, objective.class_weight, bool(objective.label_smoothing))
@@ -96,7 +96,7 @@ def token_sum_gradients(
     *,
     wanted: Sequence[bool],
 ) -> Parts:
-    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are made again."""
+    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are recomputed."""
     gradients, target = _Gradients(hidden, weight, bias, wanted), target.contiguous()
     for chunk, scores in _scores(hidden, weight, FOR_TIME, hidden.dtype):
         here = Pulls._make(None if pull is None else pull[chunk] for pull in pulls)
@@ -122,12 +122,12 @@ def _scores(
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``out = a @ b``, summed and written in the type of ``out``."""
+    """``out = a @ b``, summed and written in the dtype of ``out``."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
     elif a.is_cuda:
         torch.mm(a, b, out_dtype=out.dtype, out=out)
-    else:  # elsewhere torch has no product with another type of result
+    else:  # elsewhere, torch has no product with another result dtype
         torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
 
 
@@ -140,7 +140,7 @@ class _Gradients:
         self._operands = hidden, weight
         self._hidden = torch.empty_like(hidden) if wanted[0] else None
         self._weight = None
-        if wanted[1]:  # the first chunk writes all of it
+        if wanted[1]:  # the first chunk overwrites all of it
             make = torch.empty_like if hidden.shape[0] else torch.zeros_like
             self._weight = make(weight)
         self._bias = None
@@ -149,7 +149,7 @@ class _Gradients:
             self._bias_type = bias.dtype
 
     def add(self, chunk: slice, pulls: Tensor) -> None:
-        """Take a chunk's gradient in its scores."""
+        """Add the contribution of a chunk, given its gradient in the scores."""
         hidden, weight = self._operands
         if self._hidden is not None:
             torch.mm(pulls, weight, out=self._hidden[chunk])

@@ -1,1 +1,1 @@
-"""How a CPU computes the primitives: blocks that fit its caches, and buffers that are kept."""
+"""CPU implementations of the primitives: blocks that fit the caches, and reused buffers."""

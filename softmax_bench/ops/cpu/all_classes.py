@@ -40,7 +40,7 @@ def cross_entropy(
     wanted: Sequence[bool],
     save_memory: bool,
 ) -> tuple[Tensor, Parts]:
-    """``sum_n coefficient_n loss_n``, and its gradients in those of the operands that want one."""
+    """``sum_n coefficient_n loss_n``, and its gradients in the operands that need one."""
     if objective.soft_cap:
         operands = hidden, weight, bias, target, coefficient, objective
         return token_chunks.cross_entropy(*operands, wanted=wanted, save_memory=save_memory)
@@ -50,7 +50,7 @@ def cross_entropy(
         mean_row = _MeanRow(weight, bias, objective.class_weight)
     parts: Parts = None, None, None
     if any(wanted):
-        # All pulls but that of the penalty are known before log Z is.
+        # All pulls except that of the penalty are known before log Z.
         pulls = score_rows.pulls(
             TokenSums(own, own), target, coefficient, objective._replace(penalty=0.0)
         )
@@ -97,7 +97,7 @@ def token_sum_gradients(
     *,
     wanted: Sequence[bool],
 ) -> Parts:
-    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are made again."""
+    """Gradients of a loss whose gradients in the sums are ``pulls``; scores are recomputed."""
     if terms.soft_cap or terms.expected:
         operands = hidden, weight, bias, target, terms
         return token_chunks.token_sum_gradients(pulls, sums, *operands, wanted=wanted)
@@ -109,19 +109,19 @@ def token_sum_gradients(
 
 
 class _MeanRow:
-    """The mean of all rows, times class weights: its score is the mean of all scores."""
+    """The class-weighted mean of all rows, whose score is the mean of all scores."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, class_weight: Tensor | None) -> None:
         dtype = accumulator(weight.dtype)
         if class_weight is None:
             class_weight = weight.new_ones(weight.shape[0], dtype=dtype)
         self.shares = class_weight.to(dtype) / weight.shape[0]
-        """(V,) of each row in the mean."""
+        """(V,) weight of each row in the mean."""
         self.row = (self.shares.to(weight.dtype) @ weight).to(dtype)
         self.offset = None if bias is None else self.shares @ bias.to(dtype)
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Of each token (N,)."""
+        """Mean score of each token (N,)."""
         scores = hidden.to(self.row.dtype) @ self.row
         return scores if self.offset is None else scores + self.offset
 

@@ -1,8 +1,8 @@
-"""Which blocks are multiplied at once, and where each token's states stand meanwhile.
+"""Which blocks are multiplied together, and where each token's states are meanwhile.
 
-A product a block would be mostly the cost of calling it, and no work for more than one core: most
-blocks serve a token or two. So blocks are taken together, each with as many slots for tokens as
-the one of them that has most.
+With one product per block, most of the time would go into calling it, and it would not occupy more
+than one core, because most blocks serve a token or two. So several blocks are multiplied together,
+each with as many slots for tokens as the fullest of them needs.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ from jaxtyping import Int
 from torch import Tensor
 
 _IN_CACHE = 2**20
-"""Numbers in the rows of a batch, at most: gathered rows are in cache still when used again."""
+"""Most numbers in the rows of a batch, so that gathered rows are still in cache when they are
+reused.
+"""
 _EMPTY = 4e6
-"""Numbers multiplied for a batch's empty slots, at most: another batch would take longer."""
+"""Most multiplied numbers for a batch's empty slots; with more, a further batch would be faster."""
 _MOVED = 16
-"""Rows of a block whose products take as long as to move a token's states there and back."""
+"""Rows of a block for which the products take as long as moving a token's states there and back."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Blocks, next to each other among those touched, that are multiplied at once."""
+    """Adjacent blocks, among those touched, that are multiplied together."""
 
     first: int
-    """Position of the first among the blocks touched."""
+    """Position of the first block among those touched."""
     blocks: int
     tokens: int
-    """Slots of each of its blocks: tokens of the one that has most."""
+    """Slots of each block: the tokens of the fullest one."""
 
     @property
     def slots(self) -> int:
-        """Of all its blocks."""
+        """Slots of all its blocks."""
         return self.blocks * self.tokens
 
 
 def in_batches(counts: Sequence[int], size: int, width: int) -> list[Batch]:
-    """Consecutive blocks in batches, as many as fit in cache with few empty slots.
+    """Batches of consecutive blocks, as many as fit in cache with few empty slots.
 
     Args:
         counts: Tokens of each block touched.
-        size: Rows of a block.
+        size: Number of rows in a block.
         width: Numbers in a row.
     """
     most_blocks, most_empty = _IN_CACHE / (size * width), _EMPTY / ((size + _MOVED) * width)
@@ -64,15 +66,15 @@ def in_batches(counts: Sequence[int], size: int, width: int) -> list[Batch]:
 def slots(
     order: Int[Tensor, "N"], counts: Int[Tensor, "T"], batches: Sequence[Batch]
 ) -> tuple[Int[Tensor, "S"], Int[Tensor, "S"]]:
-    """The token in each slot, and the token again where it is in use, N where it is not.
+    """The token in each slot, and the same with N in place of unused slots.
 
-    The slots of a block lie together. Those not in use repeat its first token, so that what is
-    computed with them is as finite as the rest.
+    The slots of a block are adjacent. Unused ones repeat its first token, so that what is computed
+    with them is as finite as the rest.
 
     Args:
         order: Tokens in the order of their blocks.
         counts: Tokens of each of the T blocks touched.
-        batches: All of them.
+        batches: All batches.
     """
     tokens = [batch.tokens for batch in batches for _ in range(batch.blocks)]
     num_tokens = order.shape[0]

@@ -26,7 +26,7 @@ def block_cross_entropy(
     *,
     with_gradients: bool,
 ) -> tuple[Tensor, Gradients]:
-    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias`` if wanted."""
+    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias`` if needed."""
     (num_blocks, size, width), num_tokens = weight.shape, hidden.shape[0]
     block = row.div(size, rounding_mode="floor")
     in_order, order = block.sort()
@@ -41,7 +41,7 @@ def block_cross_entropy(
     touched_rows = touched.shape[0] if with_gradients else 0
     grad_rows = empty_buffer((touched_rows, size, width), weight.dtype, weight.device)
     grad_offsets = torch.empty_like(offsets)
-    grad_hidden = hidden.new_empty(num_tokens + 1, width)  # the last is of all empty slots
+    grad_hidden = hidden.new_empty(num_tokens + 1, width)  # the last one stands for all empty slots
     lengths = [batch.slots for batch in batches]
     of_batch = (x.split(lengths) for x in (source, sink, member, share, log_p))
     for batch, from_, to, *of_slot in zip(batches, *of_batch, strict=True):
@@ -50,7 +50,7 @@ def block_cross_entropy(
         own = slice(batch.first, batch.first + batch.blocks)
         rows = _rows(weight, ids[own], touched[own])
         scores, grad_h = h.new_empty(*h.shape[:2], size), torch.empty_like(h)
-        # All products into ``out``: autocast would make others in the lower type.
+        # Write all products into ``out``, since autocast would compute others in the lower dtype.
         torch.baddbmm(offsets[own], h, rows.transpose(1, 2), out=scores)
         all_log_p = scores.log_softmax(2, log_p.dtype)
         torch.gather(all_log_p, 2, member_, out=log_p_)
@@ -73,7 +73,7 @@ def block_cross_entropy(
 
 
 def _rows(weight: Tensor, ids: list[int], touched: Tensor) -> Tensor:
-    """The blocks ``ids``, in place where they lie next to each other."""
+    """The blocks ``ids``, without a copy if they are adjacent."""
     if ids[-1] - ids[0] == len(ids) - 1:
         return weight[ids[0] : ids[-1] + 1]
     buffer = workspace(len(ids) * weight[0].numel(), weight.dtype, weight.device)
@@ -82,7 +82,7 @@ def _rows(weight: Tensor, ids: list[int], touched: Tensor) -> Tensor:
 
 
 def _offsets(touched: Tensor, weight: Tensor, bias: Tensor | None, num_rows: int) -> Tensor:
-    """Offsets of the rows of the blocks ``touched``: -inf where there is no row."""
+    """Offsets of the rows of the blocks ``touched``: -inf if there is no row."""
     num_blocks, size = weight.shape[:2]
     if bias is None:
         offsets = weight.new_zeros(touched.shape[0], size)
@@ -106,7 +106,7 @@ def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
 
 @by_device
 def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
-    """:func:`block_scores` of tokens that lie in order of their blocks."""
+    """:func:`block_scores` of tokens sorted by block."""
     scores = hidden.new_empty(hidden.shape[0], weight.shape[1])
     touched, counts = torch.unique_consecutive(block, return_counts=True)
     parts = zip(hidden.split(counts.tolist()), scores.split(counts.tolist()), strict=True)
@@ -119,7 +119,7 @@ def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
 def block_score_gradients(
     grad: Tensor, hidden: Tensor, weight: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in hidden states and weight, when that in the scores is ``grad`` (N, B)."""
+    """Gradients in hidden states and weight, given that in the scores ``grad`` (N, B)."""
     in_order, order, touched, groups = _groups(hidden, block)
     pulls = grad.to(hidden.dtype).index_select(0, order)
     grad_hidden = torch.empty_like(in_order)
@@ -134,7 +134,7 @@ def block_score_gradients(
 def _groups(
     hidden: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, int, int]]]:
-    """Hidden states in the order of their blocks, that order, the blocks, and where each is."""
+    """Hidden states sorted by block, that order, the blocks, and the start of each."""
     order = block.argsort(stable=True)
     touched, counts = torch.unique_consecutive(block[order], return_counts=True)
     ends = F.pad(counts.cumsum(0), (1, 0)).tolist()

@@ -1,4 +1,4 @@
-"""Lists of classes, by torch's operations that find out how many are distinct."""
+"""Lists of classes, by torch operations that determine how many are distinct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fill_up(classes: Tensor, num_samples: int, num_classes: int) -> tuple[Tensor
 
 def _others(given: Tensor, wanted: int, num_classes: int) -> Tensor:
     if 4 * (wanted + given.shape[0]) < num_classes:
-        # Twice as many draws as wanted: that too few are distinct and new hardly happens.
+        # Twice as many draws as needed, so that there are hardly ever too few new distinct ones.
         drawn = torch.randint(num_classes, (2 * wanted + 64,), device=given.device)
         drawn = torch.unique(drawn)
         new = drawn[~torch.isin(drawn, given)]

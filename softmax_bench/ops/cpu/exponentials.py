@@ -1,7 +1,7 @@
 """Exponentials of scores, tile by tile, relative to the normaliser so far.
 
-They are powers of two, of scores whose operands were scaled by log2(e): torch's ``exp2`` takes a
-third of the time of its ``exp``.
+They are powers of two of scores whose operands were scaled by log2(e), because torch's ``exp2``
+takes a third of the time of its ``exp``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ LOG2_E = math.log2(math.e)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The type that sums are kept in: float32 for half-precision inputs."""
+    """The dtype of sums: float32 for half-precision inputs."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class Exponentials:
-    """Makes ``2^(s_nj - reference_n)`` for tiles of classes j, and keeps ``log2 sum_j 2^s_nj``.
+    """Computes ``2^(s_nj - reference_n)`` for tiles of classes j, and ``log2 sum_j 2^s_nj``.
 
-    A safe softmax looks for the maximum of each tile first (Milakov & Gimelshein 2018). Here a
-    tile's reference is the normaliser of all tiles before it. That is known before the scores are
-    made, so it rides on the product's bias and two passes over the scores are saved. It can only
-    go wrong where a tile exceeds everything before it by more than a number can hold:
-    :attr:`overflowed` tells, and the caller starts again with ``careful``.
+    A safe softmax first finds the maximum of each tile (Milakov & Gimelshein 2018). Here, a tile's
+    reference is the normaliser of all tiles before it. Since that is known before the scores are
+    computed, it is added through the product's bias, which saves two passes over the scores. This
+    only fails if a tile exceeds everything before it by more than a number can hold. Then
+    :attr:`overflowed` is set, and the caller starts again with ``careful``.
 
     Args:
         hidden: (N, H) hidden states.
@@ -34,7 +34,7 @@ class Exponentials:
         bias: (V,) offsets.
         first: (N,) a score of each token that is in its sum from the start.
         excluded: (N,) a row that does not enter a token's sum, -1 for none.
-        careful: Look for each tile's maximum.
+        careful: Whether to find each tile's maximum.
     """
 
     def __init__(
@@ -53,26 +53,27 @@ class Exponentials:
         self._excluded = excluded
         self._careful = careful
         dtype = accumulator(hidden.dtype)
-        # The lowest finite number, not -inf: a row that is all -inf then gives 2^-inf = 0 and not
-        # inf - inf.
+        # The lowest finite number instead of -inf: a row that is all -inf then gives 2^-inf = 0 and
+        # not inf - inf.
         self._lowest = torch.finfo(dtype).min
         self.log2_sum: Tensor | None = None if first is None else first.to(dtype) * LOG2_E
-        """(N,) of all tiles so far."""
+        """(N,) log2 of the sum over all tiles so far."""
         self.reference = hidden.new_full(hidden.shape[:1], self._lowest, dtype=dtype)
-        """(N,) what the last tile's scores were taken relative to."""
+        """(N,) the reference of the last tile's scores."""
 
     def write(self, tile: slice, out: Tensor) -> Tensor:
         """Write the exponentials of a tile of classes into ``out`` (N, tile).
 
         Returns:
-            The factor that makes sums relative to the reference before relative to this one.
+            The factor that converts sums relative to the previous reference to this one.
         """
         before = self.reference
         if self._careful or self.log2_sum is None:
             self._write_by_maximum(tile, out)
         else:
             self._write_by_sum(self.log2_sum, tile, out)
-        # Summed in float32 inside; asked for float32 as the result, torch would first copy.
+        # It sums in float32 internally; if asked for a float32 result, torch would first make a
+        # copy.
         added = out.sum(1).to(before.dtype)
         if self.log2_sum is not None:
             added += (self.log2_sum - self.reference).exp2_()
@@ -112,15 +113,15 @@ class Exponentials:
 
     @property
     def overflowed(self) -> bool:
-        """Whether to start again: a sum is not finite, and might be with more care."""
+        """Whether to start again, because a sum is not finite and might be with more care."""
         return not self._careful and not bool(self.total.isfinite().all())
 
     @property
     def total(self) -> Tensor:
-        """(N,) ``log2 sum_j 2^s_nj`` of all tiles; the lowest number if there were none."""
+        """(N,) ``log2 sum_j 2^s_nj`` over all tiles; the lowest number if there were none."""
         return self.reference if self.log2_sum is None else self.log2_sum
 
 
 def careful_at_once(device: torch.device) -> bool:
-    """Whether to look for maxima from the start: asking an accelerator would stop its queue."""
+    """Whether to find maxima from the start, since asking an accelerator would stall its queue."""
     return device.type != "cpu"

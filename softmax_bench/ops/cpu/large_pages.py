@@ -1,8 +1,8 @@
-"""Big buffers in large pages.
+"""Large buffers in large pages.
 
-The operating system hands out fresh memory a page at a time and fills it with zeros at the first
-touch. In pages of 4 KiB that costs more than writing a gradient does: 62 ms for 100 MB here, 22 ms
-in pages of 2 MiB. Linux gives those where a program asks for them.
+The operating system provides fresh memory page by page and fills it with zeros at the first access.
+With pages of 4 KiB, this costs more than writing a gradient: 62 ms for 100 MB here, against 22 ms
+with pages of 2 MiB. Linux provides those if a program asks for them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 
 _LARGE_PAGE = 2**21
 _ADVICE = 14
-"""``MADV_HUGEPAGE`` of Linux."""
+"""Linux's ``MADV_HUGEPAGE``."""
 _LEAST = 2**25
-"""Bytes. Smaller buffers malloc takes from memory that it keeps, whose pages are there already."""
+"""Bytes; malloc takes smaller buffers from memory that it keeps, whose pages already exist."""
 
 
 def empty_buffer(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An uninitialised tensor, in large pages where it is big and the system has them."""
+    """An uninitialised tensor, in large pages if it is large and the system has them."""
     buffer = torch.empty(shape, dtype=dtype, device=device)
     if device.type == "cpu" and buffer.nbytes >= _LEAST:
         advise = _advise()

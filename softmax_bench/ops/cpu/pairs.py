@@ -1,8 +1,8 @@
 """Scores of pairs as sparse matrix products.
 
-With the pairs as the pattern of a sparse ``N x V`` matrix, scores are a sampled product and both
-gradients are sparse-times-dense products that read each row where it lies. The gradient comes out
-with one row a distinct id, in order: coalesced by construction.
+With the pairs as the pattern of a sparse ``N x V`` matrix, scores are a sampled product, and both
+gradients are sparse-times-dense products that read each row in place. The gradient has one row per
+distinct id, in order: it is coalesced by construction.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def pair_gradients(
     starts: Tensor,
     rows: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients in hidden states, weight and bias, when that in the scores is ``grad`` (P,)."""
+    """Gradients in hidden states, weight and bias, given that in the scores ``grad`` (P,)."""
     values = grad.to(accumulator(hidden.dtype))
     grad_hidden = _sparse_product(starts, rows, values, weight)
-    # The same pairs row by row: the transposed matrix, with the distinct rows only.
+    # The same pairs row by row: the transposed matrix, with only the distinct rows.
     in_row_order, order = torch.sort(rows)
     touched, counts = torch.unique_consecutive(in_row_order, return_counts=True)
     row_starts = F.pad(counts.cumsum(0), (1, 0)).int()
@@ -69,17 +69,20 @@ def _token_of_pair(starts: Tensor, num_pairs: int) -> Tensor:
 
 @cache
 def _has_sparse_products(device_type: str) -> bool:
-    """Whether torch multiplies CSR matrices here: on a CPU that takes MKL."""
+    """Whether torch multiplies CSR matrices here; on a CPU, this requires MKL."""
     if device_type == "cuda" or (device_type == "cpu" and torch.backends.mkl.is_available()):
         return True
-    _log.warning("no sparse products on this %s: pairs are gathered, which is slower", device_type)
+    _log.warning(
+        "no sparse products on this %s, so pairs are gathered, which is slower", device_type
+    )
     return False
 
 
 def _use_sparse_product(starts: Tensor, columns: Tensor, dense: Tensor) -> bool:
     if dense.dtype != accumulator(dense.dtype):
-        return False  # the sparse products would add up in half precision
-    # torch refuses a sparse matrix with more entries than places, which repeated pairs can make.
+        return False  # the sparse products would sum in half precision
+    # torch rejects a sparse matrix with more entries than positions, which repeated pairs can
+    # cause.
     fits = columns.shape[0] <= (starts.shape[0] - 1) * dense.shape[0]
     return fits and _has_sparse_products(columns.device.type)
 
@@ -114,7 +117,8 @@ def _sampled_product(hidden: Tensor, rows: Tensor, starts: Tensor, columns: Tens
 
 
 _GATHERED_PAIRS = 2**14
-"""Pairs gathered at once where there is no sparse product: bounds the memory of the slow path."""
+"""Most pairs gathered at once without a sparse product, which bounds the memory of the slow path.
+"""
 
 
 def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tensor) -> Tensor:
@@ -122,7 +126,8 @@ def _sparse_product(starts: Tensor, columns: Tensor, values: Tensor, dense: Tens
     if columns.shape[0] == 0:
         return dense.new_zeros(starts.shape[0] - 1, dense.shape[1])
     if _use_sparse_product(starts, columns, dense):
-        # Not ``csr @ dense``: that fills and copies the product, which costs more than it does.
+        # Not ``csr @ dense``, which fills and copies the result at a higher cost than the product
+        # itself.
         product = dense.new_empty(starts.shape[0] - 1, dense.shape[1])
         return product.addmm_(_csr(starts, columns, values, dense.shape[0]), dense, beta=0)
     tokens = _token_of_pair(starts, columns.shape[0])

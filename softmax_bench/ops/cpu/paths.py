@@ -1,4 +1,4 @@
-"""Losses of paths by the scores of their (token, row) pairs, all paths one after another."""
+"""Losses of paths from the scores of their (token, row) pairs, all paths one after another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ABSENT = torch.iinfo(torch.int64).min
 def path_losses(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, paths: PathTable, target: Tensor
 ) -> Tensor:
-    """Differentiable; see :func:`softmax_bench.ops.paths.path_losses`."""
+    """See :func:`softmax_bench.ops.paths.path_losses`; differentiable."""
     starts, nodes, codes = _of_targets(paths, target)
     k = paths.rows_per_node
     if k == 1:
@@ -38,7 +38,7 @@ def path_losses(
 
 
 def _of_targets(paths: PathTable, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each target's path starts, its nodes, and its codes, all paths in a row."""
+    """The start of each target's path, its nodes and its codes, with all paths concatenated."""
     begin = paths.starts.index_select(0, target)
     lengths = paths.starts.index_select(0, target + 1) - begin
     starts = F.pad(lengths.cumsum(0), (1, 0))

@@ -1,6 +1,6 @@
 """Passes over the scores of a chunk of tokens, row by row: sums, losses, gradients in place.
 
-``scores`` (n, V) are raw: without the bias, and without the soft cap.
+``scores`` (n, V) are raw, without the bias and the soft cap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def losses(sums: TokenSums, target: Tensor, objective: Objective) -> Tensor:
     of_target: Tensor | float = 1.0
     mean: Tensor | float = 1.0
     if class_weight is not None:
-        # A target that is no class, which on CUDA nobody has looked at, has the score NaN.
+        # A target outside the classes, which nothing has checked on CUDA, has the score NaN.
         known = target.clamp(0, class_weight.shape[0] - 1)
         of_target, mean = class_weight[known], class_weight.mean()
     result = (1 - smoothing) * of_target * (sums.log_z - sums.target_score)
@@ -82,7 +82,7 @@ def loss_(
 def gradient_(
     scores: Tensor, bias: Tensor | None, target: Tensor, pulls: Pulls, sums: TokenSums, terms: Terms
 ) -> None:
-    """Overwrite scores by the gradient in them, when that in their sums is ``pulls``."""
+    """Overwrite scores by their gradient, given that in their sums, ``pulls``."""
     values = _capped_(scores.to(sums.log_z.dtype, copy=True), bias, terms.soft_cap)
     gradient = (values - sums.log_z.unsqueeze(1)).exp_()
     factor = pulls.log_z.unsqueeze(1)

@@ -90,7 +90,7 @@ def subset_logistic(
     assert gradients.bias is not None
     pull = (-torch.sigmoid(-own) * coefficient).to(hidden.dtype)
     gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
-    # log_z enters every score like a bias shared by all classes, with the other sign.
+    # log_z enters every score like a bias shared by all classes, with the opposite sign.
     log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
     weight_gradient, bias_gradient = join_rows(
         gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
@@ -109,14 +109,14 @@ def join_rows(
     target_bias: Tensor,
     like: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Row-sparse gradients of weight and bias, ``like`` the weight in type and rows."""
+    """Row-sparse gradients of weight and bias, with the dtype and number of rows of the weight."""
     assert sample.weight is not None
     assert sample.bias is not None
     touched, place = distinct(torch.cat([rows, target]))
     of_sample, of_target = place[: rows.shape[0]], place[rows.shape[0] :]
     dtype, num_classes = like.dtype, like.shape[0]
     weight = like.new_zeros(touched.shape[0], like.shape[1])
-    weight.index_copy_(0, of_sample, sample.weight.to(dtype))  # distinct rows: no sum is needed
+    weight.index_copy_(0, of_sample, sample.weight.to(dtype))  # distinct rows need no sum
     weight.index_add_(0, of_target, target_weight.to(dtype))
     bias = like.new_zeros(touched.shape[0])
     bias.index_copy_(0, of_sample, sample.bias.to(dtype))
@@ -125,13 +125,13 @@ def join_rows(
 
 
 def row_bias(bias: Tensor | None, rows: Tensor, row_offset: Tensor, dtype: torch.dtype) -> Tensor:
-    """Offset of each sampled row: its bias, where there is one, and its correction."""
+    """Offset of each sampled row: its bias, if any, and its correction."""
     offset = row_offset if bias is None else bias.index_select(0, rows) + row_offset
     return offset.to(dtype)
 
 
 def column_of(target: Tensor, rows: Tensor) -> Tensor:
-    """Position of each target among the sorted ``rows``, -1 where it is not there."""
+    """Position of each target among the sorted ``rows``, or -1."""
     if rows.shape[0] == 0:
         return torch.full_like(target, -1)
     place = torch.searchsorted(rows, target).clamp_(max=rows.shape[0] - 1)
@@ -143,8 +143,8 @@ def logistic_noise(
 ) -> tuple[Tensor, Gradients]:
     """``sum_j count_j softplus(h_n . w_j + b_j)`` of each token, and the weighted gradients.
 
-    The coefficients are known before the scores are made, so a tile is used up while it is in
-    cache and nothing of size N x S is kept.
+    The coefficients are known before the scores are computed, so a tile is used while it is in
+    cache, and nothing of size N x S is stored.
     """
     dtype = hidden.dtype
     sums = accumulator(dtype)
@@ -180,16 +180,17 @@ def logistic_noise(
 
 
 _LARGE = 60.0
-"""From here on ``log(1 + 2^x)`` is ``x log 2`` to the last bit of a float64."""
+"""From here on, ``log(1 + 2^x)`` equals ``x log 2`` to the last bit of a float64."""
 
 
 def _odds_and_losses(scores: Tensor, losses: Tensor) -> Tensor:
     """Turn base-two log odds into odds, in place, and write ``log(1 + odds)`` into ``losses``.
 
-    Two thirds of the time of torch's softplus and sigmoid, which would make two exponentials.
+    This takes two thirds of the time of torch's softplus and sigmoid, which compute two
+    exponentials.
     """
     beyond = None
-    # On a CPU, looking whether there is anything so large is cheaper than computing with it.
+    # On a CPU, checking for such large values is cheaper than computing with them.
     if scores.device.type != "cpu" or (scores.numel() and float(scores.amax()) > _LARGE):
         beyond = (scores - _LARGE).clamp_(min=0).div_(LOG2_E)
     odds = scores.clamp_(max=_LARGE).exp2_()

@@ -7,19 +7,19 @@ For tokens ``n`` with hidden states ``h_n`` and classes ``j`` with rows ``w_j`` 
     dloss/ds_nj = c_n (exp(s_nj) / Z_n - [j = t(n)])
 
 Three matrix products of 2NVH flop each are unavoidable: the scores, the gradient of ``h`` and the
-gradient of ``W``. Everything else is organised so that it costs little beside them:
+gradient of ``W``. Everything else is organised to cost little in comparison:
 
-* Scores are made tile by tile (all tokens of a block x a few hundred classes) and turned into
-  exponentials and multiplied by ``W`` while they are still in cache, with the normaliser so far
-  carried along, so no pass over the whole block comes between.
+* Scores are computed tile by tile (all tokens of a block x a few hundred classes), turned into
+  exponentials and multiplied by ``W`` while they are still in cache. The normaliser so far is
+  carried along, so no pass over the whole block is needed in between.
 * The normaliser is never applied to the N x V exponentials. It is folded into the N x H
   operands: ``dh_n`` is scaled after its product, ``h_n`` before the product for ``dW``.
 * Exponentials of one block of tokens are kept for the second product; the buffer is bounded
   (:data:`BLOCK_ELEMENTS`) and reused between steps, so memory does not grow with N x V.
 
-The same pass with rows gathered for a sample of classes, the target's score entering apart, is
-the loss of sampled softmax. With the rows divided over processes, normalisers are joined between
-the two products, so that each process still makes three products with its own rows only.
+The same pass over rows gathered for a sample of classes, with the target's score entering
+separately, is the loss of sampled softmax. If the rows are sharded over processes, normalisers are
+combined between the products, so that each process still computes three products with its own rows.
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ from softmax_bench.ops.cpu.workspace import workspace
 from softmax_bench.ops.dispatch import by_device
 
 BLOCK_ELEMENTS = 2**26
-"""Scores kept at once: 256 MiB in float32."""
+"""Most scores kept at once: 256 MiB in float32."""
 MIN_BLOCK_TOKENS = 128
-"""Fewer tokens a block would make the products wait for the rows of ``W``."""
+"""With fewer tokens per block, the products would wait for the rows of ``W``."""
 MIN_CACHED_TOKENS = 256
-"""Fewer tokens a block would cost the products more than sums over tiles of classes do."""
+"""With fewer tokens per block, the products would lose more time than sums over tiles of classes
+cost.
+"""
 TILE_ELEMENTS = 2**19
-"""Scores made at once: 2 MiB in float32, near the size of a core's own cache."""
+"""Scores computed at once: 2 MiB in float32, close to the size of a core's own cache."""
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a loss in the three operands of its scores; None where none is wanted."""
+    """Gradients of a loss in the three operands of its scores; None if not needed."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -59,8 +61,8 @@ class Gradients:
 def token_blocks(num_tokens: int, num_classes: int) -> Iterator[slice]:
     """Blocks of tokens whose scores together fit the workspace, of nearly equal size.
 
-    Where classes are fewer than tokens, a block is no larger than the cache instead: it then needs
-    no tiles of classes, and what is summed over blocks is the smaller of the two gradients.
+    If there are fewer classes than tokens, a block is no larger than the cache instead. It then
+    needs no tiles of classes, and the smaller of the two gradients is the one summed over blocks.
     """
     in_cache = 2 * TILE_ELEMENTS // max(1, num_classes)
     if num_classes <= num_tokens and in_cache >= MIN_CACHED_TOKENS:
@@ -74,12 +76,12 @@ def token_blocks(num_tokens: int, num_classes: int) -> Iterator[slice]:
 
 
 def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
-    """Tiles of classes, nearly equal in size, whose scores for a block of tokens stay in cache."""
+    """Tiles of classes of nearly equal size, whose scores for a block of tokens stay in cache."""
     most = min(8192, max(256, TILE_ELEMENTS // max(1, num_tokens)))
-    if num_classes <= 2 * most:  # hardly more than a cache holds: one tile
+    if num_classes <= 2 * most:  # one tile, if it hardly exceeds the cache
         return [slice(0, num_classes)] if num_classes else []
     count = max(1, math.ceil(num_classes / most))
-    size = 64 * max(1, math.ceil(num_classes / count / 64))  # products like round numbers
+    size = 64 * max(1, math.ceil(num_classes / count / 64))  # products are fastest at round numbers
     return [slice(start, min(start + size, num_classes)) for start in range(0, num_classes, size)]
 
 
@@ -98,7 +100,7 @@ def log_sum_exp(
         hidden: Hidden states.
         weight: One row a class.
         bias: One offset a class.
-        first: A score of each token that enters the sum besides those of the rows.
+        first: A score of each token that enters the sum in addition to those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
     """
     parts = [
@@ -151,20 +153,20 @@ def softmax_loss(
 
     That part is ``sum_n (coefficient_n log Z_n + square_n (log Z_n)^2)``.
 
-    The part of a cross-entropy that comes from the targets is linear in the operands and left to
-    the caller: it touches one row a token.
+    The targets' part of a cross-entropy is linear in the operands and touches only one row per
+    token; it is left to the caller.
 
     Args:
         hidden: Hidden states.
         weight: One row a class.
         bias: One offset a class.
         coefficient: Weight of each token in the loss.
-        first: A score of each token that enters its sum besides those of the rows.
+        first: A score of each token that enters its sum in addition to those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
         square: Weight of the square of each token's ``log Z``.
-        wanted: Of hidden states, weight and bias, whether the gradient is.
-        join: Makes of a block of tokens and their base-two logarithms of the sums over these rows
-            those of the sums over all rows, where other processes have the others. Called once a
+        wanted: Whether the gradients of hidden states, weight and bias are needed.
+        join: If other processes have the other rows: converts the base-two logarithms of sums over
+            these rows, for a block of tokens, to those of sums over all rows. Called once per
             block, in order.
         block_rows: Determines the token blocks in place of the number of rows. It must be equal on
             all processes, or their exchanges would not pair up.
@@ -242,7 +244,7 @@ def _sums(
 
     Returns:
         Unless ``out`` is None, their product with ``weight`` relative to the last tile's
-        reference, in ``out`` where the types allow; and the reference of every tile.
+        reference, in ``out`` if the dtypes allow it; and the reference of every tile.
     """
     sums = exponentials.reference.dtype
     total = out
@@ -262,7 +264,7 @@ def _sums(
 def _accumulate(
     grad: Tensor, factor: Tensor, exponentials: Tensor, weight: Tensor, *, is_first: bool
 ) -> None:
-    """``grad = factor grad + exponentials weight``, in the type of ``grad``."""
+    """``grad = factor grad + exponentials weight``, in the dtype of ``grad``."""
     same_type = grad.dtype == weight.dtype
     if is_first:
         if same_type:

@@ -1,4 +1,4 @@
-"""Row-sparse gradients as optimisers need them, and one step of each rule on their rows."""
+"""Row-sparse gradients as optimisers need them, and one step of each optimiser on their rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from softmax_bench.ops.dispatch import by_device
 from softmax_bench.ops.rows import distinct, row_sparse
 
 _CHUNK = 2**20
-"""Bytes of a table that are updated at once: few enough for the cores' caches, and more than 2^15
-numbers of 16 bytes, up to which torch moves rows on one thread only."""
+"""Bytes of a table updated at once: few enough for the cores' caches, and more than 2^15 numbers of
+16 bytes, up to which torch moves rows on a single thread.
+"""
 
 
 @by_device
@@ -45,7 +46,7 @@ def scale_rows_(values: Tensor, rows: Tensor, factor: Tensor) -> None:
 @by_device
 def sgd(parameter: Tensor, rows: Tensor | None, values: Tensor, *, lr: float) -> None:
     """Stochastic gradient descent on distinct ``rows``, or all, whose gradient is ``values``."""
-    # As the sum with a sparse tensor, which torch makes on all threads; ``index_add_`` uses one.
+    # As a sum with a sparse tensor, which torch computes on all threads; ``index_add_`` uses one.
     gradient = values if rows is None else row_sparse(rows, values, parameter.shape[0])
     parameter.add_(gradient, alpha=-lr)
 
@@ -92,7 +93,7 @@ def adam(
 def _gathered(
     tables: Sequence[Tensor], rows: Tensor | None, values: Tensor
 ) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
-    """These rows of the tables beside their gradient, some at a time; put back when changed."""
+    """Yield these rows of the tables with their gradient, some at a time, and write them back."""
     if rows is None:
         yield tables, values
         return
@@ -106,7 +107,7 @@ def _gathered(
 
 
 def _in_wide_numbers(table: Tensor) -> Tensor:
-    """The same memory in numbers of 16 bytes: torch moves a row number by number."""
+    """The same memory as numbers of 16 bytes, because torch moves rows number by number."""
     size = table.element_size()
     fits = table.dim() > 1 and table.is_contiguous() and table.shape[-1] * size % 16 == 0
     if fits and table.storage_offset() * size % 16 == 0:

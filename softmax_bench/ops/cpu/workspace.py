@@ -1,8 +1,8 @@
-"""One reused scratch buffer a thread.
+"""One reused scratch buffer per thread.
 
-A fresh buffer of hundreds of megabytes is handed out by the operating system a page at a time,
-zero-filled, at the first touch: on a CPU that costs as much as the arithmetic done in it. The
-blocks of scores live here instead, and are overwritten by the next step.
+The operating system provides a fresh buffer of hundreds of megabytes page by page, filled with
+zeros at the first access, which on a CPU costs as much as the arithmetic in it. Blocks of scores
+are kept here instead, and overwritten by the next step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _local = threading.local()
 def workspace(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """An uninitialised flat buffer of ``numel`` elements, valid until the next call.
 
-    On CUDA torch's caching allocator already reuses memory, so nothing is kept here.
+    On CUDA, torch's caching allocator already reuses memory, so nothing is kept here.
     """
     if device.type != "cpu":
         return torch.empty(numel, dtype=dtype, device=device)
@@ -26,12 +26,12 @@ def workspace(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     held = buffers.get(dtype)
     if held is None or held.numel() < numel:
         buffers.pop(dtype, None)
-        held = None  # given back before the larger one is made
-        with torch.inference_mode(False):  # or no later training step might write to it
+        held = None  # release it before allocating the larger one
+        with torch.inference_mode(False):  # or later training steps might fail to write to it
             held = buffers[dtype] = torch.empty(numel, dtype=dtype, device=device)
     return held[:numel]
 
 
 def release_workspace() -> None:
-    """Give this thread's scratch memory back."""
+    """Release this thread's scratch memory."""
     _local.__dict__.clear()
