@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again: it may all be deleted."""
+"""The folder of everything that can be recreated and may be deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``SOFTMAX_BENCH_CACHE``, or the folder that the system has for a user's caches."""
+    """``SOFTMAX_BENCH_CACHE``, or the system's folder for the user's caches."""
     chosen = os.environ.get("SOFTMAX_BENCH_CACHE")
     if chosen:
         return Path(chosen)

@@ -1,9 +1,9 @@
-"""How long a step takes and what it holds, by a sum of terms fitted to measured steps.
+"""Time and memory of a step, as a sum of terms fitted to measured steps.
 
-The roofline of products and bytes alone is far off for steps of a few milliseconds: half of them
-is in small operations, in what is done to each score, and in the rows whose gradient is written,
-clipped and handed to the optimiser. Each of these is a term of its own here, with a coefficient of
-its own for each layer, none below zero, so that a time is never predicted to fall as work grows.
+The roofline of products and bytes alone is far off for steps of a few milliseconds: half of their
+time goes into small operations, the work on each score, and the rows whose gradient is written,
+clipped and passed to the optimiser. Each of these is a separate term here. Every layer has its own
+coefficients, none below zero, so that predicted times never fall as work grows.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Terms = Mapping[str, Callable[[Workload], float]]
 
 
 def _scores(work: Workload) -> float:
-    """Pairs of a hidden state and a row: three products of 2 H operations each."""
+    """Pairs of a hidden state and a row, each with three products of 2 H operations."""
     return work.flops / (6.0 * work.hidden_size)
 
 
 def _scores_held(work: Workload) -> float:
-    """Those of the largest block of tokens: the others are made after they are used up."""
+    """Scores of the largest block of tokens; others are computed after these are used."""
     classes = _scores(work) / work.num_tokens
     blocks = token_blocks(work.num_tokens, round(classes))
     return classes * max(block.stop - block.start for block in blocks)
@@ -64,24 +64,26 @@ FEWEST_SIZES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A layer's step at a size, foretold or measured."""
+    """A layer's step at one size, predicted or measured."""
 
     seconds: float
     low: float
     high: float
-    """Bounds on the seconds on a quiet machine: no error at a size held out was larger, farther
-    out more is allowed for; of what was measured, the interval of the median."""
+    """Bounds on the seconds on a quiet machine: for a prediction, the largest error at held-out
+    sizes, with an allowance for distance; for a measurement, the interval of the median.
+    """
     peak_bytes: int
-    """Most held at once beyond the parameters, gradients included."""
+    """Peak bytes beyond the parameters, including gradients."""
     outside: str
-    """In words, how the size is far from all that the layer was measured at; empty if it is not."""
+    """How the size differs from all that were measured, in words; empty if it does not."""
 
 
 class CostModel:
-    """Fitted to the measured steps of some layers.
+    """A cost model fitted to the measured steps of some layers.
 
     Args:
-        cells: Measured steps. Those of layers at fewer than :data:`FEWEST_SIZES` sizes are unused.
+        cells: Measured steps; layers measured at fewer than :data:`FEWEST_SIZES` sizes are left
+            out.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -95,18 +97,19 @@ class CostModel:
         }
         self._fits = {layer: _Fit(own) for layer, own in self._cells.items()}
         self.held_out = _held_out(self._cells)
-        """A row a measured step: ``layer``, ``vocab_size``, ``hidden_size``, ``num_tokens``,
+        """One row per measured step: ``layer``, ``vocab_size``, ``hidden_size``, ``num_tokens``,
         ``measured`` and ``predicted`` seconds and peak bytes, by a model that saw no step of any
-        layer at that size."""
+        layer at that size.
+        """
 
     @property
     def layers(self) -> list[str]:
-        """Those that can be predicted."""
+        """The layers that can be predicted."""
         return sorted(self._fits)
 
     @property
     def median_error(self) -> float:
-        """Median relative error of the time at sizes that were held out."""
+        """Median relative error of the time at held-out sizes."""
         return float(relative_errors(self.held_out).median())
 
     def predict(self, work: Workload) -> Prediction:
@@ -127,7 +130,7 @@ class CostModel:
 
 
 def relative_errors(frame: pd.DataFrame) -> pd.Series[float]:
-    """Of the predicted against the measured seconds, without sign."""
+    """Absolute relative errors of the predicted seconds."""
     return (frame["predicted"] / frame["measured"] - 1).abs()
 
 
@@ -148,10 +151,10 @@ def _matrix(terms: Terms, loads: Sequence[Workload]) -> Floats:
 
 
 def predict_peak(loads: Sequence[Workload], peaks: Sequence[float], work: Workload) -> float:
-    """Bytes that a step holds at its peak, from those of measured steps of the same layer.
+    """Peak bytes of a step, predicted from measured steps of the same layer.
 
-    The nearer a measured size, the more it counts: memory is held in different ways at different
-    sizes, block by block or all at once.
+    Closer sizes count more, because memory is held in different ways at different sizes: block by
+    block, or all at once.
     """
     sizes = np.log2([load.size for load in loads])
     distance = np.linalg.norm(sizes - np.log2(work.size), axis=1)
@@ -164,7 +167,7 @@ def _fit(
     measured: Sequence[float],
     weights: Floats | float = 1.0,
 ) -> Callable[[Workload], float]:
-    """The sum of terms, none of them below zero, with the least squared relative errors."""
+    """The sum of non-negative terms with the least squared relative errors."""
     weights = np.broadcast_to(weights, len(loads))
     relative = _matrix(terms, loads) * (weights / measured)[:, None]
     scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)
@@ -204,7 +207,7 @@ _AXES: Terms = {
 
 
 def _distance(work: Workload, known: Sequence[Workload]) -> tuple[float, str]:
-    """Doublings beyond what was measured, along the axis where they are most, and that axis."""
+    """Doublings beyond the measured sizes on the axis where they are most, and that axis."""
     worst, where = 0.0, ""
     for name, axis in _AXES.items():
         value, seen = axis(work), [axis(one) for one in known]

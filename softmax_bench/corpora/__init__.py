@@ -1,4 +1,4 @@
-"""Text to vocabulary to token ids; and a synthetic language whose entropy is known."""
+"""From text to vocabulary to token ids, and a synthetic language whose entropy is known."""
 
 from softmax_bench.corpora.corpus import SYNTHETIC, Corpus, load_corpus
 from softmax_bench.corpora.synthetic import SyntheticLanguage

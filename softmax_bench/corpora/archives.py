@@ -1,4 +1,4 @@
-"""Unpacking archives without trust: only plain files, only into the folder, only so much."""
+"""Unpacking untrusted archives: only plain files, only into the folder, only up to a limit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def unpack(archive: Path, folder: Path, *, limit: int) -> None:
     """Write the files of a zip or tar archive into ``folder``.
 
     Args:
-        archive: Packed in any way that :mod:`zipfile` or :mod:`tarfile` can read.
-        folder: What is in there before may be overwritten. After an error it holds a part.
-        limit: Bytes of all files together.
+        archive: An archive that :mod:`zipfile` or :mod:`tarfile` can read.
+        folder: Existing files may be overwritten; after an error, it contains a part.
+        limit: Maximum number of bytes of all files together.
 
     Raises:
-        SoftmaxBenchError: A name leads out of ``folder``, something is neither file nor folder (a
-            link, a device), there is more than ``limit``, or the archive is damaged.
+        SoftmaxBenchError: A name leads out of ``folder``, an entry is neither file nor folder (a
+            link, a device), there are more than ``limit`` bytes, or the archive is damaged.
     """
     written = 0
     try:
@@ -44,11 +44,11 @@ def unpack(archive: Path, folder: Path, *, limit: int) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, size and content of the files; folders are made as they are needed."""
+    """Name, size and content of the files; folders are created as needed."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix made the archive
+                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if not made on Unix
                 if info.is_dir():
                     continue
                 if kind not in (0, stat.S_IFREG):
@@ -66,7 +66,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def _inside(archive: Path, name: str) -> str:
-    """The name, if it stays in the folder on every system."""
+    """The name, if it stays inside the folder on every system."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
             raise SoftmaxBenchError(f"{archive} is refused: {name!r} leads out of its folder")

@@ -57,7 +57,7 @@ class TokenStatistics(NamedTuple):
     """Log-probability of the target; 0 if it is ignored."""
     log_z: Float[Tensor, "*batch"]
     entropy: Float[Tensor, "*batch"]
-    """In nats."""
+    """Entropy in nats."""
     correct: Bool[Tensor, "*batch"]
     """Whether the target is the most probable class; false if it is ignored."""
 

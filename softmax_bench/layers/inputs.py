@@ -1,4 +1,4 @@
-"""What an output layer refuses, before anything is computed or, on an accelerator, by a NaN."""
+"""Checks of an output layer's inputs, before the computation or, on an accelerator, by a NaN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softmax_bench.errors import SoftmaxBenchError
 
 
 class CheckedInputs(KeptBuffers):
-    """A module that is given hidden states and, for each, the id of a class."""
+    """A module that takes hidden states and one class id for each."""
 
     in_features: int
     num_classes: int

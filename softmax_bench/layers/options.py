@@ -1,4 +1,4 @@
-"""What the constructors of all output layers take."""
+"""Options that the constructors of all output layers take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mixed precision does to an output layer: training in the lower type, evaluation not."""
+"""Mixed precision in output layers, which lowers the training step but not evaluation."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Optimisers whose step costs what the gradient costs: rows that got no gradient are not touched.
+"""Optimisers whose cost follows that of the gradient: rows without a gradient are not touched.
 
-SGD without momentum and Adagrad leave a row without gradient as it is, so their row-sparse forms
-give exactly the same parameters as the dense ones. Adam does not: its dense form moves every row
-at every step by its running mean. The row-sparse form is *lazy* Adam, as in
-``torch.optim.SparseAdam``, which treats a row's missing gradients as missing steps of its averages.
-AdamW's decay is as lazy: a row shrinks only in the steps that touch it, so rare classes, which need
-it least, are held back least. Where every row is to shrink at every step, use dense gradients.
+SGD without momentum and Adagrad leave a row without a gradient unchanged, so their row-sparse forms
+give exactly the same parameters as the dense ones. Adam does not: its dense form moves every row at
+every step by its running mean. The row-sparse form is *lazy* Adam, as in
+``torch.optim.SparseAdam``, which treats missing gradients of a row as missing steps of its
+averages. AdamW's decay is equally lazy: a row shrinks only in the steps that touch it, so rare
+classes, which need it least, are decayed least. If every row should shrink at every step, use dense
+gradients.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from softmax_bench.ops.dispatch import on_cuda
 
 _EPSILON = {"adagrad": 1e-10, "adam": 1e-8}
 _WEIGHT_DECAY = 0.01
-"""Of AdamW, as in torch."""
+"""AdamW's default, as in torch."""
 _BETAS = (0.9, 0.999)
 
 
 def row_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """Distinct rows and values of a row-sparse gradient; a gradient that is a sum is added up.
+    """Distinct rows and values of a row-sparse gradient; an uncoalesced gradient is summed.
 
-    On a GPU rows that are not counted, which are zero, may follow: see ``ops.cuda.rows``.
+    On a GPU, unused rows, which are zero, may follow: see ``ops.cuda.rows``.
     """
     grad = parameter.grad
     assert grad is not None
@@ -51,8 +52,8 @@ def row_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients together so that their joint 2-norm is at most ``max_norm``.
 
-    As ``torch.nn.utils.clip_grad_norm_``, which refuses row-sparse gradients on a CPU. Cost is
-    that of the stored values.
+    Like ``torch.nn.utils.clip_grad_norm_``, which rejects row-sparse gradients on a CPU. The cost
+    is that of the stored values.
 
     Returns:
         The norm before clipping.
@@ -73,13 +74,14 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 
 State = dict[str, Any]
-"""What a rule remembers of a parameter."""
+"""The state that an optimiser keeps for a parameter."""
 
 
 class Optimizer(ABC):
-    """One rule for dense and row-sparse gradients, whichever a parameter has in a step.
+    """An optimiser for dense and row-sparse gradients, whichever a parameter has in a step.
 
-    It is not one of ``torch.optim``: those import torch's compiler, a second in every process.
+    It is not a ``torch.optim`` optimiser, because those import torch's compiler, which takes a
+    second in every process.
 
     Args:
         rates: The parameters, each with its learning rate.
@@ -91,7 +93,7 @@ class Optimizer(ABC):
         self._states: dict[nn.Parameter, State] = {}
 
     def scale_rate(self, factor: float) -> None:
-        """Learn from here on by ``factor`` times the rates at the start."""
+        """Set the learning rates to ``factor`` times those at the start."""
         self._rate_factor = factor
 
     @torch.no_grad()
@@ -117,11 +119,11 @@ class Optimizer(ABC):
             parameter.grad = None
 
     def state_dict(self) -> list[State]:
-        """Of each parameter."""
+        """The state of each parameter."""
         return [self._states.get(parameter, {}) for parameter in self._rates]
 
     def load_state_dict(self, states: Sequence[State]) -> None:
-        """Go on where an optimiser of the same parameters was."""
+        """Continue from the state of an optimiser of the same parameters."""
         for parameter, state in zip(self._rates, states, strict=True):
             self._states[parameter] = {
                 name: value.to(parameter.device) if isinstance(value, Tensor) else value
@@ -129,7 +131,7 @@ class Optimizer(ABC):
             }
 
     def state_tensors(self) -> Iterator[Tensor]:
-        """Everything that is remembered from step to step, counters left out."""
+        """All tensors that are kept between steps, without counters."""
         for state in self._states.values():
             yield from (x for x in state.values() if isinstance(x, Tensor) and x.dim() > 0)
 
@@ -161,7 +163,7 @@ class _Adagrad(Optimizer):
 
 
 class _Adam(Optimizer):
-    """Adam (Kingma & Ba 2015), lazy where gradients are row-sparse.
+    """Adam (Kingma & Ba 2015), which is lazy for row-sparse gradients.
 
     With ``weight_decay`` it is AdamW (Loshchilov & Hutter 2019), whose decay is decoupled from the
     running means: a row is first multiplied by ``1 - lr weight_decay``.
@@ -178,7 +180,7 @@ class _Adam(Optimizer):
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
-        if on_cuda(parameter):  # counted on the device, so that a CUDA graph counts too
+        if on_cuda(parameter):  # counted on the device, so that it also advances in a CUDA graph
             state["step"] = torch.as_tensor(
                 state["step"], dtype=torch.float64, device=parameter.device
             )
@@ -195,7 +197,7 @@ _RULES: dict[str, Callable[..., Optimizer]] = {
 
 
 def check_optimizer(name: str, initial_accumulator_value: float = 0.0) -> None:
-    """Raise a SoftmaxBenchError if there is no such optimiser, or it cannot start so."""
+    """Raise a SoftmaxBenchError if there is no such optimiser, or its options are invalid."""
     if name not in _RULES:
         near = difflib.get_close_matches(name, _RULES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -220,22 +222,22 @@ def make_optimizer(
     layer: Iterable[nn.Parameter] = (),
     layer_rate: float = 1.0,
 ) -> Optimizer:
-    """An optimiser by name: ``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``.
+    """Create an optimiser by name: ``"sgd"``, ``"adagrad"``, ``"adam"`` or ``"adamw"``.
 
     Args:
-        name: The rule.
-        parameters: Their gradients may be dense or row-sparse.
+        name: Name of the optimiser.
+        parameters: Parameters, whose gradients may be dense or row-sparse.
         lr: Learning rate.
-        initial_accumulator_value: Where Adagrad's sums of squares start. From 0, the first
-            gradient of a number moves it by the whole learning rate, however small it is.
-        weight_decay: Of AdamW, as a share of the learning rate; other rules have none. Rows without
-            a gradient do not decay.
-        layer: Those parameters whose rate is ``layer_rate * lr``.
-        layer_rate: That factor.
+        initial_accumulator_value: Start of Adagrad's sums of squares. At 0, the first gradient of a
+            number moves it by the full learning rate, however small the gradient is.
+        weight_decay: AdamW's decay relative to the learning rate; other optimisers have none. Rows
+            without a gradient do not decay.
+        layer: The parameters whose rate is ``layer_rate * lr``.
+        layer_rate: Relative learning rate of these parameters.
 
     Raises:
-        SoftmaxBenchError: There is no such rule, a rate is not positive, or the rule has no sums
-            of squares to start from.
+        SoftmaxBenchError: There is no such optimiser, a rate is not positive, or the optimiser has
+            no sums of squares to start from.
     """
     check_optimizer(name, initial_accumulator_value)
     for rate in (lr, layer_rate):

@@ -56,16 +56,16 @@ def train(
         window: Time steps through which gradients flow back.
         valid_window: Time steps evaluated at once.
         max_tokens: Budget.
-        clip_norm: Greatest joint norm of all gradients.
+        clip_norm: Maximum joint norm of all gradients.
         evaluations: How often to evaluate.
-        schedule: Of the learning rate.
+        schedule: Learning rate schedule.
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
         on_evaluation: Called after each evaluation.
-        checkpoint: Where to go on from, and to save to; the time that saving takes is not counted.
+        checkpoint: The checkpoint to resume from and save to; the time for saving is not counted.
 
     Raises:
-        DivergedError: The loss or the hidden states are not finite any more, or the validation loss
+        DivergedError: The loss or the hidden states are no longer finite, or the validation loss
             exceeds ``HOPELESS``.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
@@ -113,28 +113,28 @@ def run_steps(
     on_evaluation: Callable[[Progress], None],
     checkpoint: Checkpoint | None,
 ) -> list[Progress]:
-    """The loop itself, for whatever makes a loss.
+    """The training loop for any step that returns a loss.
 
     Args:
         model: Trained in place.
         optimizer: Over the model's parameters.
-        state: Where to begin.
-        step: The loss of the next batch, and the number of its targets.
+        state: The state to start from.
+        step: Returns the loss of the next batch and the number of its targets.
         quality: Evaluates the model on the validation data.
         max_tokens: Budget in targets.
-        clip_norm: Greatest joint norm of all gradients.
+        clip_norm: Maximum joint norm of all gradients.
         epoch_tokens: Targets of one pass over the training data.
         evaluations: How often to evaluate.
-        schedule: Of the learning rate.
-        unit: What targets are called in messages.
+        schedule: Learning rate schedule.
+        unit: Name of the targets in messages.
         on_step: Called after each step.
         on_evaluation: Called after each evaluation.
-        checkpoint: Where to save to.
+        checkpoint: The checkpoint to save to.
 
     Raises:
-        DivergedError: The loss or the hidden states are not finite any more, or the validation loss
-            exceeds ``HOPELESS``. On a GPU the losses are looked at before each evaluation and
-            checkpoint only.
+        DivergedError: The loss or the hidden states are no longer finite, or the validation loss
+            exceeds ``HOPELESS``. On a GPU, losses are only checked before each evaluation and
+            checkpoint.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     if state.tokens:
@@ -180,7 +180,7 @@ def run_steps(
 
 
 def _checked(step: Callable[[], tuple[Tensor, int]], diverged: str) -> tuple[Tensor, int]:
-    """What the step gives, if it is finite."""
+    """The result of the step, if it is finite."""
     try:
         loss, predicted = step()
     except SoftmaxBenchError as error:
@@ -191,7 +191,7 @@ def _checked(step: Callable[[], tuple[Tensor, int]], diverged: str) -> tuple[Ten
 
 
 def _mean(state: TrainingState, unit: str) -> float:
-    """The mean loss since the last evaluation: on a GPU the first look at any of them."""
+    """The mean loss since the last evaluation; on a GPU, the first time any of them is read."""
     mean = float(torch.stack(state.losses).mean()) if state.losses else 0.0
     _check_finite(mean, f"training diverged before {state.tokens} {unit}")
     return mean

@@ -22,7 +22,7 @@ class PathTable:
     codes: Int[Tensor, "L"]
     """The side taken at each node."""
     children: Int[Tensor, "nodes k"]
-    """As in :class:`~softmax_bench.classes.tree.Tree`; says which sides a node has."""
+    """As in :class:`~softmax_bench.classes.tree.Tree`; tells which sides a node has."""
     rows_per_node: int
     """1 for a decision between two sides by the sign of one score, k for a softmax of k scores."""
     level_sizes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What layers share whose tokens are all scored against the same few classes."""
+"""Shared by layers that score all tokens of a batch against the same few classes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from softmax_bench.ops import subset_cross_entropy, subset_scores
 
 
 class Negatives(NamedTuple):
-    """The classes that targets are scored against, and what is added to scores."""
+    """The classes that targets are scored against, and corrections of the scores."""
 
     rows: Int[Tensor, "S"]
-    """Distinct and sorted."""
+    """Distinct and sorted class ids."""
     offset: Float[Tensor, "S"]
     """Added to their scores; ``-inf`` for a class that does not count."""
     target_offset: Float[Tensor, "N"]
@@ -29,8 +29,7 @@ class Negatives(NamedTuple):
 class SharedNegativesSoftmax(LinearOutputLayer):
     """``log(exp(x_t) + sum over the negatives j != t of exp(x_j)) - x_t``, x the corrected scores.
 
-    All tokens share the negatives. Where a token's own target is among them, it is left out for
-    that token, unless ``keep_hits``.
+    All tokens share the negatives. A token leaves out its own target, unless ``keep_hits``.
     """
 
     exact = False
@@ -42,9 +41,9 @@ class SharedNegativesSoftmax(LinearOutputLayer):
 
     @abstractmethod
     def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
-        """For targets (N,), of which those that are not ``kept`` (N,) do not count.
+        """The negatives for targets (N,); those that are not ``kept`` (N,) do not count.
 
-        Where ``sees_other_tokens``, those have the class of one that is kept.
+        If ``sees_other_tokens``, these have the class of a target that is kept.
         """
 
     def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
