@@ -127,7 +127,8 @@ def markdown(found: dict[str, list[SpeedRecord]]) -> str:
     lines.append("")
     for name, records in found.items():
         seen = records[0].result.disturbance
-        waits = records[0].environment.variables.get("OMP_WAIT_POLICY", "spinning")
+        passive = records[0].environment.variables.get("OMP_WAIT_POLICY") == "passive"
+        waits = "passively" if passive else "spinning"
         marked = "; ".join(seen.reasons) if seen is not None and seen.reasons else "not marked"
         lines.append(f"* {name}: threads waited {waits}; {marked}")
     worst = max(

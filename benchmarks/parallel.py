@@ -92,7 +92,7 @@ def _table(rank: int, options: Options, sizes: list[int], layers: list[str]) -> 
     show = print if rank == 0 else lambda *_: None
     show(f"N = {options.tokens}, H = {options.width}, float32, one thread a process, Adagrad\n")
     show(
-        "| V | layer | processes | MB kept | MB at peak | of one | ms a step | kB sent "
+        "| V | layer | processes | MB kept | MB at peak | of one | ms per step | kB sent "
         "| cost model | loopback | exchanges |\n| ---: | --- | --- " + "| ---: " * 8 + "|"
     )
     for classes in sizes:

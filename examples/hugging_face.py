@@ -65,7 +65,7 @@ def main() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     print(f"perplexity after: {math.exp(nats(model, batches[-1])):.1f}")
-    print("it goes on:", model.generate(batches[-1, :1, :4], max_new_tokens=4)[0].tolist())
+    print("its continuation:", model.generate(batches[-1, :1, :4], max_new_tokens=4)[0].tolist())
 
 
 if __name__ == "__main__":

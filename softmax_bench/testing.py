@@ -1,6 +1,6 @@
 """Check that an output layer, from this package or another, keeps the contract.
 
-In a test, ``check_output_layer(MyLayer)`` suffices. For a layer with options of its own, write
+In a test, ``check_output_layer(MyLayer)`` suffices. For a layer with its own options, write
 
 ``check_output_layer(lambda width, classes, **common: MyLayer(width, classes, rank=3, **common))``.
 """

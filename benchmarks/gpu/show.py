@@ -15,8 +15,8 @@ TITLES = {
     "training": "Perplexity as the vocabulary grows",
 }
 _LINES = (
-    ("layers", "ms", "step-times", "milliseconds a step"),
-    ("layers", "ms in a graph", "step-times-in-a-graph", "milliseconds a step in a CUDA graph"),
+    ("layers", "ms", "step-times", "milliseconds per step"),
+    ("layers", "ms in a graph", "step-times-in-a-graph", "milliseconds per step in a CUDA graph"),
     ("training", "excess nats over the true entropy", "excess", "nats over the true entropy"),
 )
 

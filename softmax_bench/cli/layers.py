@@ -28,7 +28,7 @@ def list_layers(
         print(catalogue.markdown(layer_names()), end="")
         return
     shared = list(CommonOptions.__annotations__)
-    table = Table("layer", "good for", "options of its own", "source")
+    table = Table("layer", "good for", "own options", "source")
     table.caption = f"All take {', '.join(shared)} too. More: docs/layers.md"
     for name in layer_names():
         layer, _ = parse_spec(name)

@@ -144,10 +144,10 @@ class OutputLayer(CheckedInputs, ABC):
                 number of targets that are not ignored, not by the sum of weights.
 
         Raises:
-            SoftmaxBenchError: Shapes or targets do not fit, or hidden states are not finite. On a
-                GPU a look at the last two would stop the queue: there a target that is no class
-                makes the loss NaN and the gradients zero. Under ``torch.autograd.detect_anomaly``
-                both are looked at everywhere.
+            SoftmaxBenchError: Shapes or targets are invalid, or hidden states are not finite. On a
+                GPU, checking the last two would stall the queue, so a target outside the classes
+                makes the loss NaN and the gradients zero; ``torch.autograd.detect_anomaly`` enables
+                both checks everywhere.
         """
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
@@ -246,12 +246,12 @@ class OutputLayer(CheckedInputs, ABC):
         )
 
     def settle(self) -> int:
-        """Do what a training step does only now and then, and rarely late in training.
+        """Do the occasional work of training steps, which is rare late in training.
 
-        A timing begins with it, so that its steps are like most steps of a long training.
+        A timing starts with it, so that its steps are like most steps of a long training.
 
         Returns:
-            The steps in which it is done once late in training; 0 where there is no such thing.
+            Number of steps between two such occasions late in training; 0 if there are none.
         """
         return 0
 

@@ -102,6 +102,6 @@ def _tie(layer: OutputLayer, embedding_size: int) -> nn.Parameter:
         raise SoftmaxBenchError(
             f"tied embeddings need an output layer with a weight of shape {wanted}: "
             f"{layer.name!r} with hidden size {layer.in_features} has none; set the embedding "
-            "size to the hidden size, or choose a layer with one row a class"
+            "size to the hidden size, or choose a layer with one row per class"
         )
     return weight

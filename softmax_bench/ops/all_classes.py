@@ -74,7 +74,7 @@ def linear_cross_entropy(
         return torch.dot(losses, coefficient)
     if hidden.dtype == torch.float16:
         # Gradients of scores lie below what float16 can hold when they are divided by the number
-        # of tokens. So they are made for weights near 1, and divided when they are handed out.
+        # of tokens. So they are computed for weights near 1, and divided when returned.
         unit = coefficient.abs().sum() / max(1, min(coefficient.shape[0], 4096))
         unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
         shares = coefficient / unit

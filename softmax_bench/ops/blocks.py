@@ -36,7 +36,7 @@ def block_cross_entropy(
     Args:
         hidden: Hidden states.
         weight: ``C`` blocks of rows; its gradient is sparse in the first dimension.
-        bias: One offset a row.
+        bias: One offset per row.
         row: The row that each token should choose, counted through all blocks.
         coefficient: Weight of each token in the sum.
         num_rows: Number of actual rows; those after them only pad the last block.
@@ -62,7 +62,7 @@ def block_scores(
     Args:
         hidden: Hidden states.
         weight: ``C`` blocks of rows; its gradient is sparse in the first dimension.
-        bias: One offset a row.
+        bias: One offset per row.
         block: The block of each token.
     """
     # In the weight's dtype: a lower one would have to convert all the rows that it touches.

@@ -47,7 +47,7 @@ class TokenSums(NamedTuple):
     expected_score: Tensor | None = None
     """``sum_j p_j s_j``: the entropy is ``log Z`` minus this."""
     best: Tensor | None = None
-    """The class with the greatest score, int64, without a gradient."""
+    """The class with the highest score, int64, without a gradient."""
 
 
 class Pulls(NamedTuple):

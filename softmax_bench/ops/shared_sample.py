@@ -38,8 +38,8 @@ def subset_cross_entropy(
 
     Args:
         hidden: Hidden states.
-        weight: One row a class; its gradient is row-sparse.
-        bias: One offset a class; its gradient is row-sparse.
+        weight: One row per class; its gradient is row-sparse.
+        bias: One offset per class; its gradient is row-sparse.
         target: Class of each token.
         coefficient: Weight of each token in the sum.
         rows: Sampled classes, distinct and sorted.
@@ -76,8 +76,8 @@ def subset_logistic(
 
     Args:
         hidden: Hidden states.
-        weight: One row a class; its gradient is row-sparse.
-        bias: One offset a class; its gradient is row-sparse.
+        weight: One row per class; its gradient is row-sparse.
+        bias: One offset per class; its gradient is row-sparse.
         log_z: Subtracted from every score; it may be a parameter.
         target: Class of each token.
         coefficient: Weight of each token in the sum.

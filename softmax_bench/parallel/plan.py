@@ -201,9 +201,9 @@ def main() -> None:
     known = Device()
     for name, unit in (
         ("memory", "bytes"),
-        ("flops", "operations a second"),
-        ("memory_bandwidth", "bytes a second"),
-        ("network_bandwidth", "bytes a second"),
+        ("flops", "operations per second"),
+        ("memory_bandwidth", "bytes per second"),
+        ("network_bandwidth", "bytes per second"),
         ("latency", "seconds of an exchange"),
     ):
         option = f"--{name.replace('_', '-')}"

@@ -94,9 +94,7 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
         if self.clock_change > 0.1:
             found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
         if self.switches_per_second > 200:
-            found.append(
-                f"it was made to leave a core {self.switches_per_second:.0f} times a second"
-            )
+            found.append(f"it was preempted {self.switches_per_second:.0f} times per second")
         return found
 
 

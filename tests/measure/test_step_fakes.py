@@ -198,7 +198,7 @@ def test_what_else_the_machine_did(monkeypatch: pytest.MonkeyPatch) -> None:
         "other processes took 20% of the processor",
         "the host withheld 5% of the processor",
         "the processor's frequency changed by 20%",
-        "it was made to leave a core 500 times a second",
+        "it was preempted 500 times per second",
     ]
     quiet = Disturbance(foreign=0.01, stolen=0.0, clock_change=0.02, switches_per_second=20)
     assert quiet.reasons == []

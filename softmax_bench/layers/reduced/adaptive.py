@@ -66,7 +66,7 @@ class AdaptiveSoftmax(OutputLayer):
             low < high for low, high in zip((0, *cutoffs), (*cutoffs, num_classes), strict=True)
         ):
             raise SoftmaxBenchError(
-                f"cutoffs must be rising whole numbers from 1 to {num_classes - 1}, "
+                f"cutoffs must be ascending whole numbers from 1 to {num_classes - 1}, "
                 f"not {list(cutoffs)!r}"
             )
         self.order = FrequencyOrder(self._counts, num_classes)

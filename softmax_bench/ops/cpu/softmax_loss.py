@@ -98,8 +98,8 @@ def log_sum_exp(
 
     Args:
         hidden: Hidden states.
-        weight: One row a class.
-        bias: One offset a class.
+        weight: One row per class.
+        bias: One offset per class.
         first: A score of each token that enters the sum in addition to those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.
     """
@@ -158,8 +158,8 @@ def softmax_loss(
 
     Args:
         hidden: Hidden states.
-        weight: One row a class.
-        bias: One offset a class.
+        weight: One row per class.
+        bias: One offset per class.
         coefficient: Weight of each token in the loss.
         first: A score of each token that enters its sum in addition to those of the rows.
         excluded: A row that does not enter a token's sum, -1 for none.

@@ -138,7 +138,7 @@ def memory_of(job: Job, text: KnownText | None = None) -> float:
     if isinstance(job, NgramJob):
         counted = 0 if text is None else text.train_tokens
         return _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * counted
-    if isinstance(job, SpeedJob):  # all layers are held at once, and take turns
+    if isinstance(job, SpeedJob):  # all layers are held at once
         held = [_layer_memory(trial, trial.num_tokens) for trial in job.trials]
         return _PROCESS_BYTES + sum(kept for kept, _ in held) + max(used for _, used in held)
     trial = job.trials[0].model if isinstance(job, FidelityJob) else job.trial
