@@ -74,12 +74,15 @@ def test_two_level_softmax_over_the_leaves_of_a_tree_is_a_likelihood_too(tmp_pat
         create_layer(spec, H, 24)
 
 
-def check_likelihood(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
-    loss = layer(hidden, target)
-    plain = -layer.log_prob(hidden).gather(1, target.unsqueeze(1)).mean()
+def check_same(layer: OutputLayer, loss: Tensor, plain: Tensor) -> None:
     torch.testing.assert_close(loss, plain)
     for ours, theirs in zip(gradients(layer, loss), gradients(layer, plain), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def check_likelihood(layer: OutputLayer, hidden: Tensor, target: Tensor) -> None:
+    plain = -layer.log_prob(hidden).gather(1, target.unsqueeze(1)).mean()
+    check_same(layer, layer(hidden, target), plain)
 
 
 def test_adaptive_softmax_takes_torchs_state_and_gives_its_loss() -> None:
@@ -101,10 +104,7 @@ def test_self_normalised_softmax_adds_the_squared_normaliser(penalty: float) -> 
     assert isinstance(layer, LinearOutputLayer)
     scores = F.linear(hidden, layer.weight, layer.bias)
     plain = F.cross_entropy(scores, target) + penalty * scores.logsumexp(1).square().mean()
-    loss = layer(hidden, target)
-    torch.testing.assert_close(loss, plain)
-    for ours, theirs in zip(gradients(layer, loss), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, layer(hidden, target), plain)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -156,10 +156,7 @@ def test_negative_sampling_by_enumeration(calibration: float, beta: float) -> No
     q = counts**0.75 / (counts**0.75).sum()
     own = scores.gather(1, target.unsqueeze(1)).squeeze(1)
     plain = (beta * F.softplus(-own) + 2 * (q * F.softplus(scores)).sum(1)).mean()
-    mean = expected(layer, hidden, target, 2)
-    torch.testing.assert_close(mean, plain)
-    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, expected(layer, hidden, target, 2), plain)
 
 
 def test_ranking_nce_by_enumeration() -> None:
@@ -174,10 +171,7 @@ def test_ranking_nce_by_enumeration() -> None:
         places = torch.stack([target, torch.full_like(target, a), torch.full_like(target, b)], 1)
         loss = F.cross_entropy(odds.gather(1, places), torch.zeros_like(target))
         plain = plain + q[a] * q[b] * loss
-    mean = expected(layer, hidden, target, 2)
-    torch.testing.assert_close(mean, plain)
-    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, expected(layer, hidden, target, 2), plain)
 
 
 def test_nce_by_enumeration() -> None:
@@ -189,10 +183,7 @@ def test_nce_by_enumeration() -> None:
     odds = F.linear(hidden, layer.weight, layer.bias) - 0.7 - (2 * q).log()
     own = odds.gather(1, target.unsqueeze(1)).squeeze(1)
     plain = (F.softplus(-own) + 2 * (q * F.softplus(odds)).sum(1)).mean()
-    mean = expected(layer, hidden, target, 2)
-    torch.testing.assert_close(mean, plain)
-    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, expected(layer, hidden, target, 2), plain)
 
 
 def test_sampled_softmax_by_enumeration() -> None:
@@ -210,10 +201,7 @@ def test_sampled_softmax_by_enumeration() -> None:
             factor = (1 - q[own]) / (len(others) * q[others])
             z = scores[n, own].exp() + (scores[n, others].exp() * factor).sum()
             plain = plain + q[list(drawn)].prod() / len(target) * (z.log() - scores[n, own])
-    mean = expected(layer, hidden, target, 2)
-    torch.testing.assert_close(mean, plain)
-    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, expected(layer, hidden, target, 2), plain)
 
 
 def test_blackout_by_enumeration() -> None:
@@ -231,7 +219,4 @@ def test_blackout_by_enumeration() -> None:
             p = odds[n, places].softmax(0)
             weight = q[list(drawn)].prod() / len(target)
             plain = plain - weight * (p[0].log() + torch.log1p(-p[1:]).sum())
-    mean = expected(layer, hidden, target, 2)
-    torch.testing.assert_close(mean, plain)
-    for ours, theirs in zip(gradients(layer, mean), gradients(layer, plain), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_same(layer, expected(layer, hidden, target, 2), plain)
