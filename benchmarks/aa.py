@@ -10,7 +10,6 @@ states lie elsewhere in memory.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,11 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import binomtest
 
+from benchmarks.written import write_results
 from softmax_bench.intervals import correlation_time
 from softmax_bench.layers import create_layer, split_specs
 from softmax_bench.measure import (
     LayerStep,
-    describe_environment,
     interleave,
     watch_machine,
     zipf_counts,
@@ -153,16 +152,11 @@ def main() -> None:
         outcomes += own
         table.append(summary(layer, own))
         console.print(table[-1], highlight=False, soft_wrap=True, markup=False)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        record = {
-            "environment": describe_environment(), "threads": torch.get_num_threads(),
-            "vocab_size": options.vocab_size, "hidden_size": H, "num_tokens": TOKENS,
-            "seconds_of_a_candidate": options.seconds,
-            "outcomes": [asdict(one) for one in outcomes],
-        }  # fmt: skip
-        (options.out / "aa.json").write_text(json.dumps(record, indent=1) + "\n")
-        (options.out / "table.md").write_text("\n".join(table) + "\n")
+    write_results(
+        options.out, "aa", "\n".join(table) + "\n",
+        vocab_size=options.vocab_size, hidden_size=H, num_tokens=TOKENS,
+        seconds_of_a_candidate=options.seconds, outcomes=[asdict(one) for one in outcomes],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

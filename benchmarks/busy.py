@@ -9,7 +9,6 @@ layers.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,8 +23,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from benchmarks.written import write_results
 from softmax_bench.advise.calibration import SIZES, Calibration
-from softmax_bench.measure import describe_environment
 from softmax_bench.records.record import SpeedRecord
 from softmax_bench.records.store import read_store
 
@@ -166,15 +165,8 @@ def main() -> None:
         for name, (seconds, sizes) in advice.items()
     )
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        record = {
-            "environment": describe_environment(),
-            "first_advice": advice,
-            "records": {name: msgspec.to_builtins(records) for name, records in found.items()},
-        }
-        (options.out / "busy.json").write_text(json.dumps(record, indent=1) + "\n")
-        (options.out / "table.md").write_text(text)
+    records = {name: msgspec.to_builtins(records) for name, records in found.items()}
+    write_results(options.out, "busy", text, first_advice=advice, records=records)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ passes of a layer's median, relative to its time alone.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -25,11 +24,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.written import write_results
 from softmax_bench.layers import create_layer, layer_names, split_specs
 from softmax_bench.lm import LanguageModel, clip_grad_norm, make_optimizer
 from softmax_bench.measure import (
     LayerStep,
-    describe_environment,
     interleave,
     watch_machine,
     zipf_counts,
@@ -198,15 +197,10 @@ def main() -> None:
         rows = measure(layers, sizes, options.passes, options.seconds, console)
     text = markdown(relative(rows))
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        record = {
-            "environment": describe_environment(), "threads": torch.get_num_threads(),
-            "stolen": seen[0].stolen, "hidden_size": HIDDEN_SIZE, "num_tokens": NUM_TOKENS,
-            "times": rows.to_dict("records"),
-        }  # fmt: skip
-        (options.out / "company.json").write_text(json.dumps(record, indent=1) + "\n")
-        (options.out / "table.md").write_text(text)
+    write_results(
+        options.out, "company", text, stolen=seen[0].stolen, hidden_size=HIDDEN_SIZE,
+        num_tokens=NUM_TOKENS, times=rows.to_dict("records"),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

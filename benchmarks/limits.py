@@ -7,7 +7,6 @@ target. ``python -m benchmarks.peers`` compares the layers with other implementa
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,12 +20,12 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.written import write_results
 from softmax_bench.classes.noise import make_noise
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.lm import LanguageModel, clip_grad_norm, make_optimizer
 from softmax_bench.measure import (
     LayerStep,
-    describe_environment,
     interleave,
     peak_bytes,
     zipf_counts,
@@ -283,14 +282,11 @@ def main() -> None:
                     highlight=False,
                     soft_wrap=True,
                 )
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        record = {"environment": describe_environment(), "threads": torch.get_num_threads(),
-                  "lines": [asdict(line) for line in lines]}  # fmt: skip
-        (options.out / "limits.json").write_text(json.dumps(record, indent=1) + "\n")
-        table = ["| what | measured | aim | detail |", "| --- | --- | --- | --- |"]
-        table += [f"| {x.what} | {x.value:.3g} | {x.aim} | {x.detail} |" for x in lines]
-        (options.out / "table.md").write_text("\n".join(table) + "\n")
+    table = ["| what | measured | aim | detail |", "| --- | --- | --- | --- |"]
+    table += [f"| {x.what} | {x.value:.3g} | {x.aim} | {x.detail} |" for x in lines]
+    write_results(
+        options.out, "limits", "\n".join(table) + "\n", lines=[asdict(line) for line in lines]
+    )
 
 
 if __name__ == "__main__":

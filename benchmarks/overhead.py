@@ -9,19 +9,18 @@ are narrow enough). No reported time includes it, but a run takes longer.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from benchmarks.written import write_results
 from softmax_bench.layers import create_layer
 from softmax_bench.layers.exact.full import FullSoftmax
-from softmax_bench.measure import LayerStep, describe_environment, interleave, zipf_counts
+from softmax_bench.measure import LayerStep, interleave, zipf_counts
 from softmax_bench.measure.timing import Phases
 
 
@@ -126,12 +125,7 @@ def main() -> None:
         console.print(table[-1], highlight=False, soft_wrap=True, markup=False)
     worst = np.max([float(line["inside"]) for line in found])
     console.print(f"The clocks add {worst:.2%} at most to what is reported.", highlight=False)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        record = {"environment": describe_environment(), "threads": torch.get_num_threads(),
-                  "lines": found}  # fmt: skip
-        (options.out / "overhead.json").write_text(json.dumps(record, indent=1) + "\n")
-        (options.out / "table.md").write_text("\n".join(table) + "\n")
+    write_results(options.out, "overhead", "\n".join(table) + "\n", lines=found)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,13 +14,13 @@ from typing import Any
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import torch
 from rich.console import Console
 
 from benchmarks.peers import ours, with_others, with_tensorflow, with_torch  # noqa: F401
 from benchmarks.peers.picture import draw
 from benchmarks.peers.race import RACES, Competitor, Inputs, Race, Step, make_inputs
-from softmax_bench.measure import describe_environment, interleave
+from benchmarks.written import write_json
+from softmax_bench.measure import interleave
 
 HIDDEN_SIZE = 256
 
@@ -52,10 +51,8 @@ def _run(race: Race, seconds: float, out: Path, console: Console) -> None:
         if one.missing():
             console.print(f"{one.name} is left out: {one.needs} is not installed")
     rows = [row for size in race.sizes for row in _meet(race, size, seconds, console)]
-    record = {"environment": describe_environment(), "threads": torch.get_num_threads(),
-              "hidden_size": HIDDEN_SIZE, "rows": rows}  # fmt: skip
     name = race.name.replace(",", "").replace(" ", "-")
-    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(out / f"{name}.json", hidden_size=HIDDEN_SIZE, rows=rows)
 
 
 def _meet(
