@@ -39,7 +39,7 @@ def test_rates_and_seeds_are_told() -> None:
     assert "the best of 3 trials by validation perplexity after 100 tokens each" in told
     assert "Lower and higher rates did worse for 0 of 1." in told, "the least of them did best"
     assert "2 seeds" in told
-    assert "only two seeds" in " ".join(warnings(frames(records)))
+    assert "two seeds" in " ".join(warnings(frames(records)))
 
 
 def test_which_figures_are_of_a_part_of_a_text() -> None:

@@ -67,7 +67,7 @@ def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
     table = summary_table(results)
     assert table["learning_rate"].tolist() == [0.2]
     told = " ".join(warnings(results))
-    assert "there is one seed, and differences of a few per cent" in told
+    assert "one seed was run, so differences of a few per cent" in told
 
 
 def test_one_learning_rate_for_all_is_told() -> None:
@@ -199,7 +199,7 @@ def test_studies_that_can_say_nothing_say_so() -> None:
         return " ".join(warnings(frames([msgspec.structs.replace(record, result=result)])))
 
     quiet = told(5000, 5, 900, 100.0)
-    for doubt in ("chance", "<unk>", "guessing", "fewer training tokens", "only 5"):
+    for doubt in ("mostly chance", "<unk>", "guessing", "fewer training tokens", "only"):
         assert doubt not in quiet
     assert "at V = 900 the test text has only 12 tokens" in told(12, 0, 900, 100.0)
     assert "at V = 900 80% of the validation text is <unk>" in told(5000, 4000, 900, 100.0)

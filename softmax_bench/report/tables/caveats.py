@@ -35,11 +35,11 @@ def warnings(results: Results) -> list[str]:
         seeds = best_trials(results).groupby(KEY)["seed"].nunique().min()
         if seeds == 1:
             found.append(
-                "there is one seed, and differences of a few per cent of perplexity may be chance; "
+                "one seed was run, so differences of a few per cent of perplexity may be chance; "
                 "--set seeds=0,1,2 shows how much"
             )
         elif seeds == 2:
-            found.append("there are only two seeds, so intervals are wide and uncertain themselves")
+            found.append("two seeds were run, so intervals are wide and uncertain themselves")
     found += [
         f"the best learning rate of {row.layer} at V = {row.vocab_size:,} ({row.learning_rate:g}) "
         "is at an end of the range that was tried, so a better one may lie beyond"
