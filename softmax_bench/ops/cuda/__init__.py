@@ -1,1 +1,1 @@
-"""How CUDA computes the primitives: Triton kernels, imported only when tensors are there."""
+"""CUDA implementations of the primitives: Triton kernels, imported only for CUDA tensors."""

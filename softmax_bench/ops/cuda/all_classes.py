@@ -1,4 +1,4 @@
-"""Softmax over all classes on CUDA: by chunks of tokens, whatever the loss is made of."""
+"""Softmax over all classes on CUDA, by chunks of tokens for any loss."""
 
 from softmax_bench.ops.token_chunks import cross_entropy, token_sum_gradients, token_sums
 

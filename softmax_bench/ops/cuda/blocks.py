@@ -1,8 +1,8 @@
-"""Tokens against the rows of their own block: products grouped by block, without asking the host.
+"""Tokens against the rows of their own block: products grouped by block, without a host sync.
 
-Tokens are sorted by block and cut into tiles of at most :data:`TILE`, none of which crosses from
-one block to another. How many tiles there are only the device knows; there are at most N / TILE
-and one a block, and programs beyond the last have nothing to do.
+Tokens are sorted by block and cut into tiles of at most :data:`TILE`, none of which spans two
+blocks. Only the device knows how many tiles there are; there are at most N / TILE plus one per
+block, and programs beyond the last have nothing to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from softmax_bench.ops.cuda.launch import block_of, precision, sums_of
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows, with_count
 
 TILE = 16
-"""Tokens of a tile: the fewest that tensor cores multiply at once."""
+"""Tokens per tile: the fewest that tensor cores multiply at once."""
 
 
 def block_cross_entropy(
@@ -34,7 +34,7 @@ def block_cross_entropy(
     *,
     with_gradients: bool,
 ) -> tuple[Tensor, Gradients]:
-    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias`` if wanted."""
+    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias`` if needed."""
     num_blocks, size = weight.shape[:2]
     block = row.div(size, rounding_mode="floor").clamp(0, num_blocks - 1)
     scores = block_scores(hidden, weight, block)
@@ -60,7 +60,7 @@ def block_cross_entropy(
 def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
     """Scores (N, B) of each token against the rows of its block."""
     (num_blocks, size, width), tokens = weight.shape, hidden.shape[0]
-    if hidden.dtype == torch.float64:  # tensor cores of few GPUs know it, and Triton of none
+    if hidden.dtype == torch.float64:  # few GPUs' tensor cores support it, and Triton does not
         return inspect.unwrap(plain.block_scores)(hidden, weight, block)
     scores = torch.zeros(tokens, size, dtype=sums_of(hidden), device=hidden.device)
     if not tokens:
@@ -74,14 +74,14 @@ def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
 
 
 def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
-    """:func:`block_scores` of tokens that lie in order of their blocks."""
+    """:func:`block_scores` of tokens sorted by block."""
     return block_scores(hidden, weight, block)
 
 
 def block_score_gradients(
     grad: Tensor, hidden: Tensor, weight: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in hidden states and weight, when that in the scores is ``grad`` (N, B)."""
+    """Gradients in hidden states and weight, given that in the scores ``grad`` (N, B)."""
     (num_blocks, size, width), tokens = weight.shape, hidden.shape[0]
     if hidden.dtype == torch.float64:
         return inspect.unwrap(plain.block_score_gradients)(grad, hidden, weight, block)
@@ -106,13 +106,13 @@ def block_score_gradients(
 @dataclass(frozen=True)
 class _Tiles:
     order: Tensor
-    """(N,) tokens in order of their blocks."""
+    """(N,) tokens sorted by block."""
     ends: Tensor
-    """(C,) where in that order each block's tokens end."""
+    """(C,) the end of each block's tokens in that order."""
     block: Tensor
-    """(T,) the block of each tile; C for tiles that there are not."""
+    """(T,) the block of each tile; C for tiles that do not exist."""
     first: Tensor
-    """(T,) where in the order of tokens each tile begins."""
+    """(T,) the start of each tile in the order of tokens."""
 
 
 def _tiles(block: Tensor, num_blocks: int) -> _Tiles:
@@ -125,7 +125,7 @@ def _tiles(block: Tensor, num_blocks: int) -> _Tiles:
     tile = torch.arange(tokens // TILE + min(tokens, num_blocks), device=block.device)
     of_tile = torch.searchsorted(tile_ends, tile, right=True)
     known = of_tile.clamp(max=num_blocks - 1)
-    behind = tile_ends.index_select(0, known) - tile  # tiles to the end of the block, this included
+    behind = tile_ends.index_select(0, known) - tile  # tiles up to and including this block
     last = (counts.index_select(0, known) + TILE - 1) // TILE
     first = (ends - counts).index_select(0, known) + (last - behind) * TILE
     return _Tiles(order, ends, of_tile, first)
@@ -187,7 +187,7 @@ def _pull_blocks(
     GRAD, HIDDEN, GRAD_BLOCKS, ORDER, IDS, COUNT, ENDS, size, width,
     TILE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A piece of the gradient of one block that occurs, over all its tokens."""
+    """A piece of the gradient of one touched block, over all its tokens."""
     slot = tl.program_id(0).to(tl.int64)
     if slot < tl.load(COUNT):
         block = tl.load(IDS + slot)

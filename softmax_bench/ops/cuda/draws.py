@@ -1,4 +1,4 @@
-"""Lists of classes of sizes that the host knows: what is not in a list counts 0 times there."""
+"""Lists of classes whose sizes the host knows; classes that are not in a list count 0 times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tally(classes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fill_up(classes: Tensor, num_samples: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """All ``classes`` and twice as many draws as can be wanted; or, if V is small, all V."""
+    """All ``classes`` and twice as many draws as can be needed; or, if V is small, all V."""
     wanted = min(num_samples, num_classes)
     if 4 * (num_samples + classes.shape[0]) >= num_classes:
         rows = torch.rand(num_classes, device=classes.device).argsort()

@@ -1,4 +1,4 @@
-"""Scores of (token, row) pairs: one program a token, which holds its hidden state meanwhile."""
+"""Scores of (token, row) pairs: one program per token, which keeps its hidden state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 def pair_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
 ) -> Tensor:
-    """Scores (P,) of all pairs; 0 where a row is none of the weight's."""
+    """Scores (P,) of all pairs; 0 if the row is not one of the weight's."""
     hidden, weight = hidden.contiguous(), weight.contiguous()
     scores = torch.zeros(rows.shape[0], dtype=sums_of(hidden), device=hidden.device)
     (num_rows, width), block = weight.shape, block_of(hidden.shape[1])
@@ -34,7 +34,7 @@ def pair_gradients(
     starts: Tensor,
     rows: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients in hidden states, weight and bias, when that in the scores is ``grad`` (P,)."""
+    """Gradients in hidden states, weight and bias, given that in the scores ``grad`` (P,)."""
     hidden, weight, grad = hidden.contiguous(), weight.contiguous(), grad.contiguous()
     grad_hidden, pairs = torch.zeros_like(hidden), rows.shape[0]
     (num_rows, width), block = weight.shape, block_of(hidden.shape[1])

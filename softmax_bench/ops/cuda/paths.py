@@ -1,7 +1,7 @@
-"""Losses along the paths of a tree: one program a token walks its path once.
+"""Losses along the paths of a tree: one program per token walks its path once.
 
-On the way it makes the loss, the pull of each node and the gradient of the hidden state. Paths lie
-in rows as long as the longest, so that no size depends on the targets.
+On the way, it computes the loss, the pull of each node and the gradient of the hidden state. Paths
+are stored in rows as long as the longest, so that no size depends on the targets.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Row-sparse gradients on a GPU, in steps whose sizes the host knows beforehand.
 
-Only the device knows how many distinct rows a step touches, and asking it would stop the queue.
-So a gradient has room for as many rows as there can be: the distinct ones come first, in order,
-and the rest are zero. Their number stays on the device, and kernels stop there. A row's entries
-are summed in a fixed order, so results are the same to the bit from run to run, also without
+Only the device knows how many distinct rows a step touches, and asking it would stall the queue. So
+a gradient has room for as many rows as possible: the distinct ones come first, in order, and the
+rest are zero. Their number stays on the device, and kernels stop there. A row's entries are summed
+in a fixed order, so results are bitwise the same in every run, even without
 ``torch.use_deterministic_algorithms``.
 """
 
@@ -24,26 +24,27 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class Rows:
-    """The distinct rows among a list of ids, and where each entry of the list belongs."""
+    """The distinct rows among a list of ids, and the row of each entry."""
 
     ids: Tensor
-    """(M,) the distinct ids, rising, then zeros; M is the most that there can be."""
+    """(M,) the distinct ids in ascending order, then zeros; M is the largest possible number."""
     count: Tensor
-    """(1,) int32: how many are distinct."""
+    """(1,) int32: number of distinct ids."""
     order: Tensor
-    """(P,) the entries in order of their ids."""
+    """(P,) the entries sorted by id."""
     place: Tensor
-    """(P,) int32: for each entry in that order, the position of its id among ``ids``; M where
-    the id was no row."""
+    """(P,) int32: for each entry in that order, the position of its id among ``ids``; M if the id
+    is not a row.
+    """
 
 
 def distinct_rows(ids: Tensor, num_rows: int, most: int | None = None) -> Rows:
     """Distinct rows among ``ids`` (P,); those outside [0, ``num_rows``) are left out.
 
     Args:
-        ids: What is looked through.
-        num_rows: Rows that there are.
-        most: A bound on the distinct ids, where a better one is known than their number.
+        ids: The ids to search.
+        num_rows: Number of existing rows.
+        most: A bound on the number of distinct ids, if a better one than P is known.
     """
     entries = ids.shape[0]
     most = min(entries, num_rows, entries if most is None else most)
@@ -74,15 +75,15 @@ def sum_rows(
     """The row-sparse gradient in which entry p adds ``scale[p] * values[source[p]]`` to its row.
 
     Args:
-        rows: Of the entries.
-        values: (P, H), or as many rows as ``source`` refers to; of one dimension for a bias.
-        num_rows: Rows of the parameter.
+        rows: The distinct rows of the entries.
+        values: (P, H), or as many rows as ``source`` refers to; one-dimensional for a bias.
+        num_rows: Number of rows of the parameter.
         scale: (P,) factors; all 1 if None.
         source: (P,) rows of ``values``; entry p's is row p if None.
 
     Returns:
-        A sparse tensor in the type of ``values``. It is not marked as coalesced, since the rows
-        past ``rows.count`` repeat an id; their values are zero.
+        A sparse tensor in the dtype of ``values``. It is not marked as coalesced, since the rows
+        beyond ``rows.count`` repeat an id; their values are zero.
     """
     values = values.contiguous()
     most, entries = rows.ids.shape[0], rows.order.shape[0]
@@ -104,8 +105,8 @@ def sum_rows(
 
 
 def with_count(ids: Tensor, values: Tensor, num_rows: int, count: Tensor) -> Tensor:
-    """A sparse tensor that remembers how many of its rows are distinct, also as a ``.grad``."""
-    # Torch keeps the storage of the indices when it stores the gradient, and nothing else of them.
+    """A sparse tensor that records its number of distinct rows, even when stored as a ``.grad``."""
+    # When torch stores the gradient, it keeps nothing of the indices but their storage.
     ids.untyped_storage().distinct_count = count  # type: ignore[attr-defined]
     shape = (num_rows, *values.shape[1:])
     return torch.sparse_coo_tensor(ids.unsqueeze(0), values, shape, check_invariants=False)
@@ -117,7 +118,7 @@ def _sum_runs(
     ORDER, VALUES, SCALE, SOURCE,
     SCALED: tl.constexpr, SHARED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Sum the runs of one chunk: into their rows where they begin here, else into ``PARTIAL``."""
+    """Sum the runs of one chunk: into their rows if they begin here, otherwise into ``PARTIAL``."""
     chunk = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
@@ -160,7 +161,7 @@ def _join_runs(
     PLACE, SUMS, PARTIAL, entries, most, width,
     CHUNK: tl.constexpr, AT_ONCE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Where a run that begins in the chunk before goes on in this one: add up all its parts."""
+    """Sum all parts of a run that began in the previous chunk and continues in this one."""
     chunk = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width

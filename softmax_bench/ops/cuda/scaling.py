@@ -1,4 +1,4 @@
-"""Gradients times one number, which the host never looks at: it would stop the queue."""
+"""Multiply gradients by one number without reading it on the host, which would stall the queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROGRAMS = 1024
 
 @triton.jit
 def scale_kernel(G, FACTOR, numel, BLOCK: tl.constexpr):
-    """Multiply by a number that is nearly always 1: then nothing is read or written."""
+    """Multiply by a number that is nearly always 1, in which case nothing is read or written."""
     factor = tl.load(FACTOR)
     if factor != 1:
         start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -26,7 +26,7 @@ def scale_kernel(G, FACTOR, numel, BLOCK: tl.constexpr):
 
 
 def scale_(gradient: Tensor, factor: Tensor) -> None:
-    """``gradient *= factor``, in place."""
+    """Multiply ``gradient`` by ``factor``, in place."""
     if not gradient.is_contiguous():
         gradient.mul_(factor.to(gradient.dtype))
     elif gradient.numel():
@@ -35,5 +35,5 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
 
 
 def scale_all_(factor: Tensor, gradients: list[Tensor]) -> None:
-    """:func:`scale_` of several gradients."""
+    """Apply :func:`scale_` to several gradients."""
     torch._foreach_mul_(gradients, factor)

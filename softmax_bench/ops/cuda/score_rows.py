@@ -1,8 +1,8 @@
-"""Passes over the scores of a chunk of tokens: one program a row, in place.
+"""Passes over the scores of a chunk of tokens: one program per row, in place.
 
-The sums of a row come from one sweep with a running maximum a lane. The gradient takes a second
-sweep, backwards: what was read last is still in cache. A target that is no class reads nothing: its
-loss is NaN and its gradient 0.
+One sweep with a running maximum per lane computes the sums of a row. A second sweep, backwards,
+computes the gradient, because what was read last is still in cache. For a target outside the
+classes nothing is read: its loss is NaN and its gradient 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Losses on a sample of rows that all tokens share: library products and one pass in place.
 
-The scores of as many tokens as fit :data:`SCORES_AT_ONCE` are made by one product. One program a
-token then turns its scores into pulls, the loss's derivatives, where they lie; two more products
-make the gradients of these. Rows may repeat: each stands for itself, as if it were another.
+One product computes the scores of as many tokens as fit :data:`SCORES_AT_ONCE`. Then one program
+per token replaces its scores by pulls, the loss's derivatives, and two more products compute the
+gradients from these. Rows may repeat; each counts separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from softmax_bench.ops.cuda.launch import block_of, sums_of
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 
 SCORES_AT_ONCE = 2**26
-"""Scores held at once: 256 MiB in float32."""
+"""Most scores held at once: 256 MiB in float32."""
 _SOFTMAX, _LOGISTIC = 0, 1
 
 
@@ -61,7 +61,7 @@ def subset_logistic(
     operands = _Operands(hidden.contiguous(), weight, bias, target, coefficient, rows)
     offsets = row_offset - log_z, row_count, target_offset - log_z
     loss, gradients, pulls = _pass(operands, *offsets, _LOGISTIC, keep_hits=True, penalty=0.0)
-    # log_z enters every score like a bias shared by all classes, with the other sign.
+    # log_z enters every score like a bias shared by all classes, with the opposite sign.
     return loss, (*gradients, -pulls.sum().to(log_z.dtype))
 
 
@@ -145,7 +145,7 @@ def _pulls_in_place(
     target = tl.load(TARGET + token)
     at = SCORES + token * samples
     if MODE == 0:
-        # Kept a lane each: the highest score so far, and the sum of powers relative to it.
+        # Per lane: the highest score so far, and the sum of powers relative to it.
         highest = tl.full((BLOCK,), lowest, dtype)
         total = tl.zeros((BLOCK,), dtype)
         for start in range(0, samples, BLOCK):

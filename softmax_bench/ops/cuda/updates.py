@@ -1,7 +1,7 @@
-"""Row-sparse gradients as optimisers need them, and one step of each rule in one pass.
+"""Row-sparse gradients as optimisers need them, and one step of each optimiser in one pass.
 
 A pass reads the gradient once, and reads and writes each number of the state and of the parameter
-once. It serves dense parameters too: torch's own Adagrad has no such kernel for CUDA.
+once. It also serves dense parameters, because torch's own Adagrad has no such kernel for CUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from softmax_bench.ops.cuda.launch import row_grid, sums_of, warps_for
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 
 _DENSE_ROW = 1024
-"""Numbers of a dense parameter that one program updates at once."""
+"""Numbers of a dense parameter that one program updates."""
 
 
 def sum_entries(values: Tensor, ids: Tensor, num_rows: int) -> Tensor:
@@ -124,7 +124,7 @@ def _update(
     lr, eps, share1, share2, weight_decay, width, numel, most,
     RULE: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of every so many-th row."""
+    """Update some columns of a strided set of rows."""
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     last = most if DENSE else tl.load(COUNT)
     for i in range(tl.program_id(0), last, tl.num_programs(0)):
@@ -160,7 +160,7 @@ def _update(
 
 @triton.jit
 def _squares(VALUES, COUNT, SQUARES, width, BLOCK: tl.constexpr):
-    """The sum of the squares of some columns of every so many-th row."""
+    """Sum the squares of some columns of a strided set of rows."""
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), SQUARES.dtype.element_ty)
     for i in range(tl.program_id(0), tl.load(COUNT), tl.num_programs(0)):
@@ -173,7 +173,7 @@ def _squares(VALUES, COUNT, SQUARES, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def _scale(VALUES, COUNT, FACTOR, width, BLOCK: tl.constexpr):
-    """Some columns of every so many-th row times the factor."""
+    """Multiply some columns of a strided set of rows by the factor."""
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     factor = tl.load(FACTOR)
     for i in range(tl.program_id(0), tl.load(COUNT), tl.num_programs(0)):
