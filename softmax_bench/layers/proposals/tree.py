@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
+from softmax_bench.ops import tally
 from softmax_bench.ops.cpu.blocks import scores_in_order
 
 _TOP = 1024
@@ -19,6 +20,9 @@ _LEAST_BRANCH, _MOST_BRANCH = 32, 128
 """Children per node below: with few, there is a product for each of many nodes; with many, all are
 visited.
 """
+
+_BELOW_1 = 1 - 2**-30
+"""A row number of up to 2^22 and a fraction below 1 must not round to the next row number."""
 
 
 class TreeProposal(ProposalSoftmax):
@@ -107,31 +111,36 @@ class TreeProposal(ProposalSoftmax):
         masses = self._masses(to_nodes @ nodes.t(), prior, leaf=False)
         # A path is followed for each draw, and for the target as if it had been drawn.
         below = self.branch**self.depth
-        chosen = torch.cat([(target // below)[:, None], draw_columns(masses, self.num_samples)], 1)
-        width = chosen.shape[1]
-        log_q = log_share(masses, chosen).to(masses.dtype).flatten()
-        path, place = chosen.flatten(), torch.arange(chosen.numel(), device=chosen.device)
+        path = torch.cat([(target // below)[:, None], draw_columns(masses, self.num_samples)], 1)
+        log_q = log_share(masses, path).to(masses.dtype)
+        tokens = hidden.shape[0]
+        token = torch.arange(tokens, device=hidden.device)[:, None]
         for level in range(1, self.depth + 1):
-            path, order = path.sort()
-            place, log_q = place[order], log_q[order]
-            leaf, token = level == self.depth, place // width
-            query = (to_leaves if leaf else to_nodes).index_select(0, token)
+            # Many draws of a token meet at a node, whose children are looked at once for them all.
+            visits = path * tokens + token
+            pair, _ = tally(visits.flatten())
+            which = torch.searchsorted(pair, visits)
+            node, of_token = pair // tokens, pair % tokens
+            leaf = level == self.depth
+            query = (to_leaves if leaf else to_nodes).index_select(0, of_token)
             nodes, prior = self._level(level)
-            products = scores_in_order(query, nodes, path)
-            masses = self._masses(products, prior.index_select(0, path), leaf=leaf)
+            products = scores_in_order(query, nodes, node)
+            masses = self._masses(products, prior.index_select(0, node), leaf=leaf)
             # With at most 128 children, float32 is as good for their sums as for their masses.
             running = masses.cumsum(1)
-            total = running[:, -1:].contiguous()
-            column = torch.searchsorted(running, torch.rand_like(total) * total, right=True)
-            column = torch.minimum(column, torch.searchsorted(running, total))[:, 0]
+            total = running[:, -1:].clamp(min=torch.finfo(running.dtype).tiny)
+            # One search for all draws: row r holds the numbers from r to r + 1.
+            ends = (running / total).double()
+            ends += torch.arange(len(pair), device=pair.device)[:, None]
+            u = torch.rand(which.shape, dtype=torch.float64, device=pair.device)
+            place = torch.searchsorted(ends.flatten(), which + u.clamp_(max=_BELOW_1), right=True)
+            column = (place - which * self.branch).clamp_(0, self.branch - 1)
             below //= self.branch
-            own = target[token] // below % self.branch
-            column = torch.where(place % width == 0, own, column).clamp_(max=self.branch - 1)
-            log_q = log_q + torch.log(masses.gather(1, column[:, None]) / total)[:, 0]
+            column[:, 0] = target // below % self.branch
+            drawn = masses.flatten()[which * self.branch + column]
+            log_q = log_q + torch.log(drawn / total[:, 0][which])
             path = path * self.branch + column
-        drawn = torch.empty_like(path).index_copy_(0, place, path).view(-1, width)[:, 1:]
-        log_q = torch.empty_like(log_q).index_copy_(0, place, log_q).view(-1, width)
-        return drawn.clamp(max=self.num_classes - 1), log_q[:, 1:], log_q[:, 0]
+        return path[:, 1:].clamp(max=self.num_classes - 1), log_q[:, 1:], log_q[:, 0]
 
     def _proposal_flops(self, num_tokens: int) -> float:
         draws = num_tokens * (self.num_samples + 1) * self.branch
