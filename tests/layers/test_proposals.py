@@ -245,10 +245,10 @@ def test_a_settled_layer_takes_its_next_snapshot_as_late_in_training() -> None:
 
 def test_blocks_of_masses_that_round() -> None:
     masses = torch.tensor([[1.0, 0.0, 1e-30, 0.0], [0.0, 0.0, 3.0, 0.0]])
-    column = draw_columns(masses, 500)
+    column, total = draw_columns(masses, 500)
     assert set(column[0].tolist()) == {0}
     assert set(column[1].tolist()) == {2}
-    assert not log_share(masses, column).any()
+    assert not log_share(masses, total, column).any()
 
 
 def test_in_batch_negatives_need_the_correction() -> None:

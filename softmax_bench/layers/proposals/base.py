@@ -162,8 +162,8 @@ class ProposalSoftmax(LinearOutputLayer):
         return expected_distinct((drawn, num_tokens * self.num_samples), (of_targets, num_tokens))
 
 
-def draw_columns(masses: Tensor, num_samples: int) -> Tensor:
-    """Draw ``num_samples`` columns per row in proportion to masses (R, C)."""
+def draw_columns(masses: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Columns (R, ``num_samples``) in proportion to masses (R, C), and sums (R, 1) in float64."""
     running = masses.cumsum(1, dtype=torch.float64)
     total = running[:, -1:].contiguous()
     u = torch.rand(masses.shape[0], num_samples, dtype=torch.float64, device=masses.device)
@@ -171,9 +171,9 @@ def draw_columns(masses: Tensor, num_samples: int) -> Tensor:
     # Rounding may go past the last column with mass, so take the first that holds the whole sum.
     # Masses that are NaN must not lead outside either; the loss will report them.
     last = torch.searchsorted(running, total)
-    return torch.minimum(column, last).clamp_(max=masses.shape[1] - 1)
+    return torch.minimum(column, last).clamp_(max=masses.shape[1] - 1), total
 
 
-def log_share(masses: Tensor, column: Tensor) -> Tensor:
-    """Log of the share of columns (R, m) in their rows of masses (R, C), in float64."""
-    return torch.log(masses.gather(1, column).double() / masses.sum(1, True, dtype=torch.float64))
+def log_share(masses: Tensor, total: Tensor, column: Tensor) -> Tensor:
+    """Log of the share of columns (R, m) in rows of masses (R, C) with these sums, in float64."""
+    return torch.log(masses.gather(1, column).double() / total)

@@ -94,7 +94,7 @@ class MIDXSoftmax(ProposalSoftmax):
         scores = (hidden @ self._first.t()).unsqueeze(2) + (hidden @ self._second.t()).unsqueeze(1)
         log_cells = scores.flatten(1).double() + self._cell_mass.log()  # -inf if it is empty
         cells = (log_cells - log_cells.amax(1, keepdim=True)).exp()
-        cell = draw_columns(cells, self.num_samples)
+        cell, total = draw_columns(cells, self.num_samples)
         u = torch.rand(cell.shape, dtype=torch.float64, device=cell.device)
         place = torch.searchsorted(
             self._running, self._below[cell] + u * self._cell_mass[cell], right=True
@@ -102,7 +102,9 @@ class MIDXSoftmax(ProposalSoftmax):
         place = place.clamp(self._starts()[cell], (self._ends[cell] - 1).clamp(min=0))
         classes = torch.cat([target.unsqueeze(1), self._members[place]], 1)
         cell = self._cell[classes]
-        log_q = log_share(cells, cell) + self._log_mass[classes] - self._cell_mass[cell].log()
+        log_q = (
+            log_share(cells, total, cell) + self._log_mass[classes] - self._cell_mass[cell].log()
+        )
         return classes[:, 1:], log_q[:, 1:], log_q[:, 0]
 
     def _proposal_flops(self, num_tokens: int) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 from softmax_bench.ops import tally
-from softmax_bench.ops.cpu.blocks import scores_in_order
+from softmax_bench.ops.cpu.blocks import block_scores
 
 _TOP = 1024
 """Nodes of the first level, which one dense product scores for all tokens."""
@@ -111,8 +111,9 @@ class TreeProposal(ProposalSoftmax):
         masses = self._masses(to_nodes @ nodes.t(), prior, leaf=False)
         # A path is followed for each draw, and for the target as if it had been drawn.
         below = self.branch**self.depth
-        path = torch.cat([(target // below)[:, None], draw_columns(masses, self.num_samples)], 1)
-        log_q = log_share(masses, path).to(masses.dtype)
+        columns, total = draw_columns(masses, self.num_samples)
+        path = torch.cat([(target // below)[:, None], columns], 1)
+        log_q = log_share(masses, total, path).to(masses.dtype)
         tokens = hidden.shape[0]
         token = torch.arange(tokens, device=hidden.device)[:, None]
         for level in range(1, self.depth + 1):
@@ -124,7 +125,7 @@ class TreeProposal(ProposalSoftmax):
             leaf = level == self.depth
             query = (to_leaves if leaf else to_nodes).index_select(0, of_token)
             nodes, prior = self._level(level)
-            products = scores_in_order(query, nodes, node)
+            products = block_scores(query, nodes, node)
             masses = self._masses(products, prior.index_select(0, node), leaf=leaf)
             # With at most 128 children, float32 is as good for their sums as for their masses.
             running = masses.cumsum(1)

@@ -96,23 +96,20 @@ def _offsets(touched: Tensor, weight: Tensor, bias: Tensor | None, num_rows: int
 @by_device
 def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
     """Scores (N, B) of each token against the rows of its block."""
-    in_order, order, _, groups = _groups(hidden, block)
-    scores = hidden.new_empty(hidden.shape[0], weight.shape[1])
-    for index, start, end in groups:
-        torch.mm(in_order[start:end], weight[index].t(), out=scores[start:end])
-    result = torch.empty_like(scores).index_copy_(0, order, scores)
-    return result.to(accumulator(hidden.dtype))
-
-
-@by_device
-def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
-    """:func:`block_scores` of tokens sorted by block."""
-    scores = hidden.new_empty(hidden.shape[0], weight.shape[1])
-    touched, counts = torch.unique_consecutive(block, return_counts=True)
-    parts = zip(hidden.split(counts.tolist()), scores.split(counts.tolist()), strict=True)
-    for index, (some, out) in zip(touched.tolist(), parts, strict=True):
-        torch.mm(some, weight[index].t(), out=out)
-    return scores
+    (_, size, width), num_tokens = weight.shape, hidden.shape[0]
+    order = block.argsort(stable=True)
+    touched, counts = torch.unique_consecutive(block[order], return_counts=True)
+    ids, batches = touched.tolist(), in_batches(counts.tolist(), size, width)
+    lengths = [batch.slots for batch in batches]
+    of_batch = (x.split(lengths) for x in slots(order, counts, batches))
+    scores = hidden.new_empty(num_tokens + 1, size)  # the last is of all empty slots
+    for batch, from_, to in zip(batches, *of_batch, strict=True):
+        own = slice(batch.first, batch.first + batch.blocks)
+        h = hidden.index_select(0, from_).view(batch.blocks, -1, width)
+        products = h.new_empty(batch.blocks, batch.tokens, size)
+        torch.bmm(h, _rows(weight, ids[own], touched[own]).transpose(1, 2), out=products)
+        scores.index_copy_(0, to, products.view(-1, size))
+    return scores[:num_tokens].to(accumulator(hidden.dtype))
 
 
 @by_device

@@ -73,11 +73,6 @@ def block_scores(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
     return scores
 
 
-def scores_in_order(hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
-    """:func:`block_scores` of tokens sorted by block."""
-    return block_scores(hidden, weight, block)
-
-
 def block_score_gradients(
     grad: Tensor, hidden: Tensor, weight: Tensor, block: Tensor
 ) -> tuple[Tensor, Tensor]:
