@@ -1,10 +1,10 @@
-# Everything happens in .venv, made here with the tested versions of constraints.txt.
+# Everything runs in .venv, which is created here with the tested versions in constraints.txt.
 # Options for pip go into PIP_ARGS, for example an index of CPU-only builds of torch:
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN = .venv/bin
-# Workers of one thread each: the tests are small, and two of them are faster than one of two threads.
+# Each worker has one thread: the tests are small, and two workers are faster than one with two threads.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal --benchmark-disable
 
 .PHONY: demo test test-slow docs benchmark clean

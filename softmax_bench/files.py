@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Files that are written atomically, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """A path to write at, in place of ``target``, whose folder is made if absent.
+    """A temporary path to write to in place of ``target``, whose folder is created if necessary.
 
-    What was written takes the place of ``target`` at the end, and is dropped after an error.
+    At the end, the written file replaces ``target``; after an error, it is dropped.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A folder that nobody else can look into, and that is known for what it is if it stays.
+    # A private folder, recognisable by its name if it is left behind.
     with TemporaryDirectory(dir=target.parent, prefix=_unfinished(target)) as own:
         unfinished = Path(own) / target.name
         yield unfinished
@@ -28,20 +28,20 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def write_file(target: Path, content: bytes) -> Path:
-    """Write a file, whole or not at all, into a folder that is made if absent."""
+    """Write a file atomically into a folder, which is created if necessary."""
     with written_whole(target) as unfinished:
         unfinished.write_bytes(content)
     return target
 
 
 def remove_unfinished(target: Path) -> None:
-    """Remove what processes that were killed while they wrote the file have left."""
+    """Remove leftovers of processes that were killed while writing the file."""
     for folder in target.parent.glob(f"{_unfinished(target)}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unfinished(target: Path) -> str:
-    """Start of the name of a folder with a file that is being written."""
+    """Prefix of a folder with a file that is being written."""
     return f".{target.name}.unfinished-"
 
 
