@@ -120,7 +120,7 @@ def test_the_table() -> None:
     assert "tuning full V=1,000 lr=0.2" in printed
     assert "full V=1,000 lr=the best" in printed
     assert "9 trials: 7 due, 2 waiting" in printed
-    assert "Rough: often off by a factor of two" in " ".join(printed.split())
+    assert "The estimate is often off by a factor of two" in " ".join(printed.split())
     assert "and memory_limit is 0.1 GB" in printed
     done = [Step(step.title, step.job, State.DONE) for step in steps]
     print_plan(done, Estimator(MACHINE, [TEXT], steps, {}), study, console)

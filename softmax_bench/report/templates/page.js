@@ -87,7 +87,7 @@ function build(figure) {
     controls.append(button);
   };
   if (chart.panels.length > 1) {
-    const panels = html("select", { "aria-label": `What to show of: ${chart.title}`, change: () => showPanel(panels.selectedIndex, true) },
+    const panels = html("select", { "aria-label": `Panel of ${chart.title}`, change: () => showPanel(panels.selectedIndex, true) },
       ...chart.panels.map((panel, n) => html("option", { selected: n === state.panel }, panel.title)));
     controls.append(panels);
     const showPanel = (number, everywhere) => {
@@ -171,7 +171,7 @@ function refresh() {
   filterRows();
 }
 for (const layer of Object.keys(data.looks)) {
-  chips.append(html("button", { type: "button", class: "chip", "data-layer": layer, title: `${layer} (double click: this one and full alone)`,
+  chips.append(html("button", { type: "button", class: "chip", "data-layer": layer, title: `${layer} (double click to show only this layer and full)`,
     click: () => { if (!hidden.delete(layer)) hidden.add(layer); refresh(); },
     dblclick: () => {
       for (const other of Object.keys(data.looks)) if (other !== layer && other !== "full") hidden.add(other);

@@ -60,14 +60,14 @@ def _print_rest(
 ) -> None:
     workers = workers_of(study)
     factor = (
-        f"as the {estimator.learned_from} finished models took"
+        f"from {estimator.learned_from} finished models"
         if estimator.learned_from
-        else "the factor of the reference results"
+        else "from the reference results"
     )
     lines = [
         f"About {clock(seconds)} on this machine with {workers} worker(s): products and "
-        f"bytes at the rates just measured, times {estimator.slowdown:.2g} {factor}. Rough: often "
-        "off by a factor of two.",
+        f"bytes at the rates just measured, times {estimator.slowdown:.2g} ({factor}). The "
+        "estimate is often off by a factor of two.",
         f"At most about {most / 1e9:.2g} GB in one process.",
     ]
     for line in lines:
