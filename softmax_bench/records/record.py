@@ -43,8 +43,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables that affect speed, if set (``OMP_NUM_THREADS`` ...)."""
 
 
-class _Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What every file of a store begins with."""
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields of every record."""
 
     schema: int = SCHEMA_VERSION
     id: str
@@ -53,7 +53,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC."""
 
 
-class TrainRecord(_Stored, frozen=True, kw_only=True, tag="train", tag_field="kind"):
+class TrainRecord(StoredRecord, frozen=True, kw_only=True, tag="train", tag_field="kind"):
     """A finished training trial."""
 
     trial: TrainTrial
@@ -61,7 +61,7 @@ class TrainRecord(_Stored, frozen=True, kw_only=True, tag="train", tag_field="ki
     result: TrainResult
 
 
-class SpeedRecord(_Stored, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
+class SpeedRecord(StoredRecord, frozen=True, kw_only=True, tag="speed", tag_field="kind"):
     """A finished timing trial."""
 
     trial: SpeedTrial
@@ -69,7 +69,7 @@ class SpeedRecord(_Stored, frozen=True, kw_only=True, tag="speed", tag_field="ki
     result: SpeedResult
 
 
-class NgramRecord(_Stored, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
+class NgramRecord(StoredRecord, frozen=True, kw_only=True, tag="ngram", tag_field="kind"):
     """An n-gram model, the reference that needs no training."""
 
     trial: NgramTrial
@@ -77,7 +77,7 @@ class NgramRecord(_Stored, frozen=True, kw_only=True, tag="ngram", tag_field="ki
     result: NgramResult
 
 
-class FidelityRecord(_Stored, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
+class FidelityRecord(StoredRecord, frozen=True, kw_only=True, tag="fidelity", tag_field="kind"):
     """A comparison of a layer with full softmax."""
 
     trial: FidelityTrial
@@ -95,7 +95,7 @@ FROM_OUTSIDE: frozenset[Cause] = frozenset({"killed", "lost"})
 """Causes outside the trial: repeating the command retries it."""
 
 
-class FailureRecord(_Stored, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
+class FailureRecord(StoredRecord, frozen=True, kw_only=True, tag="failure", tag_field="kind"):
     """A trial that gave no result, and why."""
 
     of: str
