@@ -10,14 +10,14 @@
 sizes beyond.
 """
 
-from softmax_bench.parallel.clip import clip_grad_norm
 from softmax_bench.parallel.create import create_parallel_layer
-from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.full import ParallelFullSoftmax
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
 from softmax_bench.parallel.nce import ParallelNCE
 from softmax_bench.parallel.processes import joined_processes
 from softmax_bench.parallel.sampled import ParallelSampledSoftmax
+from softmax_bench.parallel.training.clip import clip_grad_norm
+from softmax_bench.parallel.training.data import DataParallel
 
 __all__ = [
     "DataParallel",

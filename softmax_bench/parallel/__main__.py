@@ -39,10 +39,10 @@ from softmax_bench.lm import (
     make_streams,
 )
 from softmax_bench.parallel.create import create_parallel_layer
-from softmax_bench.parallel.data import DataParallel
 from softmax_bench.parallel.processes import joined_processes
 from softmax_bench.parallel.traffic import Traffic
-from softmax_bench.parallel.train import nats, train_steps
+from softmax_bench.parallel.training.data import DataParallel
+from softmax_bench.parallel.training.train import nats, train_steps
 
 EVALUATED = 20_000
 """Evaluated words of the validation text."""

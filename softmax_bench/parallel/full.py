@@ -11,8 +11,8 @@ from softmax_bench.layers.all_classes import check_objective
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
-from softmax_bench.parallel.passes import each, weighted_sum
-from softmax_bench.parallel.softmax import SoftmaxPass
+from softmax_bench.parallel.losses.passes import each, weighted_sum
+from softmax_bench.parallel.losses.softmax import SoftmaxPass
 
 
 class ParallelFullSoftmax(ParallelOutputLayer):

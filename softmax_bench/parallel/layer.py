@@ -30,8 +30,8 @@ from softmax_bench.parallel.exchange import (
     shared,
     side_by_side,
 )
-from softmax_bench.parallel.passes import each
-from softmax_bench.parallel.softmax import SoftmaxPass
+from softmax_bench.parallel.losses.passes import each
+from softmax_bench.parallel.losses.softmax import SoftmaxPass
 from softmax_bench.parallel.vocabulary import ShardedClasses
 
 Tokens = Literal["shared", "divided"]

@@ -15,10 +15,10 @@ from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.exchange import shared, total
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
-from softmax_bench.parallel.logistic import LogisticPass
+from softmax_bench.parallel.losses.logistic import LogisticPass
+from softmax_bench.parallel.losses.passes import each, weighted_sum
+from softmax_bench.parallel.losses.softmax import Drawn
 from softmax_bench.parallel.noise import BroadcastNoise, draw_here
-from softmax_bench.parallel.passes import each, weighted_sum
-from softmax_bench.parallel.softmax import Drawn
 
 
 class ParallelNCE(ParallelOutputLayer):

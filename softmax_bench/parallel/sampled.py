@@ -12,9 +12,9 @@ from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.losses.passes import each, weighted_sum
+from softmax_bench.parallel.losses.softmax import Drawn, SoftmaxPass
 from softmax_bench.parallel.noise import BroadcastNoise, draw_here
-from softmax_bench.parallel.passes import each, weighted_sum
-from softmax_bench.parallel.softmax import Drawn, SoftmaxPass
 
 
 class ParallelSampledSoftmax(ParallelOutputLayer):

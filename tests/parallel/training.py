@@ -20,11 +20,11 @@ from softmax_bench.lm import (
 )
 from softmax_bench.ops import row_sparse
 from softmax_bench.parallel import DataParallel, ParallelFullSoftmax
-from softmax_bench.parallel.data import sum_dense, sum_rows
 from softmax_bench.parallel.exchange import side_by_side
 from softmax_bench.parallel.layer import all_processes
 from softmax_bench.parallel.traffic import Traffic
-from softmax_bench.parallel.train import nats, own_windows, train_steps
+from softmax_bench.parallel.training.data import sum_dense, sum_rows
+from softmax_bench.parallel.training.train import nats, own_windows, train_steps
 from tests.parallel.checks import PAIRS, H, pair
 from tests.parallel.processes import check
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from softmax_bench.ops.autograd import Gradients
 from softmax_bench.ops.cpu.all_classes import target_scores
 from softmax_bench.ops.cpu.shared_sample import join_rows, logistic_noise, row_bias
-from softmax_bench.parallel.softmax import Drawn
+from softmax_bench.parallel.losses.softmax import Drawn
 from softmax_bench.parallel.vocabulary import ShardedClasses
 
 

@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm import IGNORED, Optimizer, Streams
-from softmax_bench.parallel.clip import clip_grad_norm
-from softmax_bench.parallel.data import DataParallel
+from softmax_bench.parallel.training.clip import clip_grad_norm
+from softmax_bench.parallel.training.data import DataParallel
 
 
 def own_windows(text: Streams, length: int, mesh: DeviceMesh) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,1 @@
+"""Losses over classes that are sharded over processes."""
