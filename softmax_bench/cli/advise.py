@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import Layers, Threads
+from softmax_bench.cli.options import Device, Layers, Optimizer, Threads
 from softmax_bench.cli.output import make_console
 from softmax_bench.errors import SoftmaxBenchError
 
@@ -38,9 +38,9 @@ def advise(
         typer.Option(help="Largest increase of perplexity over full softmax, as a fraction."),
     ] = 0.05,
     layers: Layers = "all",
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
+    optimizer: Optimizer = "adagrad",
     threads: Threads = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Time the layers at this size now instead of predicting."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import Layers, Out, Threads, numbers
+from softmax_bench.cli.options import Device, Layers, Optimizer, Out, Seed, Threads, numbers
 from softmax_bench.cli.output import make_console, run_plan
 
 
@@ -35,12 +35,12 @@ def fidelity(
     hidden_size: Annotated[int, typer.Option(help="Size of hidden states and word vectors.")] = (
         128
     ),
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
+    optimizer: Optimizer = "adagrad",
     batch_size: Annotated[int, typer.Option(help="Parallel streams of text.")] = 20,
     bptt: Annotated[int, typer.Option(help="Time steps of backpropagation.")] = 20,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Seed = 0,
     threads: Threads = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     out: Out = Path("runs/fidelity"),
 ) -> None:
     """Compare each layer with full softmax: its gradient, its samples and what it learns."""

@@ -12,13 +12,14 @@ from softmax_bench.errors import SoftmaxBenchError
 
 DEFAULT_LAYERS = "full,hierarchical,nce,sampled"
 
-Layers = Annotated[
-    str,
-    typer.Option(
-        help="Output layers, separated by commas: names or package.module:Class, options in "
-        "parentheses; or 'all'."
-    ),
-]
+LAYERS = typer.Option(
+    help="Output layers, separated by commas: names or package.module:Class, options in "
+    "parentheses; or 'all'."
+)
+Layers = Annotated[str, LAYERS]
+Optimizer = Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; existing results are kept.")]
 Threads = Annotated[
     int,

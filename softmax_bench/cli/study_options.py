@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softmax_bench.cli.options import LAYERS
 from softmax_bench.errors import SoftmaxBenchError
 
 if TYPE_CHECKING:
@@ -41,13 +42,7 @@ class StudyRequest:
         str | None,
         typer.Option(help="Vocabulary sizes, separated by commas; 'all' keeps every type."),
     ] = None
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            help="Output layers, separated by commas: names or package.module:Class, options in "
-            "parentheses; or 'all'."
-        ),
-    ] = None
+    layers: Annotated[str | None, LAYERS] = None
     learning_rates: Annotated[
         str | None,
         typer.Option(help="Learning rates; if several are given, each layer uses its best one."),

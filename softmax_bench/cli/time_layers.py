@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softmax_bench.cli.options import DEFAULT_LAYERS, Layers, Out, Threads
+from softmax_bench.cli.options import DEFAULT_LAYERS, Device, Layers, Optimizer, Out, Seed, Threads
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.errors import SoftmaxBenchError
 
@@ -19,14 +19,14 @@ def time_layers(
     ] = "1000,10000,100000,1000000",
     hidden_size: Annotated[int, typer.Option(help="Size of the hidden states.")] = 256,
     num_tokens: Annotated[int, typer.Option(help="Targets per step.")] = 700,
-    optimizer: Annotated[str, typer.Option(help="sgd, adagrad, adam or adamw.")] = "adagrad",
+    optimizer: Optimizer = "adagrad",
     clip_norm: Annotated[float, typer.Option(help="Maximum norm of all gradients together.")] = 5.0,
     time_budget: Annotated[
         float, typer.Option(help="Seconds for all layers of one vocabulary size together.")
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Seed = 0,
     threads: Threads = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     out: Out = Path("runs/speed"),
 ) -> None:
     """Time one training step of each layer alone, on random hidden states and Zipf targets."""
