@@ -56,7 +56,7 @@ def main() -> None:
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     store = Path(sys.argv[1])
     for trial in trials_of(job):
-        tell(Running(trial=trial_id(trial)))
+        emit(Running(trial=trial_id(trial)))
         assert isinstance(trial, SpeedTrial | TrainTrial)
         if trial.layer == "goes on":
             go_on(store, trial_id(trial))
@@ -83,7 +83,7 @@ def _end_with_the_study() -> None:
     os._exit(1)
 
 
-def tell(event: Any) -> None:
+def emit(event: Any) -> None:
     os.write(int(os.environ["SOFTMAX_BENCH_EVENTS"]), msgspec.json.encode(event) + b"\n")
 
 
@@ -117,16 +117,16 @@ def behave(layer: str) -> None:
         time.sleep(600)
         del held
     elif layer == "diverges":
-        tell(Failed(cause="diverged", reason="the loss is nan"))
+        emit(Failed(cause="diverged", reason="the loss is nan"))
         sys.exit(1)
     elif layer == "fills the disk":
         sys.exit(DISK_FULL)
     elif layer == "forgets":
         sys.exit(0)
     elif layer == "tells":
-        tell("nonsense")
-        tell(Progress(done=1, total=2))
-        tell(Evaluated(tokens=1, train_loss=2.0, valid_perplexity=3.0))
+        emit("nonsense")
+        emit(Progress(done=1, total=2))
+        emit(Evaluated(tokens=1, train_loss=2.0, valid_perplexity=3.0))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from softmax_bench.records.store import checkpoint_path, read_store
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.executors.parcel import Checkpoint, Parcel, pack, unpack, work
-from softmax_bench.study.jobs.job import Ended, Evaluated, Job, NgramJob, Progress, Running
+from softmax_bench.study.jobs.job import Evaluated, Job, JobExit, NgramJob, Progress, Running
 from softmax_bench.study.jobs.job import Text as TextSource
 from softmax_bench.study.jobs.resources import Resources, resources_of, with_whole_paths
 from tests.records import ngram_record, train_record
@@ -24,9 +24,9 @@ def carry(job: Job, store: Path, worker: str = WORKER) -> list[object]:
 
 def test_events_and_records_come_back(tmp_path: Path) -> None:
     job = train_job("tells")
-    told = carry(job, tmp_path)
-    assert [type(event) for event in told] == [Running, Progress, Evaluated, Ended]
-    assert told[-1] == Ended(trial_id(job.trial), "finished")
+    reports = carry(job, tmp_path)
+    assert [type(event) for event in reports] == [Running, Progress, Evaluated, JobExit]
+    assert reports[-1] == JobExit(trial_id(job.trial), "finished")
     assert set(read_store(tmp_path).records) == {trial_id(job.trial)}
     together = speed_job("full", "nce")
     carry(together, tmp_path)
@@ -36,7 +36,7 @@ def test_events_and_records_come_back(tmp_path: Path) -> None:
 def test_why_it_failed_and_its_log_come_back(tmp_path: Path) -> None:
     job = train_job("crashes")
     ended = carry(job, tmp_path)[-1]
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, JobExit)
     assert ended.failure is not None
     assert (ended.how, ended.failure.cause, ended.failure.log) == ("failed", "crash", "last words")
     log = tmp_path / "jobs" / f"{trial_id(job.trial)}.log"
@@ -55,13 +55,13 @@ def test_a_checkpoint_goes_there_and_comes_back(tmp_path: Path) -> None:
             if path.read_bytes() == b"first, second":
                 break
     assert path.read_bytes() == b"first, second"
-    assert carry(job, tmp_path)[-1] == Ended(trial_id(job.trial), "finished")
+    assert carry(job, tmp_path)[-1] == JobExit(trial_id(job.trial), "finished")
     assert not path.exists()
 
 
 def test_records_of_other_trials_are_not_taken(tmp_path: Path) -> None:
     job, other = train_job("full"), train_record("nce", 1000, 1.0)
-    parcel = Parcel(ended=Ended(trial_id(job.trial), "finished"), records=[other], log=b"")
+    parcel = Parcel(ended=JobExit(trial_id(job.trial), "finished"), records=[other], log=b"")
     unpack(msgspec.msgpack.encode(parcel), job, tmp_path)
     unpack(msgspec.msgpack.encode(Checkpoint(content=b"x")), speed_job("full"), tmp_path)
     assert read_store(tmp_path).records == {}
@@ -95,5 +95,5 @@ def test_files_are_known_by_their_whole_paths(
     assert resolved("synthetic").spec == "synthetic"
     assert resolved("ptb") == TextSource(spec="ptb", vocab_size=None, seed=0)
     assert resolved("ptb", "data").data_dir == str(tmp_path / "data")
-    monkeypatch.setenv("SOFTMAX_BENCH_DATA", "elsewhere")
-    assert resolved("ptb").data_dir == str(tmp_path / "elsewhere")
+    monkeypatch.setenv("SOFTMAX_BENCH_DATA", "locked")
+    assert resolved("ptb").data_dir == str(tmp_path / "locked")

@@ -15,23 +15,23 @@ import pytest
 from softmax_bench.records.store import read_store
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.executors.local import LocalExecutor
-from softmax_bench.study.jobs.job import Ended, Evaluated, Failure, Job, Progress, Report, Running
+from softmax_bench.study.jobs.job import Evaluated, Failure, Job, JobExit, Progress, Report, Running
 from softmax_bench.study.jobs.process import JobProcess
 from tests.study.jobs import WORKER, speed_job, train_job
 
 
-def run(store: Path, job: Job) -> list[Report | Ended]:
-    told: list[Report | Ended] = []
+def run(store: Path, job: Job) -> list[Report | JobExit]:
+    reports: list[Report | JobExit] = []
     with LocalExecutor(store, worker=WORKER) as executor:
         executor.submit(job)
-        while not any(isinstance(report, Ended) for report in told):
-            told += executor.wait(60)
-    return told
+        while not any(isinstance(report, JobExit) for report in reports):
+            reports += executor.wait(60)
+    return reports
 
 
 def failure_of(store: Path, job: Job) -> Failure:
     ended = run(store, job)[-1]
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, JobExit)
     assert ended.how == "failed"
     assert ended.failure is not None
     return ended.failure
@@ -39,10 +39,10 @@ def failure_of(store: Path, job: Job) -> Failure:
 
 def test_a_job_writes_its_record_and_tells_how_it_goes(tmp_path: Path) -> None:
     job = train_job("tells")
-    told = run(tmp_path, job)
-    events = [report.event for report in told if isinstance(report, Report)]
+    reports = run(tmp_path, job)
+    events = [report.event for report in reports if isinstance(report, Report)]
     assert [type(event) for event in events] == [Running, Progress, Evaluated]
-    assert told[-1] == Ended(trial_id(job.trial), "finished")
+    assert reports[-1] == JobExit(trial_id(job.trial), "finished")
     assert set(read_store(tmp_path).records) == {trial_id(job.trial)}
     assert list((tmp_path / "jobs").iterdir()) == []
 
@@ -92,14 +92,14 @@ def test_the_layer_to_blame_is_the_one_whose_turn_it_was(tmp_path: Path) -> None
 
 def test_no_space_left_is_told_apart(tmp_path: Path) -> None:
     job = train_job("fills the disk")
-    assert run(tmp_path, job)[-1] == Ended(trial_id(job.trial), "disk full")
+    assert run(tmp_path, job)[-1] == JobExit(trial_id(job.trial), "disk full")
 
 
 def test_a_job_that_is_in_work_is_not_started_again(tmp_path: Path) -> None:
     job = train_job("hangs")
     first = JobProcess(job, tmp_path, WORKER)
     second = JobProcess(job, tmp_path, WORKER)
-    assert second.poll() == [Ended(first.id, "elsewhere")]
+    assert second.poll() == [JobExit(first.id, "locked")]
     second.kill()
     first.kill()
     third = JobProcess(job, tmp_path, WORKER)

@@ -42,7 +42,7 @@ def hear(
 ) -> None:
     """Progress of a step at these times."""
     for clock[0], done in reports:
-        display.told(step, Progress(done=done, total=1000))
+        display.reported(step, Progress(done=done, total=1000))
 
 
 def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
@@ -51,7 +51,7 @@ def test_lines_where_there_is_no_terminal(clock: list[float]) -> None:
         display.planned([FULL, NCE, TIMING])
         display.started(FULL)
         hear(display, FULL, clock, [(1, 100), (2, 140), (3, 300), (4, 350), (9, 600)])
-        display.told(FULL, Evaluated(tokens=600, train_loss=1.0, valid_perplexity=99.0))
+        display.reported(FULL, Evaluated(tokens=600, train_loss=1.0, valid_perplexity=99.0))
         display.tick()
         clock[0] = 31.0
         display.tick()
@@ -74,7 +74,7 @@ def test_a_live_table_in_a_terminal(clock: list[float]) -> None:
         display.started(NCE)
         display.tick()
         clock[0] = 5.0
-        display.told(NCE, Progress(done=500, total=1000))
+        display.reported(NCE, Progress(done=500, total=1000))
         display.tick()
     assert "nce[/] V=1,000" in shown(display)
     assert "starts" in shown(display)
@@ -107,7 +107,7 @@ def test_time_left(clock: list[float]) -> None:
     going = RunningStep(NCE)
     for done in (100, 200, 300, 400, 500):
         clock[0] += 1
-        going.hear(Progress(done=done, total=1000))
+        going.update(Progress(done=done, total=1000))
     planned_anew = Step(NCE.title, train_job("nce"), State.DUE)
     assert left.estimate([FULL, planned_anew], [going], 1) == pytest.approx(10 + 5)
 
@@ -121,10 +121,10 @@ def test_neither_the_first_moments_nor_a_pause_make_a_rate(clock: list[float]) -
     rest = [FULL, *(Step("", train_job("full", rate=rate), State.DUE) for rate in (1.0, 2.0))]
     for now, done in ((20, 1), (20, 90), (21, 100)):
         clock[0] = now
-        run.hear(Progress(done=done, total=1000))
+        run.update(Progress(done=done, total=1000))
         assert run.rate is None
         assert left.estimate(rest, [run], 1) == pytest.approx(3, rel=0.2)
     for now, done in ((22, 200), (222, 300), (223, 400), (224, 500)):  # stopped for 200 s
         clock[0] = now
-        run.hear(Progress(done=done, total=1000))
+        run.update(Progress(done=done, total=1000))
     assert run.rate == pytest.approx(100)

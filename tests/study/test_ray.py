@@ -19,7 +19,7 @@ from softmax_bench.records.trial import trial_id
 from softmax_bench.study.executors.local import LocalExecutor
 from softmax_bench.study.executors.on_ray import RayExecutor
 from softmax_bench.study.jobs import process
-from softmax_bench.study.jobs.job import Ended, Evaluated, Event, Progress, Running, job_id
+from softmax_bench.study.jobs.job import Evaluated, Event, JobExit, Progress, Running, job_id
 from softmax_bench.study.jobs.lock import claim
 from softmax_bench.study.plan.grid import plan_study, sources
 from softmax_bench.study.plan.plan import Step
@@ -88,7 +88,7 @@ class LosesANode(Watcher):
         self.lost: str | None = None
         self.finished_jobs: list[str] = []
 
-    def told(self, step: Step, event: Event) -> None:
+    def reported(self, step: Step, event: Event) -> None:
         if isinstance(event, Evaluated) and self.lost is None:
             self.lost = job_id(step.job)
             self._cluster.lose_the_node_that_works()
@@ -150,7 +150,7 @@ def test_jobs_on_a_cluster(
         job = train_job("tells")
         kinds, end = ended(executor, job)
         assert kinds == [Running, Progress, Evaluated]
-        assert end == ended(executor, job)[1] == Ended(trial_id(job.trial), "finished")
+        assert end == ended(executor, job)[1] == JobExit(trial_id(job.trial), "finished")
         assert ended(executor, speed_job("full", "nce"))[1].how == "finished"
         assert len(read_store(tmp_path).records) == 3
 
@@ -165,7 +165,7 @@ def test_jobs_on_a_cluster(
 
         lock = claim(train_job("nce"), tmp_path)
         assert not isinstance(lock, str)
-        assert ended(executor, train_job("nce"))[1].how == "elsewhere"
+        assert ended(executor, train_job("nce"))[1].how == "locked"
         lock.close()
 
         large = msgspec.structs.replace(train_job("full").trial, threads=64)

@@ -14,9 +14,9 @@ from softmax_bench.records.store import DiskFullError, read_store, record_path, 
 from softmax_bench.records.trial import SpeedTrial, TrainTrial, trial_id
 from softmax_bench.study.executors.local import LocalExecutor
 from softmax_bench.study.jobs.job import (
-    Ended,
     Failure,
     Job,
+    JobExit,
     Limits,
     Report,
     SpeedJob,
@@ -259,16 +259,16 @@ class KillsRate(LocalExecutor):
     def __init__(self, store: Path, rate: float) -> None:
         super().__init__(store, 1, WORKER)
         self.rate = rate
-        self.killed: list[Report | Ended] = []
+        self.killed: list[Report | JobExit] = []
 
     def submit(self, job: Job) -> None:
         if isinstance(job, TrainJob) and job.trial.learning_rate == self.rate:
             failure = Failure("killed", "killed from outside by SIGKILL", 1.0, "")
-            self.killed.append(Ended(job_id(job), "failed", failure))
+            self.killed.append(JobExit(job_id(job), "failed", failure))
         else:
             super().submit(job)
 
-    def wait(self, seconds: float) -> list[Report | Ended]:
+    def wait(self, seconds: float) -> list[Report | JobExit]:
         if not self.killed:
             return super().wait(seconds)
         told, self.killed = self.killed, []
@@ -319,7 +319,7 @@ class LooksInVain(LocalExecutor):
 
     looks = 0
 
-    def wait(self, seconds: float) -> list[Report | Ended]:
+    def wait(self, seconds: float) -> list[Report | JobExit]:
         self.looks -= 1
         return [] if self.looks >= 0 else super().wait(seconds)
 

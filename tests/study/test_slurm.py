@@ -14,7 +14,7 @@ from softmax_bench.records.store import checkpoint_path, read_store
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.executors import on_slurm
 from softmax_bench.study.executors.on_slurm import SlurmExecutor
-from softmax_bench.study.jobs.job import Ended, Evaluated, Progress, Running
+from softmax_bench.study.jobs.job import Evaluated, JobExit, Progress, Running
 from softmax_bench.study.jobs.lock import claim
 from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job
@@ -42,7 +42,7 @@ def test_jobs_by_way_of_submitit(tmp_path: Path) -> None:
         kinds, end = ended(executor, job)
         # The node may have cleared its file away before it was read to the end.
         assert kinds == [Running, Progress, Evaluated][: len(kinds)]
-        assert end == ended(executor, job)[1] == Ended(trial_id(job.trial), "finished")
+        assert end == ended(executor, job)[1] == JobExit(trial_id(job.trial), "finished")
         assert ended(executor, speed_job("full", "nce"))[1].how == "finished"
         assert len(read_store(tmp_path).records) == 3
         crashed = ended(executor, train_job("crashes"))[1].failure
@@ -69,13 +69,16 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
         executor.submit(job)
         while path.read_bytes() != b"first, second":
-            assert not any(isinstance(report, Ended) for report in executor.wait(0.1))
+            assert not any(isinstance(report, JobExit) for report in executor.wait(0.1))
         (task,) = psutil.Process().children()[0].children()
         task.send_signal(signal.SIGUSR2)  # what Slurm sends before it takes the node away
         end = next(
-            report for _ in range(600) for report in executor.wait(0.1) if isinstance(report, Ended)
+            report
+            for _ in range(600)
+            for report in executor.wait(0.1)
+            if isinstance(report, JobExit)
         )
-    assert end == Ended(trial_id(job.trial), "finished")
+    assert end == JobExit(trial_id(job.trial), "finished")
 
 
 def test_jobs_go_on_when_the_study_is_killed_and_are_not_done_twice(tmp_path: Path) -> None:
@@ -84,9 +87,9 @@ def test_jobs_go_on_when_the_study_is_killed_and_are_not_done_twice(tmp_path: Pa
         pass
     job = train_job("takes a while")
     with SlurmExecutor(tmp_path, 1, "local", WORKER) as executor:
-        assert ended(executor, job)[1].how == "elsewhere"
+        assert ended(executor, job)[1].how == "locked"
         until = time.monotonic() + 60
-        while claim(job, tmp_path) == "elsewhere":
+        while claim(job, tmp_path) == "locked":
             assert time.monotonic() < until
             time.sleep(0.2)
         assert ended(executor, job)[1].how == "finished"

@@ -22,8 +22,10 @@ def test_curves_are_written_as_they_come(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path)
     board.started(step)
     for tokens in (100, 200):
-        board.told(step, Progress(done=tokens, total=200))
-        board.told(step, Evaluated(tokens=tokens, train_loss=5.0, valid_perplexity=1e4 / tokens))
+        board.reported(step, Progress(done=tokens, total=200))
+        board.reported(
+            step, Evaluated(tokens=tokens, train_loss=5.0, valid_perplexity=1e4 / tokens)
+        )
     read = EventAccumulator(str(tmp_path / job_id(step.job)))
     read.Reload()
     curve = [(point.step, point.value) for point in read.Scalars("valid perplexity")]

@@ -11,7 +11,7 @@ from softmax_bench.records.record import SpeedRecord
 from softmax_bench.records.store import read_store
 from softmax_bench.study.jobs import calm, timing
 from softmax_bench.study.jobs.calm import CalmWatch, wait_passively
-from softmax_bench.study.jobs.job import Disturbed, Ended, Report
+from softmax_bench.study.jobs.job import Disturbed, JobExit, Report
 from softmax_bench.study.jobs.timing import RETIMINGS, start_job
 from tests.study.jobs import WORKER, speed_job, train_job
 
@@ -33,15 +33,15 @@ class Weather:
 def run(store: Path, layer: str) -> tuple[int, bool, str]:
     """How often it was timed again, whether what is stored is disturbed, and how threads waited."""
     process = start_job(speed_job(layer), store, WORKER)
-    told: list[Report | Ended] = []
-    while not any(isinstance(report, Ended) for report in told):
-        told += process.poll()
+    reports: list[Report | JobExit] = []
+    while not any(isinstance(report, JobExit) for report in reports):
+        reports += process.poll()
         time.sleep(0.01)
-    assert told[-1] == Ended(process.id, "finished")
+    assert reports[-1] == JobExit(process.id, "finished")
     (record,) = read_store(store).records.values()
     assert isinstance(record, SpeedRecord)
     assert record.result.disturbance is not None
-    again = [one for one in told if isinstance(one, Report) and isinstance(one.event, Disturbed)]
+    again = [one for one in reports if isinstance(one, Report) and isinstance(one.event, Disturbed)]
     waiting = record.environment.variables["OMP_WAIT_POLICY"]
     return len(again), record.result.disturbance.by_others, waiting
 

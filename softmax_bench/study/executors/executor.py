@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from softmax_bench.study.jobs.job import Ended, Job, Report
+from softmax_bench.study.jobs.job import Job, JobExit, Report
 
 
 class Executor(Protocol):
@@ -32,7 +32,7 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None:
         """Start a job soon. At most ``slots`` submitted jobs are unfinished at any time."""
 
-    def wait(self, seconds: float) -> Sequence[Report | Ended]:
+    def wait(self, seconds: float) -> Sequence[Report | JobExit]:
         """Events of the jobs since the last call, and the jobs that have ended.
 
         Waits for at most ``seconds``, and returns early when a job ends.

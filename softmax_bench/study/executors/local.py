@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from softmax_bench.study.executors.executor import Executor
-from softmax_bench.study.jobs.job import Ended, Job, Report, job_id
+from softmax_bench.study.jobs.job import Job, JobExit, Report, job_id
 from softmax_bench.study.jobs.process import WORKER, JobProcess
 from softmax_bench.study.jobs.timing import TimingProcess, start_job
 
@@ -32,18 +32,18 @@ class LocalExecutor(Executor):
         """Start a process."""
         self._running[job_id(job)] = start_job(job, self._store, self._worker)
 
-    def wait(self, seconds: float) -> list[Report | Ended]:
+    def wait(self, seconds: float) -> list[Report | JobExit]:
         """See :class:`softmax_bench.study.executors.executor.Executor`."""
         until = time.monotonic() + seconds
-        told: list[Report | Ended] = []
+        reports: list[Report | JobExit] = []
         while True:
             for process in list(self._running.values()):
-                told += process.poll()
-            ended = [report.job for report in told if isinstance(report, Ended)]
+                reports += process.poll()
+            ended = [report.job for report in reports if isinstance(report, JobExit)]
             for job in ended:
                 del self._running[job]
             if ended or not self._running or time.monotonic() >= until:
-                return told
+                return reports
             time.sleep(min(_POLL_SECONDS, seconds))
 
     def close(self) -> None:

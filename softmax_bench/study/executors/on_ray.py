@@ -25,7 +25,7 @@ from softmax_bench.measure import usable_cores
 from softmax_bench.records.record import Cause
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.executors.parcel import pack, unpack, work
-from softmax_bench.study.jobs.job import Ended, Failure, Job, Report, job_id
+from softmax_bench.study.jobs.job import Failure, Job, JobExit, Report, job_id
 from softmax_bench.study.jobs.lock import claim, job_path
 from softmax_bench.study.jobs.process import WORKER
 from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
@@ -61,7 +61,7 @@ class RayExecutor(Executor):
         self._store = store
         self._worker = worker
         self._tasks: list[_Task] = []
-        self._told: list[Ended] = []
+        self._exits: list[JobExit] = []
         self._ray = _start_ray(address)
 
     def submit(self, job: Job) -> None:
@@ -72,7 +72,7 @@ class RayExecutor(Executor):
         """
         lock = claim(job, self._store)
         if isinstance(lock, str):
-            self._told.append(Ended(job_id(job), lock))
+            self._exits.append(JobExit(job_id(job), lock))
             return
         task = _Task(with_whole_paths(job), lock)
         try:
@@ -82,20 +82,20 @@ class RayExecutor(Executor):
             raise
         self._tasks.append(task)
 
-    def wait(self, seconds: float) -> list[Report | Ended]:
+    def wait(self, seconds: float) -> list[Report | JobExit]:
         """See :class:`softmax_bench.study.executors.executor.Executor`."""
         until = time.monotonic() + seconds
-        told: list[Report | Ended] = [*self._told]
-        self._told.clear()
-        while self._tasks and not any(isinstance(report, Ended) for report in told):
+        reports: list[Report | JobExit] = [*self._exits]
+        self._exits.clear()
+        while self._tasks and not any(isinstance(report, JobExit) for report in reports):
             left = until - time.monotonic()
             if left <= 0:
                 break
             streams = [task.stream for task in self._tasks]
             ready, _ = self._ray.wait(streams, timeout=left)
             for task in [task for task in self._tasks if task.stream in ready]:
-                told += self._hear(task)
-        return told
+                reports += self._receive(task)
+        return reports
 
     def close(self) -> None:
         """Cancel all tasks, and leave the cluster."""
@@ -137,7 +137,7 @@ class RayExecutor(Executor):
             "name": f"softmax-bench {job_id(job)}",
         }
 
-    def _hear(self, task: _Task) -> list[Report | Ended]:
+    def _receive(self, task: _Task) -> list[Report | JobExit]:
         """Handle one message of a task, or the reason why there is none."""
         errors = self._ray.exceptions
         try:
@@ -152,13 +152,13 @@ class RayExecutor(Executor):
             return self._lost(task, "lost", "its Ray worker was killed")
         except errors.RayError as error:
             return self._lost(task, "lost", f"its node was lost ({type(error).__name__})")
-        if not isinstance(read, Ended):
+        if not isinstance(read, JobExit):
             return [] if read is None else [Report(job_id(task.job), read)]
         if read.how == "disk full":
             return self._lost(task, "lost", "its node had no disk space left for temporary files")
         return self._end(task, read)
 
-    def _lost(self, task: _Task, cause: Cause, reason: str) -> list[Report | Ended]:
+    def _lost(self, task: _Task, cause: Cause, reason: str) -> list[Report | JobExit]:
         """Send the job again, or give up."""
         if task.lost < RETRIES:
             task.lost += 1
@@ -172,7 +172,7 @@ class RayExecutor(Executor):
             return []
         return self._end(task, _failed(task, cause, f"{reason}, {RETRIES + 1} times"))
 
-    def _end(self, task: _Task, ended: Ended) -> list[Report | Ended]:
+    def _end(self, task: _Task, ended: JobExit) -> list[Report | JobExit]:
         self._tasks.remove(task)
         job_path(self._store, job_id(task.job), "lock").unlink(missing_ok=True)
         task.lock.close()
@@ -227,6 +227,6 @@ def _describe(node: Mapping[str, float]) -> str:
     )
 
 
-def _failed(task: _Task, cause: Cause, reason: str) -> Ended:
+def _failed(task: _Task, cause: Cause, reason: str) -> JobExit:
     seconds = time.monotonic() - task.began
-    return Ended(job_id(task.job), "failed", Failure(cause, reason, seconds, ""))
+    return JobExit(job_id(task.job), "failed", Failure(cause, reason, seconds, ""))

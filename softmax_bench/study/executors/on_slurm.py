@@ -24,7 +24,7 @@ from softmax_bench.files import write_file
 from softmax_bench.records.record import Cause
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.jobs.event_log import EventLog
-from softmax_bench.study.jobs.job import Ended, Failure, Job, Report, job_id
+from softmax_bench.study.jobs.job import Failure, Job, JobExit, Report, job_id
 from softmax_bench.study.jobs.lock import claim, job_path
 from softmax_bench.study.jobs.process import WORKER
 from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
@@ -63,7 +63,7 @@ class SlurmExecutor(Executor):
         self._store = store.absolute()
         self._worker = worker
         self._jobs: dict[str, _Submitted] = {}
-        self._told: list[Ended] = []
+        self._exits: list[JobExit] = []
         self._folder = self._store / "slurm"
         self._executor = _open_cluster(self._folder, cluster)
 
@@ -72,7 +72,7 @@ class SlurmExecutor(Executor):
         identity = job_id(job)
         lock = claim(job, self._store)
         if isinstance(lock, str):
-            self._told.append(Ended(identity, lock))
+            self._exits.append(JobExit(identity, lock))
             return
         lock.close()  # the node will take it
         path = self._folder / f"{identity}.job"
@@ -83,19 +83,19 @@ class SlurmExecutor(Executor):
         queued = self._executor.submit(RunJob(), str(self._store), str(path), self._worker)
         self._jobs[identity] = _Submitted(job, path, queued)
 
-    def wait(self, seconds: float) -> list[Report | Ended]:
+    def wait(self, seconds: float) -> list[Report | JobExit]:
         """See :class:`softmax_bench.study.executors.executor.Executor`."""
         until = time.monotonic() + seconds
-        told: list[Report | Ended] = [*self._told]
-        self._told.clear()
+        reports: list[Report | JobExit] = [*self._exits]
+        self._exits.clear()
         while True:
             for identity, submitted in list(self._jobs.items()):
-                told += self._hear(identity, submitted)
-            if any(isinstance(report, Ended) for report in told) or not self._jobs:
-                return told
+                reports += self._receive(identity, submitted)
+            if any(isinstance(report, JobExit) for report in reports) or not self._jobs:
+                return reports
             left = until - time.monotonic()
             if left <= 0:
-                return told
+                return reports
             time.sleep(min(_POLL_SECONDS, left))
 
     def close(self) -> None:
@@ -105,21 +105,21 @@ class SlurmExecutor(Executor):
             submitted.stop_reading()
         self._jobs.clear()
 
-    def _hear(self, identity: str, submitted: _Submitted) -> list[Report | Ended]:
+    def _receive(self, identity: str, submitted: _Submitted) -> list[Report | JobExit]:
         if submitted.events is None:
             with suppress(FileNotFoundError):
                 submitted.events = EventLog(job_path(self._store, identity, "events"))
-        told: list[Report | Ended] = []
+        reports: list[Report | JobExit] = []
         if submitted.events is not None:
-            told += [Report(identity, event) for event in submitted.events.read()]
+            reports += [Report(identity, event) for event in submitted.events.read()]
         ended = submitted.ended(identity)
         if ended is None:
-            return told
+            return reports
         submitted.stop_reading()
         del self._jobs[identity]
         submitted.path.unlink(missing_ok=True)
         _ended_path(submitted.path).unlink(missing_ok=True)
-        return [*told, ended]
+        return [*reports, ended]
 
 
 @dataclass
@@ -132,9 +132,9 @@ class _Submitted:
     silent: float | None = None
     """When it was first seen not running, without a report of how it ended."""
 
-    def ended(self, identity: str) -> Ended | None:
+    def ended(self, identity: str) -> JobExit | None:
         with suppress(FileNotFoundError):
-            return msgspec.json.decode(_ended_path(self.path).read_bytes(), type=Ended)
+            return msgspec.json.decode(_ended_path(self.path).read_bytes(), type=JobExit)
         if not self.queued.done():
             return None
         now = time.monotonic()
@@ -143,7 +143,7 @@ class _Submitted:
             return None
         state = self.queued.state.split()[0]  # "CANCELLED by 1000"
         reason = f"Slurm's job {self.queued.job_id} ended without reporting how ({state})"
-        return Ended(
+        return JobExit(
             identity, "failed", Failure(_CAUSES.get(state, "lost"), reason, 0.0, self._log())
         )
 
@@ -168,9 +168,9 @@ class RunJob:
         process = start_job(job, Path(store), worker)
         try:
             while True:
-                for told in process.poll():
-                    if isinstance(told, Ended):
-                        write_file(_ended_path(Path(path)), msgspec.json.encode(told))
+                for report in process.poll():
+                    if isinstance(report, JobExit):
+                        write_file(_ended_path(Path(path)), msgspec.json.encode(report))
                         return
                 time.sleep(_POLL_SECONDS)
         finally:

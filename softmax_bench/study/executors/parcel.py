@@ -19,7 +19,7 @@ from softmax_bench.files import write_file
 from softmax_bench.records.record import Record
 from softmax_bench.records.store import checkpoint_path, read_store, write_record
 from softmax_bench.records.trial import trial_id
-from softmax_bench.study.jobs.job import Ended, Event, Job, TrainJob, job_id, trials_of
+from softmax_bench.study.jobs.job import Event, Job, JobExit, TrainJob, job_id, trials_of
 from softmax_bench.study.jobs.lock import job_path, private_file
 from softmax_bench.study.jobs.timing import start_job
 
@@ -37,7 +37,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", ta
 class Parcel(msgspec.Struct, frozen=True, kw_only=True, tag="parcel", tag_field="event"):
     """The last message: the results of the job."""
 
-    ended: Ended
+    ended: JobExit
     records: list[Record]
     log: bytes
 
@@ -81,14 +81,14 @@ def work(order: bytes) -> Generator[bytes, None, None]:
         process = start_job(asked.job, store, asked.worker)
         try:
             while True:
-                told = process.poll()
+                reports = process.poll()
                 written = _written(checkpoint)
                 if checkpoint is not None and written not in (None, sent):
                     sent = written
                     with suppress(FileNotFoundError):  # the job no longer needs it
                         yield _encode(Checkpoint(content=checkpoint.read_bytes()))
-                for report in told:
-                    if isinstance(report, Ended):
+                for report in reports:
+                    if isinstance(report, JobExit):
                         yield _encode(_parcel(report, asked.job, store))
                         return
                     yield _encode(report.event)
@@ -97,7 +97,7 @@ def work(order: bytes) -> Generator[bytes, None, None]:
             process.kill()
 
 
-def unpack(message: bytes, job: Job, store: Path) -> Event | Ended | None:
+def unpack(message: bytes, job: Job, store: Path) -> Event | JobExit | None:
     """Read a message about ``job``, and store its contents in the study's store.
 
     Records of trials other than the job's are rejected. A checkpoint is not reported.
@@ -130,7 +130,7 @@ def _encode(message: Message | Order) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
-def _parcel(ended: Ended, job: Job, store: Path) -> Parcel:
+def _parcel(ended: JobExit, job: Job, store: Path) -> Parcel:
     log = job_path(store, job_id(job), "log")
     return Parcel(
         ended=ended,

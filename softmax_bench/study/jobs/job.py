@@ -166,12 +166,12 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobExit:
     """The end of a job."""
 
     job: str
-    how: Literal["finished", "failed", "elsewhere", "disk full"]
-    """``"finished"``: its records are in the store. ``"elsewhere"``: it did not start, because a
+    how: Literal["finished", "failed", "locked", "disk full"]
+    """``"finished"``: its records are in the store. ``"locked"``: it did not start, because a
     process of another study is working on it.
     """
     failure: Failure | None = None

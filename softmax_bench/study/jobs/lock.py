@@ -21,10 +21,10 @@ def job_path(store: Path, job: str, part: str) -> Path:
     return store / "jobs" / f"{job}.{part}"
 
 
-def claim(job: Job, store: Path) -> IO[bytes] | Literal["finished", "elsewhere"]:
+def claim(job: Job, store: Path) -> IO[bytes] | Literal["finished", "locked"]:
     """Take the lock of a job: a file that holds it until every process has closed it.
 
-    Returns ``"elsewhere"`` instead if another process is working on the job, or ``"finished"`` if
+    Returns ``"locked"`` instead if another process is working on the job, or ``"finished"`` if
     its records are stored and it is not to be repeated.
 
     Raises:
@@ -36,7 +36,7 @@ def claim(job: Job, store: Path) -> IO[bytes] | Literal["finished", "elsewhere"]
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        return "elsewhere"
+        return "locked"
     if not job.again and all(
         record_path(store, trial_id(trial)).exists() for trial in trials_of(job)
     ):

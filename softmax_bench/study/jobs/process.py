@@ -25,11 +25,11 @@ from softmax_bench.records.record import Cause
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.jobs.event_log import EventLog
 from softmax_bench.study.jobs.job import (
-    Ended,
     Event,
     Failed,
     Failure,
     Job,
+    JobExit,
     Report,
     Running,
     job_id,
@@ -115,17 +115,17 @@ class JobProcess:
             self._child.stdin.write(msgspec.json.encode(self._job) + b"\n")
             self._child.stdin.flush()
 
-    def poll(self) -> list[Report | Ended]:
+    def poll(self) -> list[Report | JobExit]:
         """Events of the process since the last call, and its end if it has ended."""
         if isinstance(self._lock, str):
-            return [Ended(self.id, self._lock)]
+            return [JobExit(self.id, self._lock)]
         assert self._child is not None
         status = self._child.poll()
-        told: list[Report | Ended] = [Report(self.id, event) for event in self._read_events()]
+        reports: list[Report | JobExit] = [Report(self.id, event) for event in self._read_events()]
         if status is None:
             self._enforce_limits()
-            return told
-        return [*told, self._ended(status)]
+            return reports
+        return [*reports, self._ended(status)]
 
     def kill(self) -> None:
         """End the process and everything it has started, and wait until they are gone."""
@@ -169,7 +169,7 @@ class JobProcess:
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    def _ended(self, status: int) -> Ended:
+    def _ended(self, status: int) -> JobExit:
         seconds = time.monotonic() - self._began
         log = self._log_end()
         self._kill_all()  # leftovers of the process
@@ -177,21 +177,21 @@ class JobProcess:
         self._close()
         return ended
 
-    def _how(self, status: int, seconds: float, log: str) -> Ended:
+    def _how(self, status: int, seconds: float, log: str) -> JobExit:
         if status == 0:
             for part in ("events", "lock", *(() if log else ("log",))):
                 self._paths[part].unlink(missing_ok=True)
-            return Ended(self.id, "finished")
+            return JobExit(self.id, "finished")
         if status == DISK_FULL or (
             status > 0 and self._said is None and self._room() < _LEAST_ROOM
         ):  # a worker without a last word had no disk space
-            return Ended(self.id, "disk full")
+            return JobExit(self.id, "disk full")
         cause, reason = self._why(status, seconds)
         for part in ("events", "lock"):
             self._paths[part].unlink(missing_ok=True)
         only = trials_of(self._job)
         blamed = trial_id(only[0]) if len(only) == 1 else self._to_blame
-        return Ended(self.id, "failed", Failure(cause, reason, seconds, log, blamed))
+        return JobExit(self.id, "failed", Failure(cause, reason, seconds, log, blamed))
 
     def _room(self) -> int:
         """Free bytes where the records go."""

@@ -13,7 +13,7 @@ from softmax_bench.records.record import SpeedRecord
 from softmax_bench.records.store import DamagedRecordError, read_record, record_path
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.jobs.calm import CalmWatch, is_calm, wait_passively
-from softmax_bench.study.jobs.job import Disturbed, Ended, Job, Report, SpeedJob
+from softmax_bench.study.jobs.job import Disturbed, Job, JobExit, Report, SpeedJob
 from softmax_bench.study.jobs.process import WORKER, JobProcess
 
 RETIMINGS = 2
@@ -59,26 +59,26 @@ class TimingProcess:
             environment if calm else wait_passively(environment),
         )  # fmt: skip
 
-    def poll(self) -> list[Report | Ended]:
+    def poll(self) -> list[Report | JobExit]:
         """As :meth:`softmax_bench.study.jobs.process.JobProcess.poll`."""
         if self._waiting is not None:
             return self._wait(self._waiting)
-        told = self._process.poll()
-        if self._left and Ended(self.id, "finished") in told:
+        reports = self._process.poll()
+        if self._left and JobExit(self.id, "finished") in reports:
             reasons = self._disturbed()
             if reasons:
                 self._waiting = CalmWatch()
                 self._until = time.monotonic() + self._job.budget_seconds
-                return [*told[:-1], Report(self.id, Disturbed(reasons=reasons))]
-        return told
+                return [*reports[:-1], Report(self.id, Disturbed(reasons=reasons))]
+        return reports
 
-    def _wait(self, watch: CalmWatch) -> list[Report | Ended]:
+    def _wait(self, watch: CalmWatch) -> list[Report | JobExit]:
         calm = watch.calm()
         if not calm and time.monotonic() < self._until:
             return []
         self._waiting = None
         if not calm and not self._spins:
-            return [Ended(self.id, "finished")]
+            return [JobExit(self.id, "finished")]
         self._left = self._left - 1 if calm else 0
         self._job = msgspec.structs.replace(self._job, again=True)
         self._start(calm=calm)

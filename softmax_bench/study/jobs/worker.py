@@ -48,27 +48,27 @@ def main() -> None:
         faulthandler.dump_traceback_later(job.limits.seconds, exit=True)
     events = int(os.environ["SOFTMAX_BENCH_EVENTS"])
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         os.write(events, msgspec.json.encode(event) + b"\n")
 
     # Leave at once in any case: whatever happens while Python shuts down is not part of the trial,
     # and must not turn a stored one into a failure.
     try:
-        os._exit(_outcome(job, Path(sys.argv[1]), tell))
+        os._exit(_outcome(job, Path(sys.argv[1]), emit))
     except OSError as error:  # there is no room even to report it
         os._exit(DISK_FULL if disk_full(error) else 1)
 
 
-def _outcome(job: Job, store: Path, tell: Callable[[Event], None]) -> int:
+def _outcome(job: Job, store: Path, emit: Callable[[Event], None]) -> int:
     """Run the job, and return the exit status."""
     try:
-        _run(job, store, tell)
+        _run(job, store, emit)
         status = 0
     except Exception as error:  # anything that a foreign layer may raise
         if disk_full(error):
             return DISK_FULL
         traceback.print_exc()
-        tell(_failed(error))
+        emit(_failed(error))
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -94,23 +94,23 @@ def _failed(error: Exception) -> Failed:
     return Failed(cause="error", reason=f"{type(error).__name__}: {error}")
 
 
-def _run(job: Job, store: Path, tell: Callable[[Event], None]) -> None:
+def _run(job: Job, store: Path, emit: Callable[[Event], None]) -> None:
     import torch
 
     # Processors calculate up to a hundred times more slowly with subnormal numbers, and a diverging
     # training is full of them.
     torch.set_flush_denormal(True)
     if isinstance(job, TrainJob):
-        _train(job, store, tell)
+        _train(job, store, emit)
     elif isinstance(job, NgramJob):
         _count(job, store)
     elif isinstance(job, SpeedJob):
-        _time(job, store, tell)
+        _time(job, store, emit)
     else:
-        _compare(job, store, tell)
+        _compare(job, store, emit)
 
 
-def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
+def _train(job: TrainJob, store: Path, emit: Callable[[Event], None]) -> None:
     from softmax_bench.lm import DivergedError
     from softmax_bench.lm import Progress as Point
     from softmax_bench.study.texts import load_given, load_text
@@ -118,17 +118,17 @@ def _train(job: TrainJob, store: Path, tell: Callable[[Event], None]) -> None:
     from softmax_bench.study.trials.train import train_trial
 
     trial = job.trial
-    tokens, told = 0, 0.0
+    tokens, emitted = 0, 0.0
 
     def on_step(predicted: int) -> None:
-        nonlocal tokens, told
+        nonlocal tokens, emitted
         tokens += predicted
-        if time.monotonic() - told >= _PROGRESS_INTERVAL:
-            told = time.monotonic()
-            tell(Progress(done=tokens, total=trial.max_tokens))
+        if time.monotonic() - emitted >= _PROGRESS_INTERVAL:
+            emitted = time.monotonic()
+            emit(Progress(done=tokens, total=trial.max_tokens))
 
     def on_evaluation(point: Point) -> None:
-        tell(
+        emit(
             Evaluated(
                 tokens=point.tokens,
                 train_loss=point.train_loss,
@@ -162,7 +162,7 @@ def _count(job: NgramJob, store: Path) -> None:
     write_record(store, ngram_trial(job.trial, load_text(job.text, job.trial.corpus_sha256)))
 
 
-def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
+def _time(job: SpeedJob, store: Path, emit: Callable[[Event], None]) -> None:
     from softmax_bench.study.texts import load_given
     from softmax_bench.study.trials.speed import speed_trials
 
@@ -172,26 +172,26 @@ def _time(job: SpeedJob, store: Path, tell: Callable[[Event], None]) -> None:
         job.trials,
         class_counts=None if given is None else given.class_counts,
         budget_seconds=job.budget_seconds,
-        on_round=lambda share: tell(Progress(done=share, total=1.0)),
-        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+        on_round=lambda share: emit(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: emit(Running(trial=trial_id(trial))),
     )
-    tell(Running(trial=None))
+    emit(Running(trial=None))
     for record in records:
         write_record(store, record)
 
 
-def _compare(job: FidelityJob, store: Path, tell: Callable[[Event], None]) -> None:
+def _compare(job: FidelityJob, store: Path, emit: Callable[[Event], None]) -> None:
     from softmax_bench.study.texts import load_text
     from softmax_bench.study.trials.fidelity import measure_fidelity
 
     records = measure_fidelity(
         job.trials,
         load_text(job.text, job.trials[0].model.corpus_sha256),
-        on_progress=lambda what, share: tell(Progress(done=share, total=1.0)),
-        on_turn=lambda trial: tell(Running(trial=trial_id(trial))),
+        on_progress=lambda what, share: emit(Progress(done=share, total=1.0)),
+        on_turn=lambda trial: emit(Running(trial=trial_id(trial))),
     )
     for record in records:
-        tell(Running(trial=None))
+        emit(Running(trial=None))
         write_record(store, record)
 
 

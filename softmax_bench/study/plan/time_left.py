@@ -43,7 +43,7 @@ class RunningStep:
     _marks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
     """Times, and the progress by then."""
 
-    def hear(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         """Record an event of the step."""
         if isinstance(event, Progress):
             now, self.done, self.total = time.monotonic(), event.done, event.total

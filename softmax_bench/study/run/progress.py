@@ -91,9 +91,9 @@ class ProgressDisplay(Watcher):
         """Add a row to the live table."""
         self._running[id(step.job)] = RunningStep(step)
 
-    def told(self, step: Step, event: Event) -> None:
+    def reported(self, step: Step, event: Event) -> None:
         """Update the progress of a row."""
-        self._running[id(step.job)].hear(event)
+        self._running[id(step.job)].update(event)
         if isinstance(event, Disturbed):
             self._print(
                 f"{step.title}: disturbed, {event.reasons}; timing is repeated if the machine "

@@ -28,7 +28,7 @@ from softmax_bench.records.store import (
 )
 from softmax_bench.records.trial import trial_id, trial_kind
 from softmax_bench.study.executors.executor import Executor
-from softmax_bench.study.jobs.job import Ended, Failure, Report, job_id, needs_quiet, trials_of
+from softmax_bench.study.jobs.job import Failure, JobExit, Report, job_id, needs_quiet, trials_of
 from softmax_bench.study.plan.plan import Plan, State, Step, ids_of
 from softmax_bench.study.run.watcher import Watcher
 
@@ -137,11 +137,11 @@ class _Session:
                 return self._outcome(steps)
             changed = False
             for report in self._wait():
-                if isinstance(report, Ended):
+                if isinstance(report, JobExit):
                     self._end(report)
                     changed = True
                 else:
-                    self._tell(report)
+                    self._pass_on(report)
             for watcher in self._watchers:
                 watcher.tick()
             changed |= self._look_elsewhere()
@@ -181,22 +181,22 @@ class _Session:
         for watcher in self._watchers:
             watcher.started(step)
 
-    def _wait(self) -> Sequence[Report | Ended]:
+    def _wait(self) -> Sequence[Report | JobExit]:
         quiet = any(needs_quiet(step.job) for step in self._running.values())
         if not self._running:
             time.sleep(_WAIT_SECONDS)
             return []
         return self._executor.wait(_QUIET_WAIT_SECONDS if quiet else _WAIT_SECONDS)
 
-    def _tell(self, report: Report) -> None:
+    def _pass_on(self, report: Report) -> None:
         for watcher in self._watchers:
-            watcher.told(self._running[report.job], report.event)
+            watcher.reported(self._running[report.job], report.event)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: JobExit) -> None:
         step = self._running.pop(ended.job)
         if ended.how == "disk full":
             raise DiskFullError(f"{step.title} found no disk space left")
-        if ended.how == "elsewhere":
+        if ended.how == "locked":
             self._elsewhere[ended.job] = time.monotonic() + _ELSEWHERE_SECONDS
             for watcher in self._watchers:
                 watcher.postponed(step)

@@ -34,7 +34,7 @@ class TensorBoard(Watcher):
             ) from error
         self._folder = folder
 
-    def told(self, step: Step, event: Event) -> None:
+    def reported(self, step: Step, event: Event) -> None:
         """Add a point to the curves of an evaluated model."""
         if isinstance(event, Evaluated):
             with self._writer(step) as writer:

@@ -21,7 +21,7 @@ class Watcher:
     def started(self, step: Step) -> None:
         """A step has started."""
 
-    def told(self, step: Step, event: Event) -> None:
+    def reported(self, step: Step, event: Event) -> None:
         """A running step has reported something."""
 
     def finished(self, step: Step, records: Sequence[Record]) -> None:
