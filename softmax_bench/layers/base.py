@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError, check_positive, nearest
 from softmax_bench.layers.cost import Cost, step_cost
 from softmax_bench.layers.inputs import CheckedInputs
+from softmax_bench.layers.memory_hint import add_memory_hint
 from softmax_bench.layers.options import CommonOptions, Knob, Normalised, Reduction, as_counts
 from softmax_bench.layers.precision import exactly, lowered
 from softmax_bench.ops import accumulator, dense_gradient, untraced
@@ -43,7 +44,13 @@ def _traced_if_traceable(
 
     @functools.wraps(method)
     def run(self: OutputLayer, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return (method if self.traceable else opaque)(self, *args, **kwargs)
+        try:
+            return (method if self.traceable else opaque)(self, *args, **kwargs)
+        except RuntimeError as error:
+            hidden = args[0] if args else kwargs["hidden"]
+            assert isinstance(hidden, Tensor)
+            add_memory_hint(error, type(self).__name__, self._saving(), hidden, self.num_classes)
+            raise
 
     return run
 
@@ -129,19 +136,25 @@ class OutputLayer(CheckedInputs, ABC):
     def forward(
         self,
         hidden: Float[Tensor, "*batch H"],
-        target: Int[Tensor, "*batch"],
+        target: Int[Tensor, "*batch"] | Int[Tensor, "*batch K"],
         weight: Float[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, ""] | Float[Tensor, "*batch"]:
-        """The loss in nats: the mean, the sum, or one per target, according to ``reduction``.
+        """The loss in nats: the mean, the sum, or one per token, according to ``reduction``.
 
         In training mode, this is the training objective. After ``eval()`` it is the exact negative
         log-likelihood, whatever the layer is trained with: ``exp`` of its mean is the perplexity.
 
+        A token may have several positives: its loss is then the mean of their losses, which is
+        the cross-entropy with the distribution that gives each the same share (TensorFlow's
+        ``num_true``; the normalised "pick all labels" loss of Menon et al. 2019). It costs as
+        much as a token for each.
+
         Args:
             hidden: Hidden states.
-            target: Class of each token.
+            target: Class of each token, or up to K classes, padded with ``ignore_index``. A class
+                that is given twice has two shares.
             weight: Weight of each token's loss, of any sign (default 1). A mean is divided by the
-                number of targets that are not ignored, not by the sum of weights.
+                number of tokens that are not ignored, not by the sum of weights.
 
         Raises:
             SoftmaxBenchError: Shapes or targets are invalid, or hidden states are not finite. On a
@@ -149,22 +162,28 @@ class OutputLayer(CheckedInputs, ABC):
                 makes the loss NaN and the gradients zero; ``torch.autograd.detect_anomaly`` enables
                 both checks everywhere.
         """
+        if weight is not None and weight.shape != hidden.shape[:-1]:
+            raise self._refusal(
+                f"weight must have the shape {tuple(hidden.shape[:-1])} of the hidden states, one "
+                f"a token, not {tuple(weight.shape)}"
+            )
+        several = target.dim() == hidden.dim() > 0
+        if several:
+            self._check_positives(hidden, target)
+            hidden = hidden.unsqueeze(-2).expand(*target.shape, hidden.shape[-1])
+            weight = None if weight is None else weight.unsqueeze(-1).expand(target.shape)
         flat = self._flatten(hidden)
         ids, kept = self._check_target(hidden, target)
-        if weight is not None:
-            if weight.shape != target.shape:
-                raise SoftmaxBenchError(
-                    f"weight must have the shape {tuple(target.shape)} of the targets, "
-                    f"not {tuple(weight.shape)}"
-                )
-            weight = weight.reshape(-1)
+        share = self._positive_shares(target) if several else kept
+        weight = None if weight is None else weight.reshape(-1)
         counts = kept
         if self._leaves_out(kept):
             places = kept.nonzero().squeeze(1)
             flat, ids = flat.index_select(0, places), ids.index_select(0, places)
+            share = share.index_select(0, places)
             weight = None if weight is None else weight.index_select(0, places)
             counts = torch.ones_like(ids, dtype=torch.bool)
-        counted = coefficient = counts.to(accumulator(flat.dtype))
+        counted = coefficient = share.to(accumulator(flat.dtype))
         if self.training:
             flat, counted = lowered(flat), self._counted(coefficient, ids)
         if weight is not None:
@@ -174,16 +193,17 @@ class OutputLayer(CheckedInputs, ABC):
             coefficient = coefficient / torch.where(total > 0, total, 1)
         if self.training and self.reduction != "none":
             loss = self._weighted_loss(flat, ids, coefficient)
-            self._check_loss(loss, flat)
+            self._check_loss(loss, flat, hidden.dtype)
             return self._marked(loss, target)
         losses = self._token_losses(flat, ids) if self.training else self._nll(flat, ids)
         losses = torch.where(counts, losses, 0.0) * coefficient
-        self._check_loss(losses.detach().sum(), flat)
+        self._check_loss(losses.detach().sum(), flat, hidden.dtype)
         if self.reduction != "none":
             return self._marked(self._sum(losses), target)
         if counts is not kept:
             losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
-        return self._marked(losses.view(target.shape), target)
+        losses = self._marked(losses.view(target.shape), target)
+        return losses.sum(-1) if several else losses
 
     def _leaves_out(self, kept: Tensor) -> bool:
         """Whether to drop ignored tokens before the loss, rather than weight their loss by 0.
@@ -293,7 +313,7 @@ class OutputLayer(CheckedInputs, ABC):
             SoftmaxBenchError: ``k`` is not in [1, V].
         """
         if not 1 <= k <= self.num_classes:
-            raise SoftmaxBenchError(f"k must be from 1 to {self.num_classes} classes, not {k}")
+            raise self._refusal(f"k must be from 1 to {self.num_classes} classes, not {k}")
         values, classes = self._topk(self._flatten(hidden), k)
         shape = (*hidden.shape[:-1], k)
         return values.view(shape), classes.view(shape)
@@ -326,6 +346,12 @@ class OutputLayer(CheckedInputs, ABC):
         if self.sparse:
             return weight, bias
         return dense_gradient(weight), None if bias is None else dense_gradient(bias)
+
+    def _saving(self) -> list[str]:
+        """Options that a step would need less memory with."""
+        dense = self.sparse or type(self).row_sparse_parameters is OutputLayer.row_sparse_parameters
+        unused = {"sparse"} if dense or getattr(self, "touches_all_rows", False) else set()
+        return [option for option in layer_options(type(self)) if option not in unused]
 
     def extra_repr(self) -> str:
         """Shown by ``print(layer)``."""

@@ -16,25 +16,38 @@ class CheckedInputs(KeptBuffers):
     num_classes: int
     ignore_index: int
 
+    def _refusal(self, what: str) -> SoftmaxBenchError:
+        """The error that says what is wrong, and of which layer: a model may have several."""
+        return SoftmaxBenchError(f"{type(self).__name__}: {what}")
+
     def _flatten(self, hidden: Tensor) -> Tensor:
         if hidden.dim() == 0 or hidden.shape[-1] != self.in_features:
-            raise SoftmaxBenchError(
+            raise self._refusal(
                 f"hidden must have shape (..., {self.in_features}), not {tuple(hidden.shape)}"
             )
         if not hidden.is_floating_point():
-            raise SoftmaxBenchError(f"hidden must be floating-point, not {hidden.dtype}")
-        dtype = next(self.parameters()).dtype
-        return hidden.reshape(-1, self.in_features).to(dtype)
+            raise self._refusal(f"hidden must be floating-point, not {hidden.dtype}")
+        parameter = next(self.parameters())
+        self._check_device("hidden", hidden, parameter)
+        return hidden.reshape(-1, self.in_features).to(parameter.dtype)
+
+    def _check_device(self, what: str, given: Tensor, parameter: Tensor) -> None:
+        if given.device != parameter.device:
+            raise self._refusal(
+                f"{what} is on {given.device}, but the layer's parameters are on "
+                f"{parameter.device}: move one of them with .to(device)"
+            )
 
     def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Flatten the targets, set ignored ones to class 0, and return which are kept."""
         if target.shape != hidden.shape[:-1]:
-            raise SoftmaxBenchError(
+            raise self._refusal(
                 f"target must have the shape {tuple(hidden.shape[:-1])} of the hidden states, "
                 f"not {tuple(target.shape)}"
             )
         if target.dtype not in (torch.int64, torch.int32):
-            raise SoftmaxBenchError(f"target must be int64 class ids, not {target.dtype}")
+            raise self._refusal(f"target must be int64 class ids, not {target.dtype}")
+        self._check_device("target", target, hidden)
         flat = target.reshape(-1).long()
         kept = flat != self.ignore_index
         ids = torch.where(kept, flat, 0)
@@ -44,11 +57,30 @@ class CheckedInputs(KeptBuffers):
             low, high = (int(x) for x in ids.aminmax())
             if low < 0 or high >= self.num_classes:
                 wrong = low if low < 0 else high
-                raise SoftmaxBenchError(
+                raise self._refusal(
                     f"target {wrong} is not a class: ids go from 0 to {self.num_classes - 1} "
-                    f"(or {self.ignore_index} to ignore a token)"
+                    f"(or ignore_index={self.ignore_index} to ignore a token)"
                 )
         return ids, kept
+
+    def _check_positives(self, hidden: Tensor, target: Tensor) -> None:
+        """Refuse what are no K positives of each token."""
+        if target.shape[:-1] != hidden.shape[:-1]:
+            tokens = tuple(hidden.shape[:-1])
+            raise self._refusal(
+                f"target must have the shape {tokens} of the hidden states, or {(*tokens, 'K')} "
+                f"with K positives each, not {tuple(target.shape)}"
+            )
+        if target.shape[-1] >= self.num_classes > 1:
+            raise self._refusal(
+                f"target has {target.shape[-1]} positives a token, of {self.num_classes} classes: "
+                "it must hold their ids, not a 0 or 1 for each class"
+            )
+
+    def _positive_shares(self, target: Tensor) -> Tensor:
+        """Of each of several positives in its token's loss: one over their number; flat."""
+        kept = target != self.ignore_index
+        return (kept.double() / kept.sum(-1, keepdim=True).clamp(min=1)).reshape(-1)
 
     def _marked(self, values: Tensor, target: Tensor) -> Tensor:
         """NaN for targets outside the classes, if nothing has checked them."""
@@ -58,13 +90,19 @@ class CheckedInputs(KeptBuffers):
         wrong = wrong & (target != self.ignore_index)
         return torch.where(wrong if values.dim() else wrong.any(), torch.nan, values)
 
-    def _check_loss(self, loss: Tensor, hidden: Tensor) -> None:
+    def _check_loss(self, loss: Tensor, hidden: Tensor, given: torch.dtype) -> None:
+        """Refuse a loss that hidden states, which were ``given`` in that type, made non-finite.
+
+        In float16 it is passed on: ``GradScaler`` finds its scale by steps that overflow.
+        """
         # Anything not finite in the input shows in the loss, and checking one number is cheap.
         if not _may_look(loss) or bool(loss.isfinite()):
             return
+        if torch.float16 in (given, hidden.dtype):
+            return
         bad = int((~hidden.isfinite().all(-1)).sum())
         if bad:
-            raise SoftmaxBenchError(
+            raise self._refusal(
                 f"{bad} of {hidden.shape[0]} hidden states are NaN or infinite: the model before "
                 "the output layer has diverged; try a lower learning rate or clip gradients"
             )

@@ -188,6 +188,37 @@ def test_sampled_softmax_with_the_models_own_distribution_is_unbiased() -> None:
     torch.testing.assert_close(probability @ gradient, some_other * exact_gradient(layer, hidden))
 
 
+@pytest.mark.parametrize(
+    "spec", ["in_batch", "sampled(noise='unigram', num_samples=6, replacement=True)"]
+)
+def test_the_correction_is_the_one_for_a_positive_that_is_not_drawn(spec: str) -> None:
+    """Khrylchenko et al. 2025: ``sg(1 - P_t) (log sum_j exp(s_j - log q'_j) - s_t)``.
+
+    The sum is over the negatives other than the target, whose proposal is ``q'_j = q_j / (1 -
+    q_t)``, and P_t is estimated from the same ones. That is another loss with our gradient.
+    """
+    layer = make(spec, reduction="sum")
+    log_q = (COUNTS / COUNTS.sum()).log()
+    torch.manual_seed(6)
+    hidden = torch.randn(5, H, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 1, 2, 2, 0])
+    negatives = target
+    if spec != "in_batch":
+        negatives = torch.tensor([2, 0, 1, 1, 2, 0])
+        layer.sampler.noise.sample = lambda n, device: negatives  # type: ignore[union-attr]
+    gradient = torch.autograd.grad(layer(hidden, target), (hidden, layer.weight))
+
+    scores = F.linear(hidden, layer.weight, layer.bias)
+    own = scores.gather(1, target.unsqueeze(1)).squeeze(1)
+    others = negatives != target.unsqueeze(1)
+    log_proposal = log_q[negatives] - torch.log1p(-log_q[target].exp()).unsqueeze(1)
+    corrected = (scores[:, negatives] - log_proposal).masked_fill(~others, -math.inf)
+    mean_of_others = corrected.logsumexp(1) - others.sum(1).log()
+    uncertainty = 1 - torch.exp(own - torch.logaddexp(own, mean_of_others))
+    loss = (uncertainty.detach() * (corrected.logsumexp(1) - own)).sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss, (hidden, layer.weight)))
+
+
 def test_negative_samplings_gradient_and_variance_grow_with_k() -> None:
     """Its negatives are summed, not averaged: it tends to nothing."""
     hidden, mean, variance = one_hidden(), [], []

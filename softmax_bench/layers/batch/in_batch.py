@@ -22,8 +22,10 @@ class InBatchSoftmax(SharedNegativesSoftmax):
     ``log(exp(s_t) + sum over the others j of exp(s_j) (1 - p_t) / (n_t p_j)) - s_t``, where n_t
     tokens have a target other than t. Nothing is drawn: a batch is a sample from the data's own
     distribution p, whose probabilities come from ``class_counts`` (logQ correction; Yi et al. 2019,
-    except that the target's score is not corrected, because the target is always present). Without
-    the correction, frequent classes are negatives so often that they are predicted too rarely.
+    except that the target's score is not corrected, because the target is always present). With
+    that exception, the gradient is that of Khrylchenko et al. 2025 (arXiv 2507.09331), whose loss
+    is a sum over the other targets only, weighted by the estimate of ``1 - p(t|h)``. Without the
+    correction, frequent classes are negatives so often that they are predicted too rarely.
 
     Rare classes are hardly ever negatives, unless ``num_samples`` further classes for the whole
     batch are drawn from ``noise`` (mixed negative sampling, Yang et al. 2020). The sum is then over
@@ -39,7 +41,7 @@ class InBatchSoftmax(SharedNegativesSoftmax):
 
     name = "in_batch"
     scores = "N x the distinct targets of the batch"
-    source = "Hidasi et al. 2016; Yi et al. 2019; Yang et al. 2020"
+    source = "Hidasi et al. 2016; Yi et al. 2019; Yang et al. 2020; Khrylchenko et al. 2025"
     good_for = "recommenders whose rows come from a network that computes them for the batch anyway"
     step_flops = "6 N (N' + 1) H, N' the distinct targets"
     sees_other_tokens = True
