@@ -21,6 +21,7 @@ from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 from softmax_bench.layers.proposals.midx import quantise
 from softmax_bench.layers.proposals.rff import RandomFourierSoftmax
+from softmax_bench.layers.proposals.tree import first_beyond
 
 H = 6
 ADAPTIVE = [
@@ -249,6 +250,15 @@ def test_blocks_of_masses_that_round() -> None:
     assert set(column[0].tolist()) == {0}
     assert set(column[1].tolist()) == {2}
     assert not log_share(masses, total, column).any()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 32, 98, 128])
+def test_the_first_column_beyond_a_point_is_torchs(width: int) -> None:
+    running = torch.rand(5, width, dtype=torch.float64).round(decimals=1).cumsum(1)
+    row = torch.randint(5, (7, 40))
+    point = torch.rand(7, 40, dtype=torch.float64) * running[row, -1]
+    wanted = torch.searchsorted(running[row], point[..., None], right=True)[..., 0]
+    assert torch.equal(first_beyond(running, row, point), wanted.clamp(max=width - 1))
 
 
 def test_in_batch_negatives_need_the_correction() -> None:

@@ -21,9 +21,6 @@ _LEAST_BRANCH, _MOST_BRANCH = 32, 128
 visited.
 """
 
-_BELOW_1 = 1 - 2**-30
-"""A row number of up to 2^22 and a fraction below 1 must not round to the next row number."""
-
 
 class TreeProposal(ProposalSoftmax):
     """``q(j|h)`` in proportion to ``prior_j k(h, w_j)`` for a kernel ``k(h, w) = f(h) . f(w)``.
@@ -129,17 +126,16 @@ class TreeProposal(ProposalSoftmax):
             masses = self._masses(products, prior.index_select(0, node), leaf=leaf)
             # With at most 128 children, float32 is as good for their sums as for their masses.
             running = masses.cumsum(1)
-            total = running[:, -1:].clamp(min=torch.finfo(running.dtype).tiny)
-            # One search for all draws: row r holds the numbers from r to r + 1.
-            ends = (running / total).double()
-            ends += torch.arange(len(pair), device=pair.device)[:, None]
-            u = torch.rand(which.shape, dtype=torch.float64, device=pair.device)
-            place = torch.searchsorted(ends.flatten(), which + u.clamp_(max=_BELOW_1), right=True)
-            column = (place - which * self.branch).clamp_(0, self.branch - 1)
+            total = running[:, -1].index_select(0, which.flatten()).view_as(which)
+            # Rounding must not reach beyond the last child with mass.
+            point = torch.minimum(
+                torch.rand_like(total) * total, total.nextafter(total.new_zeros(()))
+            )
+            column = first_beyond(running, which, point)
             below //= self.branch
             column[:, 0] = target // below % self.branch
             drawn = masses.flatten()[which * self.branch + column]
-            log_q = log_q + torch.log(drawn / total[:, 0][which])
+            log_q = log_q + torch.log(drawn / total)
             path = path * self.branch + column
         return path[:, 1:].clamp(max=self.num_classes - 1), log_q[:, 1:], log_q[:, 0]
 
@@ -148,3 +144,19 @@ class TreeProposal(ProposalSoftmax):
         inner = len(self.get_buffer("_node_0")) * num_tokens + draws * (self.depth - 1)
         snapshot = self.num_classes * (self.in_features + self.node_width) * self.leaf_width
         return 2.0 * (inner * self.node_width + draws * self.leaf_width + snapshot / self.refresh)
+
+
+def first_beyond(running: Tensor, row: Tensor, point: Tensor) -> Tensor:
+    """First column of these rows of ``running`` (R, B), which rise, above a point of each.
+
+    It is the last column if there is none. Rows are halved and not searched by torch, which needs
+    a copy of its row for each point, or one long list of all.
+    """
+    flat, left = running.flatten(), running.shape[1]
+    first = row * left
+    at = first
+    while left > 1:
+        half = left // 2
+        at = at + half * (flat[at + (half - 1)] <= point)
+        left -= half
+    return at - first
