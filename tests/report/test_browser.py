@@ -96,6 +96,14 @@ def test_nothing_is_cut_off(opened: Session) -> None:
     page = opened.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("figure .plot svg").count() == page.locator("figure").count()
+    cut = page.evaluate(
+        """(hostile) => [...document.querySelectorAll("body *")].filter((one) =>
+            getComputedStyle(one).overflowX !== "visible" && one.scrollWidth > one.clientWidth + 1
+            && !getComputedStyle(one).backgroundImage.includes("gradient")
+            && !one.textContent.includes(hostile)).map((one) => one.outerHTML)""",
+        HOSTILE,
+    )
+    assert cut == []  # but for what shows by a shadow that it scrolls, and names without end
     outside = page.evaluate(
         """() => [...document.querySelectorAll(".plot svg text")].filter((text) => {
             const box = text.getBBox(), view = text.ownerSVGElement.viewBox.baseVal;

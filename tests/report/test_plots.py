@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -105,6 +106,19 @@ def test_crossing_and_floor_are_marked() -> None:
     floor = next(one for one in panel.series if one.layer is None)  # type: ignore[union-attr]
     # 6 N V H operations at 1e10 a second.
     assert floor.y == pytest.approx([6 * 20 * 8 * size / 1e10 * 1e3 for size in (100, 10_000)])
+
+
+def test_parts_of_a_step_add_up_to_the_step() -> None:
+    """Each is a median of its own, and medians of parts may add up to more than that of the sum."""
+    record = speed_record("full", 100, 1.0)
+    phases = dict(record.result.phases)
+    phases["draw"] = msgspec.structs.replace(phases["draw"], median=0.9)
+    result = msgspec.structs.replace(record.result, phases=phases)
+    found = frames([msgspec.structs.replace(record, result=result), speed_record("nce", 100, 0.5)])
+    chart = next(chart for chart in charts(found) if chart.name == "phases")
+    (panel,) = chart.panels
+    totals = {row.layer: sum(row.values) for row in panel.rows}  # type: ignore[union-attr]
+    assert totals == pytest.approx({"full": 1000, "nce": 500})
 
 
 def test_performance_profile() -> None:

@@ -9,7 +9,11 @@ from softmax_bench.records.frames import frames, load_results
 from softmax_bench.records.record import FailureRecord, Record
 from softmax_bench.records.store import write_record
 from softmax_bench.records.trial import trial_id
+from softmax_bench.report.plots import charts, layers_of
+from softmax_bench.report.show.page import _subtitle
+from softmax_bench.report.show.page_sections import configurations
 from softmax_bench.report.tables.caveats import warnings
+from softmax_bench.report.tables.disturbed import cell_doubt
 from softmax_bench.report.tables.shown import format_table, markdown_table
 from softmax_bench.report.tables.summary import references, summary_table
 from tests.records import disturbed, ngram_record, speed_record, train_record
@@ -189,6 +193,34 @@ def test_every_number_that_is_doubtful_has_a_mark() -> None:
         "other processes took 42% of the processor"
     )
     assert "unreliable" not in markdown_table(summary_table(frames([nce])))
+
+
+def test_a_machine_is_one_however_many_threads_a_trial_used() -> None:
+    two, one = speed_record("full", 10, 1.0), speed_record("full", 20, 1.0, threads=1)
+    found = frames([two, one])
+    assert "different machines" not in " ".join(warnings(found))
+    assert "Test processor, 2 cores" in _subtitle(found)
+    assert [shown["title"] for shown in configurations(found)][-1] == "Machine"
+    other = msgspec.structs.replace(one.environment, cores=64)
+    found = frames([two, msgspec.structs.replace(one, environment=other)])
+    assert "the records come from 2 different machines" in warnings(found)
+    assert "2 machines" in _subtitle(found)
+    assert [shown["title"] for shown in configurations(found)][-1] == "Machine 2 of 2"
+
+
+def test_what_is_faster_than_possible_is_doubtful() -> None:
+    """The rates of the machine were taken while it was busier than when the layer was timed."""
+    possible, faster = speed_record("full", 10, 1.0), speed_record("nce", 10, 1.0)
+    result = msgspec.structs.replace(faster.result, flops=1e15)
+    found = frames([possible, msgspec.structs.replace(faster, result=result)])
+    table = summary_table(found)
+    row = table.set_index("layer").loc["nce"]
+    assert row["of_possible"] > 1
+    assert "more than possible" in cell_doubt("of_possible", row)
+    assert "more than possible" in markdown_table(table)
+    chart = next(chart for chart in charts(found) if chart.name == "roofline")
+    assert "busier machine: 1 of 2 steps." in chart.caption
+    assert layers_of(chart) == ["full"]
 
 
 def test_studies_that_can_say_nothing_say_so() -> None:

@@ -55,8 +55,8 @@ def roofline(results: Results) -> Chart | None:
         "matrix product's rate, or a large copy's, both measured just before. A line goes from "
         "the smallest V to the largest. What products in bfloat16 could do is shown beside it."
         + (
-            f" {above} steps came out faster than the roof allows and are left out: the roof was "
-            "measured on a busier machine than they were."
+            f" Left out, as faster than the roof allows, which was measured on a busier machine: "
+            f"{above} of {above + len(steps)} steps."
             if above
             else ""
         )

@@ -23,7 +23,7 @@ from softmax_bench.report.show.page_sections import (
     tuning_rows,
 )
 from softmax_bench.report.style import PARTS, Look
-from softmax_bench.report.tables.caveats import warnings
+from softmax_bench.report.tables.caveats import MACHINE, warnings
 from softmax_bench.report.tables.disturbed import MARK, cell_doubt, mark_notes
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import crossing_sentences, scaling_table
@@ -165,10 +165,11 @@ def _subtitle(results: Results) -> str:
     if not best.empty:
         tokens = best["train_tokens"].iloc[0]
         parts.append(f"trained on {tokens:,.0f} tokens of {best['corpus'].iloc[0]}")
-    machines = results.environments[["processor", "cores"]].drop_duplicates()
+    machines = results.environments[MACHINE].drop_duplicates()
     machine = machines.iloc[-1]
     cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
-    parts.append(f"{machine['processor']}, {cores}")
+    one = f"{machine['processor']}, {cores}"
+    parts.append(one if len(machines) == 1 else f"{len(machines)} machines")
     days = sorted(
         str(started)[:10]
         for frame in (results.train, results.speed, results.divergences)

@@ -67,6 +67,10 @@ def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
         doubt = row.get("step_doubt", "")
         if column == "speedup" and not doubt and row.get("full_doubt"):
             doubt = f"full softmax {row['full_doubt']}"
+        if column == "of_possible" and row[column] > 1:
+            doubt = (
+                doubt or "more than possible, as the machine was busier when its rates were taken"
+            )
     elif column == "train_seconds" and row.get("train_doubt"):
         doubt = f"trained while {row['train_doubt']}"
     else:
@@ -79,10 +83,9 @@ def mark_notes(table: pd.DataFrame) -> list[str]:
     found = {
         doubt: None
         for row in table.to_dict("records")
-        for doubt in (cell_doubt("step_ms", row) if "step_ms" in row else "",
-                      cell_doubt("train_seconds", row) if "train_seconds" in row else "")
-        if doubt
-    }  # fmt: skip
+        for column in ("step_ms", "of_possible", "train_seconds")
+        if column in row and (doubt := cell_doubt(column, row))
+    }
     return [f"{MARK} unreliable: {'; '.join(found)}"] if found else []
 
 
