@@ -20,6 +20,9 @@ from softmax_bench.study.study import Study
 _MOST_CHECKED = 100_000_000
 """Most classes for which layers are created to check them; counts take memory too."""
 
+_MOST_BY_DEFAULT = 100_000
+"""Likewise where a layer has no options that could be wrong: a tree of millions takes minutes."""
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -132,13 +135,12 @@ def _option_mistakes(study: Study) -> Iterator[Mistake]:
     sizes = [size for size in study.vocab_sizes if size != "all" and size <= _MOST_CHECKED]
     for spec in study.layers if sizes else ():
         try:
-            parse_spec(spec)
+            _, options = parse_spec(spec)
         except SoftmaxBenchError:
             continue  # has been reported already
+        size = max(sizes) if options else min(max(sizes), _MOST_BY_DEFAULT)
         try:
-            create_layer(
-                spec, study.hidden_size, max(sizes), zipf_counts(max(sizes)), device="meta"
-            )
+            create_layer(spec, study.hidden_size, size, zipf_counts(size), device="meta")
         except SoftmaxBenchError as error:
             yield Mistake("layers", f"{spec}: {error}", spec)
         except (NotImplementedError, RuntimeError):

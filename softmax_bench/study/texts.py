@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.corpora.states import States, load_states
@@ -15,7 +16,7 @@ from softmax_bench.records.trial import GIVEN
 from softmax_bench.study.jobs.job import Text
 from softmax_bench.study.study import Study
 
-LONGEST_WORDS = 20
+LONGEST_WORDS = 11
 """Mean word length beyond which a text has hardly been split into words."""
 FEWEST_TOKENS = 1000
 """Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
@@ -77,6 +78,8 @@ def _doubts(corpus: Corpus) -> Iterator[str]:
                 f"{unknown / tokens:.0%} of its {split} text is <unk>: perplexity on it says "
                 "little about words"
             )
+        if np.array_equal(corpus.split(split), corpus.train[:tokens]):
+            yield f"its {split} text is the beginning of its training text, and known by heart"
     if len(corpus.train) < corpus.vocab_size:
         yield (
             f"its training text has fewer tokens ({len(corpus.train):,}) than there are classes "

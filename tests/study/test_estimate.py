@@ -16,7 +16,7 @@ from softmax_bench.layers import create_layer, layer_names
 from softmax_bench.lm.ngram import KneserNey
 from softmax_bench.measure import Machine, zipf_counts
 from softmax_bench.records.trial import trial_id
-from softmax_bench.study.jobs.job import Text, TrainJob
+from softmax_bench.study.jobs.job import SpeedJob, Text, TrainJob
 from softmax_bench.study.plan.estimate import (
     _NGRAM_BYTES_PER_TOKEN,
     USUAL_SLOWDOWN,
@@ -31,7 +31,7 @@ from softmax_bench.study.plan.plan import State, Step
 from softmax_bench.study.plan.plan_table import print_plan
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText
-from tests.records import train_record
+from tests.records import speed_record, train_record
 
 MACHINE = Machine(flops=1e11, products={}, bytes=1e10)
 TEXT = KnownText(
@@ -136,7 +136,8 @@ def test_the_whole_of_a_trial_is_set_against_memory(monkeypatch: pytest.MonkeyPa
     assert kept + 350e6 + 40e6 < full < 2 * (kept + 350e6)
 
     def machine(total: float) -> tuple[str, list[str]]:
-        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=total))
+        memory = SimpleNamespace(total=total, available=total)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
         return memory_mistake(steps), list(memory_warnings(steps, study.workers))
 
     assert machine(10e9) == ("", [])
@@ -145,10 +146,19 @@ def test_the_whole_of_a_trial_is_set_against_memory(monkeypatch: pytest.MonkeyPa
     assert "smaller hidden_size" in told
     told, warned = machine(1.1 * full)
     assert told == ""
-    assert "2 trials at once" in warned[0]
+    assert "choose fewer workers" in warned[0]
     limited = planned(large, hidden_size=100, memory_limit=full / 1e9 - 0.01)[1]
     told, warned = memory_mistake(limited), list(memory_warnings(limited, 1))
     assert told == ""
     assert "memory_limit is" in warned[0]
     done = [replace(step, state=State.DONE) for step in steps]
     assert memory_mistake(done) == ""
+
+
+def test_memory_of_millions_of_classes_is_known_without_their_trees() -> None:
+    """Nothing of that size is made."""
+    trials = [
+        speed_record(layer, 10**9, 1.0, hidden_size=256).trial for layer in ("full", "hierarchical")
+    ]
+    job = SpeedJob(trials=tuple(trials), budget_seconds=1.0)
+    assert memory_of(job) > 2 * 4 * 256 * 10**9

@@ -16,7 +16,7 @@ from statistics import median
 import psutil
 import torch
 
-from softmax_bench.layers import Cost, OutputLayer, create_layer
+from softmax_bench.layers import Cost, OutputLayer, create_layer, parse_spec
 from softmax_bench.lm import make_encoder
 from softmax_bench.measure import Machine, zipf_counts
 from softmax_bench.measure.memory import OPTIMIZER_STATES
@@ -31,6 +31,8 @@ from softmax_bench.study.trials.part import affordable_tokens
 USUAL_SLOWDOWN = 1.5
 """Slowdown of training relative to the full rate, on Penn Treebank with the records of results/ptb.
 """
+_LARGE = 200_000
+"""Classes beyond which bytes are taken to grow with V: trees of millions take minutes to build."""
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
 """Bytes of Python with torch, which every process loads."""
@@ -180,13 +182,13 @@ def memory_warnings(steps: Sequence[Step], workers: int) -> Iterator[str]:
                 f"{limit / 1e9:.3g} GB"
             )
             break
-    machine = psutil.virtual_memory().total
     training = sorted(found for step, found in needed if isinstance(step.job, TrainJob))
-    together = sum(training[-workers:])
-    if together > machine:
+    alone = [found for step, found in needed if not isinstance(step.job, TrainJob)]
+    most, free = max([sum(training[-workers:]), *alone]), psutil.virtual_memory().available
+    if most > free:
         yield (
-            f"{workers} trials at once take up to about {together / 1e9:,.3g} GB, and this machine "
-            f"has {machine / 1e9:.3g} GB: set workers to a smaller number"
+            f"up to about {most / 1e9:,.3g} GB are taken at once, and {free / 1e9:.3g} GB are free "
+            "now: choose fewer workers, classes or layers"
         )
 
 
@@ -196,9 +198,11 @@ def _left(steps: Iterable[Step]) -> Iterator[Step]:
 
 def _layer_memory(trial: TrainTrial | SpeedTrial, num_tokens: int) -> tuple[float, float]:
     """Bytes that an output layer holds all the time, and those of a step."""
-    layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, num_tokens)
+    size = trial.vocab_size if parse_spec(trial.layer)[1] else min(trial.vocab_size, _LARGE)
+    layer = _describe(trial.layer, trial.hidden_size, size, num_tokens)
     kept = (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes + layer.table_bytes
-    return kept, layer.cost.gradient_bytes + layer.activation_bytes
+    times = trial.vocab_size / size
+    return times * kept, times * (layer.cost.gradient_bytes + layer.activation_bytes)
 
 
 def _targets(trial: TrainTrial) -> int:
