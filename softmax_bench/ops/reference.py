@@ -64,7 +64,7 @@ def token_sums(
 def subset_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     target: Tensor,
     coefficient: Tensor,
     rows: Tensor,
@@ -88,7 +88,7 @@ def subset_cross_entropy(
 def subset_logistic(
     hidden: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     log_z: Tensor,
     target: Tensor,
     coefficient: Tensor,

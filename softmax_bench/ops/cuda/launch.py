@@ -24,6 +24,11 @@ def sums_of(tensor: Tensor) -> torch.dtype:
     return accumulator(tensor.dtype)
 
 
+def packed(tensor: Tensor | None) -> Tensor | None:
+    """The same numbers side by side: kernels take nothing else."""
+    return None if tensor is None else tensor.contiguous()
+
+
 def precision(tensor: Tensor) -> str:
     """How products inside kernels multiply float32, following torch's own setting."""
     return "tf32" if torch.get_float32_matmul_precision() != "highest" else "ieee"

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from softmax_bench.ops.cuda.launch import block_of, sums_of, warps_for
+from softmax_bench.ops.cuda.launch import block_of, packed, sums_of, warps_for
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 
 
@@ -15,12 +15,13 @@ def pair_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
 ) -> Tensor:
     """Scores (P,) of all pairs; 0 if the row is not one of the weight's."""
-    hidden, weight = hidden.contiguous(), weight.contiguous()
+    hidden, weight, starts = hidden.contiguous(), weight.contiguous(), starts.contiguous()
+    rows = rows.contiguous()
     scores = torch.zeros(rows.shape[0], dtype=sums_of(hidden), device=hidden.device)
     (num_rows, width), block = weight.shape, block_of(hidden.shape[1])
     if scores.numel():
         _scores[(hidden.shape[0],)](
-            hidden, weight, weight if bias is None else bias, starts, rows, scores,
+            hidden, weight, weight if bias is None else packed(bias), starts, rows, scores,
             rows.shape[0], num_rows, width, bias is not None, block, num_warps=warps_for(block),
         )  # fmt: skip
     return scores
@@ -36,6 +37,7 @@ def pair_gradients(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients in hidden states, weight and bias, given that in the scores ``grad`` (P,)."""
     hidden, weight, grad = hidden.contiguous(), weight.contiguous(), grad.contiguous()
+    starts, rows = starts.contiguous(), rows.contiguous()
     grad_hidden, pairs = torch.zeros_like(hidden), rows.shape[0]
     (num_rows, width), block = weight.shape, block_of(hidden.shape[1])
     if pairs:

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from softmax_bench.ops.autograd import no_second_derivative
-from softmax_bench.ops.cuda.launch import block_of, sums_of, warps_for
+from softmax_bench.ops.cuda.launch import block_of, packed, sums_of, warps_for
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 from softmax_bench.ops.paths import PathTable
 
@@ -41,7 +41,7 @@ class _PathLosses(torch.autograd.Function):
         target: Tensor,
         paths: PathTable,
     ) -> Tensor:
-        hidden, weight = hidden.contiguous(), weight.contiguous()
+        hidden, weight, target = hidden.contiguous(), weight.contiguous(), target.contiguous()
         (tokens, width), arity = hidden.shape, paths.rows_per_node
         sums = sums_of(hidden)
         losses = torch.zeros(tokens, dtype=sums, device=hidden.device)
@@ -51,7 +51,7 @@ class _PathLosses(torch.autograd.Function):
         if pulls.numel():
             block, sides = block_of(width), block_of(arity)
             _walk[(tokens,)](
-                hidden, weight, weight if bias is None else bias,
+                hidden, weight, weight if bias is None else packed(bias),
                 target, paths.starts, paths.nodes, paths.codes, paths.children,
                 losses, pulls, rows, pull_hidden,
                 paths.starts.shape[0] - 1, paths.children.shape[0], width, pulls.shape[1], arity,

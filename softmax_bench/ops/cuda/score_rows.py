@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from softmax_bench.ops.cuda.launch import packed, sums_of
 from softmax_bench.ops.objective import Objective, Pulls, Terms, TokenSums
 
 BLOCK = 4096
@@ -33,20 +34,10 @@ def _values(S, B, columns, inside, ACC: tl.constexpr, HAS_BIAS: tl.constexpr, CA
 
 @triton.jit
 def _row_sums(
-    S,
-    B,
-    U,
-    end,
-    V,
-    ACC: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    CAP: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr,
-    EXPECTED: tl.constexpr,
-    BEST: tl.constexpr,
+    S, B, U, end, V, ACC: tl.constexpr, HAS_BIAS: tl.constexpr, CAP: tl.constexpr,
+    WEIGHTED: tl.constexpr, MEAN: tl.constexpr, EXPECTED: tl.constexpr, BEST: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """``log Z``, mean score, expected score and best class of a row's first ``end`` columns."""
     lanes = tl.arange(0, BLOCK)
     top = tl.full((BLOCK,), -float("inf"), ACC)
@@ -84,26 +75,10 @@ def _row_sums(
 
 @triton.jit
 def _row_gradient(
-    S,
-    B,
-    U,
-    end,
-    V,
-    target,
-    log_z,
-    expected,
-    pull_target,
-    pull_z,
-    pull_mean,
-    pull_expected,
-    ACC: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    CAP: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr,
-    EXPECTED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    S, B, U, end, V, target, log_z, expected, pull_target, pull_z, pull_mean, pull_expected,
+    ACC: tl.constexpr, HAS_BIAS: tl.constexpr, CAP: tl.constexpr, WEIGHTED: tl.constexpr,
+    MEAN: tl.constexpr, EXPECTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Overwrite a row's scores: those before ``end`` by their gradient, the others by 0."""
     lanes = tl.arange(0, BLOCK)
     for i in range(tl.cdiv(V, BLOCK)):
@@ -129,23 +104,10 @@ def _row_gradient(
 
 @triton.jit
 def loss_kernel(
-    S,
-    B,
-    U,
-    U_MEAN,
-    T,
-    C,
-    OUT,
-    V,
-    stride,
-    ACC: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    CAP: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    SMOOTHING: tl.constexpr,
-    PENALTY: tl.constexpr,
+    S, B, U, U_MEAN, T, C, OUT, V, stride, ACC: tl.constexpr, HAS_BIAS: tl.constexpr,
+    CAP: tl.constexpr, WEIGHTED: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """Write a row's weighted loss into ``OUT``, and its gradient over its scores."""
     row = tl.program_id(0).to(tl.int64)
     S += row * stride
@@ -174,50 +136,17 @@ def loss_kernel(
     tl.store(OUT + row, loss)
     tl.debug_barrier()
     _row_gradient(
-        S,
-        B,
-        U,
-        end,
-        V,
-        target,
-        log_z,
-        0.0,
-        -c * of_target,
-        c * pull_z,
-        -c * SMOOTHING,
-        0.0,
-        ACC,
-        HAS_BIAS,
-        CAP,
-        WEIGHTED,
-        SMOOTHING != 0,
-        False,
-        BLOCK,
-    )
+        S, B, U, end, V, target, log_z, 0.0, -c * of_target, c * pull_z, -c * SMOOTHING, 0.0,
+        ACC, HAS_BIAS, CAP, WEIGHTED, SMOOTHING != 0, False, BLOCK,
+    )  # fmt: skip
 
 
 @triton.jit
 def sums_kernel(
-    S,
-    B,
-    U,
-    T,
-    OWN,
-    LOG_Z,
-    MEAN_OUT,
-    EXPECTED_OUT,
-    BEST_OUT,
-    V,
-    stride,
-    ACC: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    CAP: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr,
-    EXPECTED: tl.constexpr,
-    BEST: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    S, B, U, T, OWN, LOG_Z, MEAN_OUT, EXPECTED_OUT, BEST_OUT, V, stride, ACC: tl.constexpr,
+    HAS_BIAS: tl.constexpr, CAP: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr,
+    EXPECTED: tl.constexpr, BEST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Write a row's sums."""
     row = tl.program_id(0).to(tl.int64)
     S += row * stride
@@ -239,26 +168,10 @@ def sums_kernel(
 
 @triton.jit
 def gradient_kernel(
-    S,
-    B,
-    U,
-    T,
-    LOG_Z,
-    EXPECTED_SCORE,
-    PULL_TARGET,
-    PULL_Z,
-    PULL_MEAN,
-    PULL_EXPECTED,
-    V,
-    stride,
-    ACC: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    CAP: tl.constexpr,
-    WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr,
-    EXPECTED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    S, B, U, T, LOG_Z, EXPECTED_SCORE, PULL_TARGET, PULL_Z, PULL_MEAN, PULL_EXPECTED, V, stride,
+    ACC: tl.constexpr, HAS_BIAS: tl.constexpr, CAP: tl.constexpr, WEIGHTED: tl.constexpr,
+    MEAN: tl.constexpr, EXPECTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Write a row's gradient over its scores, from its sums and the gradients in them."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(T + row)
@@ -272,26 +185,10 @@ def gradient_kernel(
     if MEAN:
         pull_mean += tl.load(PULL_MEAN + row).to(ACC)
     _row_gradient(
-        S + row * stride,
-        B,
-        U,
-        tl.where(valid, V, 0),
-        V,
-        target,
-        tl.load(LOG_Z + row).to(ACC),
-        expected,
-        tl.load(PULL_TARGET + row).to(ACC),
-        tl.load(PULL_Z + row).to(ACC),
-        pull_mean,
-        pull_expected,
-        ACC,
-        HAS_BIAS,
-        CAP,
-        WEIGHTED,
-        MEAN,
-        EXPECTED,
-        BLOCK,
-    )
+        S + row * stride, B, U, tl.where(valid, V, 0), V, target, tl.load(LOG_Z + row).to(ACC),
+        expected, tl.load(PULL_TARGET + row).to(ACC), tl.load(PULL_Z + row).to(ACC), pull_mean,
+        pull_expected, ACC, HAS_BIAS, CAP, WEIGHTED, MEAN, EXPECTED, BLOCK,
+    )  # fmt: skip
 
 
 def loss_(
@@ -303,45 +200,26 @@ def loss_(
     out: Tensor,
 ) -> None:
     """See :func:`softmax_bench.ops.cpu.score_rows.loss_`."""
-    bias, class_weight = _contiguous(bias), _contiguous(objective.class_weight)
+    bias, class_weight = packed(bias), packed(objective.class_weight)
     loss_kernel[(scores.shape[0],)](
-        scores,
-        bias,
-        class_weight,
-        None if class_weight is None else class_weight.mean(),
-        target,
-        coefficient,
-        out,
-        scores.shape[1],
-        scores.stride(0),
+        scores, bias, class_weight, None if class_weight is None else class_weight.mean(),
+        target, coefficient, out, scores.shape[1], scores.stride(0),
+        SMOOTHING=objective.label_smoothing, PENALTY=objective.penalty,
         **_common(scores, bias, objective.soft_cap, class_weight),
-        SMOOTHING=objective.label_smoothing,
-        PENALTY=objective.penalty,
-    )
+    )  # fmt: skip
 
 
 def sums(scores: Tensor, bias: Tensor | None, target: Tensor, terms: Terms) -> TokenSums:
     """See :func:`softmax_bench.ops.cpu.score_rows.sums`."""
     num_tokens = scores.shape[0]
-    own, log_z, mean, expected = scores.new_empty(4, num_tokens, dtype=_sums_type(scores))
+    own, log_z, mean, expected = scores.new_empty(4, num_tokens, dtype=sums_of(scores))
     best = target.new_empty(num_tokens) if terms.best else None
     sums_kernel[(num_tokens,)](
-        scores,
-        _contiguous(bias),
-        _contiguous(terms.class_weight),
-        target,
-        own,
-        log_z,
-        mean,
-        expected,
-        best,
-        scores.shape[1],
-        scores.stride(0),
+        scores, packed(bias), packed(terms.class_weight), target, own, log_z, mean, expected,
+        best, scores.shape[1], scores.stride(0),
+        MEAN=terms.mean, EXPECTED=terms.expected, BEST=terms.best,
         **_common(scores, bias, terms.soft_cap, terms.class_weight),
-        MEAN=terms.mean,
-        EXPECTED=terms.expected,
-        BEST=terms.best,
-    )
+    )  # fmt: skip
     return TokenSums(
         own, log_z, mean if terms.mean else None, expected if terms.expected else None, best
     )
@@ -352,30 +230,12 @@ def gradient_(
 ) -> None:
     """See :func:`softmax_bench.ops.cpu.score_rows.gradient_`."""
     gradient_kernel[(scores.shape[0],)](
-        scores,
-        _contiguous(bias),
-        _contiguous(terms.class_weight),
-        target,
-        sums.log_z,
-        sums.expected_score,
-        pulls.target_score,
-        pulls.log_z,
-        pulls.mean_score,
-        pulls.expected_score,
-        scores.shape[1],
-        scores.stride(0),
+        scores, packed(bias), packed(terms.class_weight), target, sums.log_z,
+        sums.expected_score, pulls.target_score, pulls.log_z, pulls.mean_score,
+        pulls.expected_score, scores.shape[1], scores.stride(0),
+        MEAN=pulls.mean_score is not None, EXPECTED=pulls.expected_score is not None,
         **_common(scores, bias, terms.soft_cap, terms.class_weight),
-        MEAN=pulls.mean_score is not None,
-        EXPECTED=pulls.expected_score is not None,
-    )
-
-
-def _contiguous(vector: Tensor | None) -> Tensor | None:
-    return None if vector is None else vector.contiguous()
-
-
-def _sums_type(scores: Tensor) -> torch.dtype:
-    return torch.float64 if scores.dtype == torch.float64 else torch.float32
+    )  # fmt: skip
 
 
 def _common(

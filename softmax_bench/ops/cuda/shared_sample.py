@@ -37,7 +37,7 @@ def subset_cross_entropy(
     penalty: float,
 ) -> tuple[Tensor, Gradients]:
     """Loss, and its gradients in ``hidden``, ``weight`` and ``bias``."""
-    operands = _Operands(hidden.contiguous(), weight, bias, target, coefficient, rows)
+    operands = _Operands(hidden, weight, bias, target, coefficient, rows)
     count = torch.ones_like(row_offset)
     loss, gradients, _ = _pass(
         operands, row_offset, count, target_offset, _SOFTMAX, keep_hits=keep_hits, penalty=penalty
@@ -58,7 +58,7 @@ def subset_logistic(
     target_offset: Tensor,
 ) -> tuple[Tensor, Gradients]:
     """Loss, and its gradients in ``hidden``, ``weight``, ``bias`` and ``log_z``."""
-    operands = _Operands(hidden.contiguous(), weight, bias, target, coefficient, rows)
+    operands = _Operands(hidden, weight, bias, target, coefficient, rows)
     offsets = row_offset - log_z, row_count, target_offset - log_z
     loss, gradients, pulls = _pass(operands, *offsets, _LOGISTIC, keep_hits=True, penalty=0.0)
     # log_z enters every score like a bias shared by all classes, with the opposite sign.
@@ -86,14 +86,17 @@ def _pass(
     penalty: float,
 ) -> tuple[Tensor, Gradients, Tensor]:
     """Loss, gradients in hidden, weight and bias, and the sums of all pulls on each row (S + N)."""
-    hidden, weight, rows = of.hidden, of.weight, of.rows
+    hidden, weight, rows = of.hidden.contiguous(), of.weight, of.rows.contiguous()
+    target, coefficient = of.target.contiguous(), of.coefficient.contiguous()
     (tokens, width), samples = hidden.shape, rows.shape[0]
     num_rows, sums = weight.shape[0], sums_of(hidden)
-    ids = torch.cat([rows, of.target])
+    ids = torch.cat([rows, target])
     inside = ids.clamp(0, num_rows - 1)
     gathered = weight.index_select(0, inside[:samples]).to(hidden.dtype)
     own = weight.index_select(0, inside[samples:]).to(hidden.dtype)
-    offset, own_offset = row_offset.to(sums), target_offset.to(sums)
+    offset, own_offset, count = (
+        x.to(sums).contiguous() for x in (row_offset, target_offset, row_count)
+    )
     if of.bias is not None:
         offset = offset + of.bias.index_select(0, inside[:samples])
         own_offset = own_offset + of.bias.index_select(0, inside[samples:])
@@ -108,8 +111,8 @@ def _pass(
         scores = h @ gathered.t()
         block = min(1024, block_of(samples))
         _pulls_in_place[(h.shape[0],)](
-            scores, h, own[part], offset, row_count.to(sums), rows, own_offset[part],
-            of.target[part], of.coefficient[part], losses[part],
+            scores, h, own[part], offset, count, rows, own_offset[part],
+            target[part], coefficient[part], losses[part],
             pulls[samples:][part], grad_hidden[part], samples, width, penalty,
             mode, keep_hits, block, block_of(width), num_warps=4,
         )  # fmt: skip

@@ -19,6 +19,7 @@ from triton.runtime.jit import JITFunction
 import softmax_bench.lm.optimizers
 import softmax_bench.ops.all_classes
 import softmax_bench.ops.dispatch
+from softmax_bench import ops
 from softmax_bench.layers import create_layer
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 
@@ -44,7 +45,8 @@ def compile_instead(kernel: Any, *args: Any, grid: Any, warmup: Any, **options: 
     signature, constants = {}, {}
     for parameter in kernel.params:
         value = given[parameter.name]
-        if parameter.is_constexpr or (isinstance(value, int) and value == 1):  # as Triton does
+        is_one = isinstance(value, int) and value == 1
+        if parameter.is_constexpr or is_one or value is None:  # as Triton does
             signature[parameter.name] = "constexpr"
             constants[parameter.name] = value
         elif isinstance(value, Tensor):
@@ -58,6 +60,7 @@ def compile_instead(kernel: Any, *args: Any, grid: Any, warmup: Any, **options: 
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
         made = triton.compile(source, target=target, options=options)
         assert made.metadata.shared <= 48 * 1024, (key, made.metadata)
+        assert "cubin" in made.asm or "hsaco" in made.asm
 
 
 JITFunction.run = compile_instead
@@ -76,4 +79,19 @@ for dtype in (torch.float32, torch.bfloat16):
             layer._weighted_loss(hidden, torch.arange(80), torch.ones(80, dtype=dtype)).backward()
             clip_grad_norm(parameters, 1.0)
             optimizer.step()
+for dtype in (torch.float64, torch.float32, torch.bfloat16):
+    hidden, weight, bias = (
+        torch.zeros(*shape, dtype=dtype) for shape in ((9, 8), (5000, 8), (5000,))
+    )
+    ids, coefficient, class_weight = torch.arange(9), torch.ones(9), torch.ones(5000)
+    hidden.requires_grad_()
+    ops.linear_cross_entropy(hidden, weight, None, ids, coefficient)
+    ops.linear_cross_entropy(
+        hidden, weight, bias, ids, coefficient,
+        penalty=1e-4, label_smoothing=0.1, soft_cap=30.0, class_weight=class_weight,
+    )  # fmt: skip
+    all_terms = ops.Terms(30.0, class_weight, mean=True, expected=True, best=True)
+    for terms, offset in ((ops.Terms(), None), (all_terms, bias)):
+        sums = ops.token_sums(hidden, weight, offset, ids, terms)
+        sum(x.sum() for x in sums if x is not None and x.requires_grad).backward()
 print(*sorted(set(compiled.values())), sep="\n")

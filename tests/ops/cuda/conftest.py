@@ -8,10 +8,22 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.ops.cuda.interpreter import guard, multiply_bfloat16
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is declared
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'softmax-bench[cuda]'")
+
+
+@pytest.fixture(autouse=True)
+def _interpreter() -> Iterator[None]:
+    """No kernel of any test reads or writes beyond its tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            guard(patch)
+            multiply_bfloat16(patch)
+        yield
 
 
 @pytest.fixture

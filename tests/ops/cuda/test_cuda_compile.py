@@ -1,4 +1,4 @@
-"""The kernels of whole training steps become machine code for GPUs that need not be here."""
+"""All kernels become machine code for GPUs that need not be here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def test_all_that_is_launched_compiles(target: str, monkeypatch: pytest.MonkeyPa
     command = [sys.executable, "-m", "tests.ops.cuda.compile_launched", target]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    declared = {
-        f"softmax_bench.ops.cuda.{path.stem}.{after.split('(')[0]}"
-        for path in (ROOT / "softmax_bench/ops/cuda").glob("*.py")
-        if path.stem != "score_rows"
-        for after in path.read_text().split("@triton.jit\ndef ")[1:]
-    }
+    declared = set()
+    for path in (ROOT / "softmax_bench/ops/cuda").glob("*.py"):
+        text = path.read_text()
+        names = [after.split("(")[0] for after in text.split("@triton.jit\ndef ")[1:]]
+        # Others are parts of these.
+        declared |= {f"softmax_bench.ops.cuda.{path.stem}.{n}" for n in names if f"{n}[" in text}
     assert declared <= set(done.stdout.split())
