@@ -1,4 +1,4 @@
-"""Time, peak memory, synchronisations and CUDA graph of a step; fewer of these on a CPU."""
+"""Time, peak memory and synchronisations of a step; fewer of these on a CPU."""
 
 from __future__ import annotations
 
@@ -45,26 +45,3 @@ def waits(run: Run, device: torch.device) -> int | None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in seen)
-
-
-def captured(run: Run, device: torch.device) -> Run | None:
-    """The same run as one CUDA graph, which launches all its kernels together.
-
-    None if it cannot be captured, because it synchronises or its sizes change.
-    """
-    if device.type != "cuda":
-        return None
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            run()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return None
-    return graph.replay

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.case import Case, Figures
-from benchmarks.gpu.clock import captured, median_seconds, peak_gib, waits
+from benchmarks.gpu.clock import median_seconds, peak_gib, waits
 from softmax_bench.layers import create_layer
+from softmax_bench.lm.graphed import WARM_UP, Graphed, why_no_graph
 from softmax_bench.measure import LayerStep, zipf_counts
 
 TO_TEN_MILLION = ("hierarchical", "sampled", "nce", "negative_sampling", "in_batch", "partial_fc")
@@ -38,18 +39,16 @@ def _case(spec: str, tokens: int, width: int, size: int, device: torch.device) -
 def _figures(spec: str, tokens: int, width: int, size: int, device: torch.device) -> Figures:
     torch.manual_seed(0)
     layer = create_layer(spec, width, size, zipf_counts(size), sparse=True, device=device)
-    step = LayerStep(layer, tokens)
-
-    def run() -> None:
-        step.zero_grad()
-        step.forward().backward()
-        step.clip()
-        step.optimizer.step()
-
-    run()
-    peak, waited = peak_gib(run, device), waits(run, device)
-    eager = median_seconds(run, device)
-    graph = captured(run, device)
+    step = LayerStep(layer, tokens, encoder=None)
+    step.untimed()
+    peak, waited = peak_gib(step.untimed, device), waits(step.untimed, device)
+    eager, why_not = median_seconds(step.untimed, device), why_no_graph(layer)
+    in_graph = None
+    if not why_not:
+        graph = Graphed(step.untimed)
+        for _ in range(WARM_UP + 1):
+            graph()
+        in_graph, why_not = median_seconds(graph, device), graph.impossible
     step.zero_grad()
     return {
         "layer": spec,
@@ -57,7 +56,8 @@ def _figures(spec: str, tokens: int, width: int, size: int, device: torch.device
         "tokens": tokens,
         "width": width,
         "ms": 1e3 * eager,
-        "ms in a graph": None if graph is None else 1e3 * median_seconds(graph, device),
+        "ms in a graph": None if why_not or in_graph is None else 1e3 * in_graph,
+        "no graph because": why_not,
         "waits": waited,
         "GiB at peak": peak,
     }

@@ -15,6 +15,8 @@ from softmax_bench.layers import create_layer
 from softmax_bench.lm import LanguageModel, make_optimizer, train
 from softmax_bench.lm.streams import make_streams
 
+IN_A_GRAPH = ("full", "hierarchical", "sampled", "nce")
+"""Trained once more with each step as a CUDA graph."""
 SPECS = ("full", "hierarchical", "sampled", "nce", "adaptive", "two_level")
 BATCH, WINDOW = 128, 35
 
@@ -24,13 +26,16 @@ def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
     tokens, width = (2_000, 16) if small else (1_000_000, 512)
     for size in (100, 300) if small else (10**4, 10**5, 10**6):
         for spec in SPECS if size <= 10**5 else SPECS[1:]:
-            yield Case(
-                f"{spec} V={size}",
-                partial(_figures, spec, size, tokens, width, device),
-            )
+            for in_graph in (False, True) if spec in IN_A_GRAPH else (False,):
+                yield Case(
+                    f"{spec} V={size}" + " in a graph" * in_graph,
+                    partial(_figures, spec, size, tokens, width, device, in_graph),
+                )
 
 
-def _figures(spec: str, size: int, tokens: int, width: int, device: torch.device) -> Figures:
+def _figures(
+    spec: str, size: int, tokens: int, width: int, device: torch.device, in_graph: bool
+) -> Figures:
     torch.manual_seed(0)
     language = SyntheticLanguage(size)
     text = language.draw(tokens, np.random.default_rng(1)).astype(np.int64)
@@ -45,11 +50,12 @@ def _figures(spec: str, size: int, tokens: int, width: int, device: torch.device
     history = train(
         model, optimizer, *streams,
         window=WINDOW, valid_window=WINDOW, max_tokens=tokens, clip_norm=5.0, evaluations=1,
+        cuda_graph=in_graph,
     )  # fmt: skip
     truth = -float(language.log_prob(held_out).mean())
     nats = history[-1].valid.nats
     return {
-        "layer": spec,
+        "layer": spec + ", in a graph" * in_graph,
         "classes": size,
         "tokens": tokens,
         "perplexity": float(np.exp(nats)),

@@ -104,6 +104,10 @@ class OutputLayer(CheckedInputs, ABC):
     shapes that do not depend on data and without random draws. Otherwise, a compiled model runs it
     eagerly after a graph break.
     """
+    capturable: ClassVar[bool] = True
+    """Whether a CUDA graph can hold a training step: the host neither waits for the device nor
+    decides by anything that changes from step to step.
+    """
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
         for what, size in (("in_features", in_features), ("num_classes", num_classes)):

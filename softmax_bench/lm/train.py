@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.lm.checkpoint import Checkpoint, memory, recall
+from softmax_bench.lm.encoders import State
 from softmax_bench.lm.evaluate import Quality, evaluate
+from softmax_bench.lm.graphed import Graphed, why_no_graph
 from softmax_bench.lm.model import LanguageModel
 from softmax_bench.lm.optimizers import Optimizer, clip_grad_norm
 from softmax_bench.lm.schedule import Schedule
 from softmax_bench.lm.streams import Streams
 from softmax_bench.lm.training_state import Progress, TrainingState
+
+_log = logging.getLogger(__name__)
 
 CONSTANT = Schedule()
 HOPELESS = 30.0
@@ -42,6 +49,7 @@ def train(
     on_step: Callable[[int], None] = lambda tokens: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
     checkpoint: Checkpoint | None = None,
+    cuda_graph: bool = False,
 ) -> list[Progress]:
     """Train until ``max_tokens`` tokens are predicted, with as many passes as necessary.
 
@@ -63,27 +71,33 @@ def train(
             first with those predicted before the checkpoint.
         on_evaluation: Called after each evaluation.
         checkpoint: The checkpoint to resume from and save to; the time for saving is not counted.
+        cuda_graph: Whether to run steps as a CUDA graph (see
+            :class:`~softmax_bench.lm.graphed.Graphed`) if the device and the layer allow it.
 
     Raises:
         DivergedError: The loss or the hidden states are no longer finite, or the validation loss
             exceeds ``HOPELESS``.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
+    if cuda_graph and (reason := why_no_graph(model.layer)):
+        _log.warning("steps run without a CUDA graph: %s", reason)
+        cuda_graph = False
     model.train()
     state = TrainingState() if checkpoint is None else checkpoint.load(model, optimizer)
     windows = _windows_forever(text, window, state.window)
 
-    def step() -> tuple[Tensor, int]:
+    def batch() -> tuple[tuple[Any, ...], int]:
         place, inputs, targets = next(windows)
-        loss, state.carried = model(inputs, targets, None if place == 0 else state.carried)
         state.window = place + 1
-        return loss, text.num_targets(place, window)
+        carried = None if place == 0 else state.carried
+        return (inputs, targets, carried), text.num_targets(place, window)
 
     return run_steps(
         model,
         optimizer,
         state,
-        step,
+        batch,
+        model,
         lambda: evaluate(model, valid, valid_window),
         max_tokens=max_tokens,
         clip_norm=clip_norm,
@@ -93,6 +107,7 @@ def train(
         on_step=on_step,
         on_evaluation=on_evaluation,
         checkpoint=checkpoint,
+        cuda_graph=cuda_graph,
     )
 
 
@@ -100,7 +115,8 @@ def run_steps(
     model: nn.Module,
     optimizer: Optimizer,
     state: TrainingState,
-    step: Callable[[], tuple[Tensor, int]],
+    batch: Callable[[], tuple[tuple[Any, ...], int]],
+    forward: Callable[..., tuple[Tensor, State]],
     quality: Callable[[], Quality],
     *,
     max_tokens: int,
@@ -112,6 +128,7 @@ def run_steps(
     on_step: Callable[[int], None],
     on_evaluation: Callable[[Progress], None],
     checkpoint: Checkpoint | None,
+    cuda_graph: bool = False,
 ) -> list[Progress]:
     """The training loop for any step that returns a loss.
 
@@ -119,7 +136,8 @@ def run_steps(
         model: Trained in place.
         optimizer: Over the model's parameters.
         state: The state to start from.
-        step: Returns the loss of the next batch and the number of its targets.
+        batch: Returns the arguments of ``forward`` for the next step, and its number of targets.
+        forward: Returns the loss, and the encoder's state to carry to the next step.
         quality: Evaluates the model on the validation data.
         max_tokens: Budget in targets.
         clip_norm: Maximum joint norm of all gradients.
@@ -130,6 +148,7 @@ def run_steps(
         on_step: Called after each step.
         on_evaluation: Called after each evaluation.
         checkpoint: The checkpoint to save to.
+        cuda_graph: Whether to run steps as a CUDA graph.
 
     Raises:
         DivergedError: The loss or the hidden states are no longer finite, or the validation loss
@@ -137,17 +156,28 @@ def run_steps(
             checkpoint.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
+
+    def update(rate: float, *given: Any) -> tuple[Tensor, State]:
+        optimizer.scale_rate(rate)
+        optimizer.zero_grad()
+        loss, carried = forward(*given)
+        if loss.device.type == "cpu":
+            _check_finite(float(loss.detach()))
+        loss.backward()
+        clip_grad_norm(model.parameters(), clip_norm)
+        optimizer.step()
+        return loss.detach(), carried
+
+    step = Graphed(update) if cuda_graph else update
     if state.tokens:
         on_step(state.tokens)
     started = time.perf_counter()
     while state.tokens < max_tokens and not schedule.ends(state.history):
-        optimizer.scale_rate(schedule.rate(state.tokens, max_tokens, epoch_tokens, state.history))
-        optimizer.zero_grad()
-        loss, predicted = _checked(step, f"training diverged after {state.tokens} {unit}")
-        loss.backward()
-        clip_grad_norm(model.parameters(), clip_norm)
-        optimizer.step()
-        state.losses.append(loss.detach())
+        rate = schedule.rate(state.tokens, max_tokens, epoch_tokens, state.history)
+        given, predicted = batch()
+        with _diverged(f"after {state.tokens} {unit}"):
+            loss, state.carried = step(rate, *given)
+        state.losses.append(loss)
         state.tokens += predicted
         on_step(predicted)
         if state.tokens * evaluations >= max_tokens * (len(state.history) + 1):
@@ -179,27 +209,26 @@ def run_steps(
     return state.history
 
 
-def _checked(step: Callable[[], tuple[Tensor, int]], diverged: str) -> tuple[Tensor, int]:
-    """The result of the step, if it is finite."""
+@contextmanager
+def _diverged(when: str) -> Iterator[None]:
+    """Turn an error into a :class:`DivergedError` that says when it occurred."""
     try:
-        loss, predicted = step()
+        yield
     except SoftmaxBenchError as error:
-        raise DivergedError(f"{diverged}: {error}") from error
-    if loss.device.type == "cpu":
-        _check_finite(float(loss.detach()), diverged)
-    return loss, predicted
+        raise DivergedError(f"training diverged {when}: {error}") from error
 
 
 def _mean(state: TrainingState, unit: str) -> float:
     """The mean loss since the last evaluation; on a GPU, the first time any of them is read."""
     mean = float(torch.stack(state.losses).mean()) if state.losses else 0.0
-    _check_finite(mean, f"training diverged before {state.tokens} {unit}")
+    with _diverged(f"before {state.tokens} {unit}"):
+        _check_finite(mean)
     return mean
 
 
-def _check_finite(loss: float, diverged: str) -> None:
+def _check_finite(loss: float) -> None:
     if not math.isfinite(loss):
-        raise DivergedError(f"{diverged}: the loss is {loss}; try a lower learning rate")
+        raise SoftmaxBenchError(f"the loss is {loss}; try a lower learning rate")
 
 
 def _windows_forever(

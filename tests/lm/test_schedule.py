@@ -75,16 +75,16 @@ def walk(
     optimizer = make_optimizer("sgd", model.parameters(), 1.0)
     state = TrainingState() if checkpoint is None else checkpoint.load(model, optimizer)
 
-    def step() -> tuple[Tensor, int]:
-        return -model.place.sum(), 1
+    def forward() -> tuple[Tensor, None]:
+        return -model.place.sum(), None
 
     def quality() -> Quality:
         return Quality(1, abs(float(model.place.detach()) - bottom))
 
     history = run_steps(
-        model, optimizer, state, step, quality, max_tokens=steps, epoch_tokens=1, clip_norm=9.0,
-        evaluations=steps, schedule=schedule, on_step=lambda tokens: None,
-        on_evaluation=lambda point: None, checkpoint=checkpoint,
+        model, optimizer, state, lambda: ((), 1), forward, quality, max_tokens=steps,
+        epoch_tokens=1, clip_norm=9.0, evaluations=steps, schedule=schedule,
+        on_step=lambda tokens: None, on_evaluation=lambda point: None, checkpoint=checkpoint,
     )  # fmt: skip
     return float(model.place.detach()), history
 

@@ -23,6 +23,7 @@ class TorchLinearCrossEntropy(FullSoftmax):
             ``label_smoothing``, which torch's function does not support in chunks.
     """
 
+    capturable = False  # torch asks the device which targets count
     name = "torch_linear_cross_entropy"
     source = "torch 2.13"
     good_for = "a reference for full"

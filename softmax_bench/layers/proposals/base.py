@@ -42,6 +42,7 @@ class ProposalSoftmax(LinearOutputLayer):
     touches_all_rows = False
     exact = False
     normalised = "no"
+    capturable = False  # when a snapshot is due the host decides
 
     _clock: Tensor
     """Training steps so far, and the step at which the next snapshot is due."""

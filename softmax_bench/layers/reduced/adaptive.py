@@ -39,6 +39,7 @@ class AdaptiveSoftmax(OutputLayer):
         **common: As for every output layer.
     """
 
+    capturable = False  # the device is asked how many tokens each tail has
     name = "adaptive"
     scores = "the head, and each target's tail"
     source = "Grave et al. 2017"

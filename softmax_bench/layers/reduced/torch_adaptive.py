@@ -23,6 +23,7 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
         **common: As for every output layer.
     """
 
+    capturable = False  # the device is asked how many tokens each tail has
     name = "torch_adaptive"
     source = "Grave et al. 2017, implemented by torch"
     good_for = "a reference for adaptive"

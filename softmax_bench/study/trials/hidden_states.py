@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,17 +123,17 @@ def _train(
     batches = _batches(states.split("train"), trial.batch_size * trial.bptt, trial.seed)
     batches = islice(batches, state.window, None)
 
-    def step() -> tuple[Tensor, int]:
+    def batch() -> tuple[tuple[Any, ...], int]:
         places = next(batches)
-        loss: Tensor = layer(*_examples(layer, states, places))
         state.window += 1
-        return loss, len(places)
+        return _examples(layer, states, places), len(places)
 
     return run_steps(
         layer,
         optimizer,
         state,
-        step,
+        batch,
+        lambda *examples: (layer(*examples), None),
         lambda: _quality(layer, states, part),
         max_tokens=trial.max_tokens,
         clip_norm=trial.clip_norm,
