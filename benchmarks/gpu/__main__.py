@@ -15,7 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +26,7 @@ from benchmarks.gpu import checks, dense, layers, training
 from benchmarks.gpu.case import Case, Figures
 from benchmarks.gpu.show import write_pages
 from softmax_bench.files import write_file
+from softmax_bench.lm import code_version
 from softmax_bench.measure import describe_environment
 
 Cases = Callable[..., Iterator[Case]]
@@ -56,8 +60,16 @@ def main() -> int:
         parser.error("results/gpu is for GPU results only; choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-    environment = {"card": card, **describe_environment()}
-    _write(args.out / "machine.json", environment)
+    machine = _machine(card)
+    if (path := args.out / "machine.json").exists():
+        before = json.loads(path.read_text())
+        for what in ("card", "code"):
+            if before.get(what) != machine[what]:
+                parser.error(
+                    f"{args.out} holds results of {what} {before.get(what)}, this is "
+                    f"{machine[what]}: choose another --out or remove it"
+                )
+    _write(path, machine)
     if len(parts) == 1:
         make, _ = PARTS[parts[0]]
         _run_part(parts[0], make(device, small=args.small), args.out, args.seconds)
@@ -68,6 +80,15 @@ def main() -> int:
     write_pages(args.out, card)
     print(f"written: {args.out / 'README.md'}")
     return 0 if _all_right(args.out) else 1
+
+
+def _machine(card: str) -> dict[str, Any]:
+    """What the results were made on and with."""
+    machine = {"card": card, "code": code_version(), **describe_environment()}
+    for name in ("triton", "liger-kernel", "cut-cross-entropy", "quack-kernels"):
+        with suppress(PackageNotFoundError):
+            machine["versions"][name] = version(name)
+    return machine
 
 
 def _run_apart(part: str, args: argparse.Namespace, seconds: float) -> None:

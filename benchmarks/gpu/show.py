@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from matplotlib.figure import Figure
 TITLES = {
     "checks": "Every layer against float64",
     "layers": "Training steps",
-    "dense": "Exact softmax, forward and backward",
+    "dense": "Exact softmax: forward with backward, and evaluation",
     "training": "Perplexity as the vocabulary grows",
 }
+_IN_CASE = ("racer", "layer", "tokens", "width", "classes", "type", "rule")
+"""Columns that the name of the case repeats."""
 _LINES = (
     ("layers", "ms", "step-times", "milliseconds per step"),
     ("layers", "ms in a graph", "step-times-in-a-graph", "milliseconds per step in a CUDA graph"),
@@ -35,6 +38,10 @@ def write_pages(out: Path, card: str) -> None:
         if frame.empty:
             continue
         text += [f"## {TITLES[part]}", ""]
+        if part == "dense" and "racer" in frame:
+            frame = _relative(frame)
+            _draw_races(frame, out / "races.png", card)
+            text += ["![time relative to three bare products](races.png)", ""]
         for of_part, column, name, label in _LINES:
             if of_part == part and column in frame and frame[column].notna().any():
                 _draw(frame, column, label, out / f"{name}.png", card)
@@ -46,12 +53,24 @@ def write_pages(out: Path, card: str) -> None:
 def _frame(folder: Path) -> pd.DataFrame:
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     frame = pd.DataFrame(records)
-    by = [column for column in ("racer", "layer") if column in frame]
+    by = [column for column in ("layer", "type", "classes", "width", "tokens") if column in frame]
     return frame.sort_values([*by, "case"]) if len(frame) else frame
 
 
+def _relative(races: pd.DataFrame) -> pd.DataFrame:
+    """Races with each time divided by that of two others at the same size."""
+    size = ["tokens", "width", "classes", "type"]
+    for baseline in ("torch.compile", "three bare products"):
+        of_baseline = races[races["racer"] == baseline].set_index(size)["ms"]
+        if len(of_baseline):
+            times = races.join(of_baseline.rename("baseline"), on=size)["baseline"]
+            evaluates = races["racer"].astype(str).str.startswith("evaluation")
+            races[f"x {baseline}"] = (races["ms"] / times).mask(evaluates)
+    return races
+
+
 def _markdown(frame: pd.DataFrame) -> str:
-    columns = [c for c in frame.columns if c != "case"] or ["case"]
+    columns = [column for column in frame.columns if column not in _IN_CASE]
     lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
     lines += [
         "| " + " | ".join(_cell(row[column]) for column in columns) + " |"
@@ -69,13 +88,32 @@ def _cell(value: object) -> str:
 
 
 def _draw(frame: pd.DataFrame, column: str, label: str, path: Path, card: str) -> None:
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    for layer, of_layer in frame.dropna(subset=[column]).groupby("layer"):
+    styles = itertools.product(("o-", "s--", "^:"), (f"C{n}" for n in range(10)))
+    for (layer, of_layer), (style, colour) in zip(
+        frame.dropna(subset=[column]).groupby("layer"), styles, strict=False
+    ):
         line = of_layer.sort_values("classes")
-        axes.plot(line["classes"], line[column], marker="o", label=layer)
+        axes.plot(line["classes"], line[column], style, color=colour, label=layer)
     axes.set(xscale="log", xlabel="classes", ylabel=label, title=card)
     if column.startswith("ms"):
         axes.set_yscale("log")
-    axes.legend(fontsize="small", ncols=2)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def _draw_races(races: pd.DataFrame, path: Path, card: str) -> None:
+    """One row of points per size: each racer's time over that of the products alone."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    known = races.dropna(subset=["x three bare products"])
+    names = known.apply(
+        lambda race: f"N={race.tokens:.0f} H={race.width:.0f}\nV={race.classes:.0f} {race.type}",
+        axis=1,
+    )
+    for (racer, of_racer), marker in zip(known.groupby("racer"), "osD^v<>P*X", strict=False):
+        axes.plot(of_racer["x three bare products"], names[of_racer.index], marker, label=racer)
+    axes.set(xscale="log", xlabel="time, relative to three bare products", title=card)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)

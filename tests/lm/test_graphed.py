@@ -168,6 +168,6 @@ def test_why_there_is_no_graph() -> None:
     with pytest.MonkeyPatch.context() as patch:
         on_gpu = SimpleNamespace(device=torch.device("cuda"))
         patch.setattr(type(layer), "parameters", lambda self: iter([on_gpu]))
-        assert why_no_graph(layer) == "in steps of kernel the host decides"
+        assert why_no_graph(layer) == "kernel makes decisions on the host in every step"
         patch.setattr(type(layer), "capturable", True)
         assert why_no_graph(layer) == ""

@@ -42,7 +42,7 @@ class ProposalSoftmax(LinearOutputLayer):
     touches_all_rows = False
     exact = False
     normalised = "no"
-    capturable = False  # when a snapshot is due the host decides
+    capturable = False  # the host decides when a snapshot is due
 
     _clock: Tensor
     """Training steps so far, and the step at which the next snapshot is due."""
