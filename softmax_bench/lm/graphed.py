@@ -57,7 +57,7 @@ class Graphed:
 
     def __call__(self, *operands: Any) -> Any:
         """The function's results."""
-        shapes = _map(lambda x: (x.shape, x.stride(), x.dtype), operands)
+        shapes = _map(lambda x: (x.shape, x.dtype), operands)
         self._alike = self._alike + 1 if shapes == self._last else 1
         self._last = shapes
         if self._alike > WARM_UP and shapes != self._captured and not self.impossible:
