@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softmax_bench.ops import operators
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
+from softmax_bench.ops.autograd import (
+    Gradients,
+    Wanted,
+    fused_loss,
+    no_second_derivative,
+    weighted_loss,
+)
 from softmax_bench.ops.cpu import all_classes
 from softmax_bench.ops.cpu.all_classes import cross_entropy
 from softmax_bench.ops.cpu.exponentials import accumulator
@@ -72,14 +78,11 @@ def linear_cross_entropy(
         if penalty:
             losses = losses + penalty * scores.logsumexp(1).square()
         return torch.dot(losses, coefficient)
-    if hidden.dtype == torch.float16:
-        # Gradients of scores lie below what float16 can hold when they are divided by the number
-        # of tokens. So they are computed for weights near 1, and divided when returned.
-        unit = coefficient.abs().sum() / max(1, min(coefficient.shape[0], 4096))
-        unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
-        shares = coefficient / unit
-        return unit * _fused(hidden, weight, bias, target, shares, objective, save_memory)
-    return _fused(hidden, weight, bias, target, coefficient, objective, save_memory)
+    return weighted_loss(
+        lambda shares: _fused(hidden, weight, bias, target, shares, objective, save_memory),
+        coefficient,
+        hidden.dtype,
+    )
 
 
 def _fused(

@@ -29,6 +29,21 @@ def fused_loss(run: Fused, *operands: Tensor | None) -> Tensor:
     return loss
 
 
+def weighted_loss(
+    loss: Callable[[Tensor], Tensor], coefficient: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """``loss(coefficient)`` of a loss that is linear in the tokens' coefficients (N,).
+
+    Divided by the number of tokens, gradients in float16 scores would underflow. There they are
+    computed for coefficients near 1, and the backward scales what has been summed.
+    """
+    if dtype != torch.float16:
+        return loss(coefficient)
+    unit = coefficient.abs().sum() / max(1, min(coefficient.shape[0], 4096))
+    unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
+    return unit * loss(coefficient / unit)
+
+
 Backward = Callable[..., Gradients]
 
 

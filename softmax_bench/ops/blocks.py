@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
+from softmax_bench.ops.autograd import (
+    Gradients,
+    Wanted,
+    fused_loss,
+    no_second_derivative,
+    weighted_loss,
+)
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import blocks
 from softmax_bench.ops.embedding import embed_rows
@@ -42,11 +48,14 @@ def block_cross_entropy(
         num_rows: Number of actual rows; those after them only pad the last block.
     """
 
-    def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
-        operands = h, w, b, row, coefficient, num_rows
-        return blocks.block_cross_entropy(*operands, with_gradients=any(wanted))
+    def loss(shares: Tensor) -> Tensor:
+        def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
+            operands = h, w, b, row, shares, num_rows
+            return blocks.block_cross_entropy(*operands, with_gradients=any(wanted))
 
-    return fused_loss(run, hidden.to(weight.dtype), weight, bias)
+        return fused_loss(run, hidden.to(weight.dtype), weight, bias)
+
+    return weighted_loss(loss, coefficient, weight.dtype)
 
 
 def block_scores(

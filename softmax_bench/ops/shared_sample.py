@@ -10,7 +10,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss
+from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, weighted_loss
 from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu import shared_sample
 
@@ -49,11 +49,16 @@ def subset_cross_entropy(
         penalty: Weight of the squared ``log z``.
     """
 
-    def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
-        operands = h, w, b, target, coefficient, rows, row_offset, target_offset
-        return shared_sample.subset_cross_entropy(*operands, keep_hits=keep_hits, penalty=penalty)
+    def loss(shares: Tensor) -> Tensor:
+        def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
+            return shared_sample.subset_cross_entropy(
+                h, w, b, target, shares, rows, row_offset, target_offset,
+                keep_hits=keep_hits, penalty=penalty,
+            )  # fmt: skip
 
-    return fused_loss(run, hidden, weight, bias)
+        return fused_loss(run, hidden, weight, bias)
+
+    return weighted_loss(loss, coefficient, hidden.dtype)
 
 
 @untraced
@@ -87,10 +92,13 @@ def subset_logistic(
         target_offset: Added to the score of each token's target: minus log(k q) of that class.
     """
 
-    def run(
-        wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None, z: Tensor
-    ) -> tuple[Tensor, Gradients]:
-        operands = h, w, b, z, target, coefficient, rows, row_offset, row_count, target_offset
-        return shared_sample.subset_logistic(*operands)
+    def loss(shares: Tensor) -> Tensor:
+        def run(
+            wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None, z: Tensor
+        ) -> tuple[Tensor, Gradients]:
+            operands = h, w, b, z, target, shares, rows, row_offset, row_count, target_offset
+            return shared_sample.subset_logistic(*operands)
 
-    return fused_loss(run, hidden, weight, bias, log_z)
+        return fused_loss(run, hidden, weight, bias, log_z)
+
+    return weighted_loss(loss, coefficient, hidden.dtype)

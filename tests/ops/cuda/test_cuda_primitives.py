@@ -234,6 +234,39 @@ def test_blocks(
         torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.parametrize("on_kernels", [True, False])
+def test_small_coefficients_do_not_underflow_in_float16(
+    on_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a mean over very many tokens: errors relative to the gradients themselves."""
+    if not on_kernels:
+        monkeypatch.setattr("softmax_bench.ops.dispatch.on_cuda", lambda tensor: False)
+    hidden, weight, bias = normal(20, 8), normal(40, 8), normal(40)
+    target, coefficient = torch.randint(40, (20,)), torch.full((20,), 1e-5)
+    rows, offset, own_offset = torch.arange(0, 40, 2), torch.zeros(20), torch.zeros(20)
+    of_sample = [target, coefficient, rows, offset]
+    of_blocks = [hidden, weight.view(5, 8, 8), bias.view(5, 8)]
+    cases = [
+        (ops.subset_cross_entropy, reference.subset_cross_entropy,
+         [hidden, weight, bias], [*of_sample, own_offset]),
+        (ops.subset_logistic, reference.subset_logistic,
+         [hidden, weight, bias, normal()], [*of_sample, torch.ones(20), own_offset]),
+        (partial(ops.block_cross_entropy, num_rows=40),
+         partial(reference.block_cross_entropy, num_rows=40), of_blocks, [target, coefficient]),
+    ]  # fmt: skip
+    for ours, plain, operands, rest in cases:
+        gradients = []
+        for function, kind in ((ours, torch.float16), (plain, torch.float64)):
+            leaves = [x.to(DEVICE, torch.float16).to(kind).requires_grad_() for x in operands]
+            others = [
+                x.to(kind) if x.is_floating_point() and function is plain else x for x in rest
+            ]
+            (1e5 * function(*leaves, *(x.to(DEVICE) for x in others))).backward()
+            gradients.append([x.grad.to_dense().double() for x in leaves if x.grad is not None])
+        for seen, exact in zip(*gradients, strict=True):
+            assert float((seen - exact).norm() / exact.norm()) < 5e-3
+
+
 @pytest.mark.parametrize(("wrong", "not_a_number"), [(-1, torch.nan), (2**31 - 1, torch.inf)])
 def test_wrong_ids_and_numbers_stay_with_their_token(wrong: int, not_a_number: float) -> None:
     """In bounds (see the guard), and what other tokens get is what they would get alone."""
