@@ -73,6 +73,21 @@ assert not {"torch._dynamo", "triton"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_adam_goes_on_from_a_step_that_a_gpu_counted() -> None:
+    """There it is a tensor, so that a CUDA graph counts too."""
+    seen = []
+    for step in (2, torch.tensor(2.0, dtype=torch.float64)):
+        parameter = nn.Parameter(torch.zeros(3))
+        optimizer = make_optimizer("adam", [parameter], 0.1)
+        mean, square = torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.1, 0.2, 0.3])
+        optimizer.load_state_dict([{"step": step, "mean": mean, "square": square}])
+        for _ in range(2):
+            parameter.grad = torch.tensor([1.0, 2.0, 3.0])
+            optimizer.step()
+        seen.append(parameter.detach())
+    assert torch.equal(*seen)
+
+
 def test_the_layer_has_a_rate_of_its_own() -> None:
     table, matrix, other = (nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
     optimizer = make_optimizer(

@@ -123,9 +123,10 @@ class AdaptiveSoftmax(OutputLayer):
         rank = self.order.ranks(target)
         cluster = band_of(rank, self.cutoffs[:-1])
         entry = torch.where(cluster == 0, rank, self.shortlist_size - 1 + cluster)
-        order = cluster.argsort(stable=True)
-        sizes = cluster.bincount(minlength=len(self.cutoffs)).tolist()
-        return entry, rank, list(order.split(sizes))[1:]
+        in_order, order = cluster.sort(stable=True)
+        clusters = torch.arange(len(self.cutoffs) - 1, device=target.device)
+        ends = torch.searchsorted(in_order, clusters, right=True).tolist()  # waits for the device
+        return entry, rank, list(order.tensor_split(ends))[1:]
 
     def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         entry, rank, tokens_of_tail = self._split(target)
