@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from softmax_bench.ops.cuda.launch import block_of, sums_of, warps_for
+from softmax_bench.ops.cuda.launch import block_of, packed, sums_of, warps_for
 
 _CHUNK = 32
 """Entries that one program sums."""
@@ -95,8 +95,8 @@ def sum_rows(
         grid, warps = (chunks, triton.cdiv(width, block)), warps_for(block)
         of_runs = rows.place, sums, partial, entries, most, width
         _sum_runs[grid](
-            *of_runs, rows.order, values, values if scale is None else scale,
-            rows.order if source is None else source,
+            *of_runs, rows.order, values, values if scale is None else packed(scale),
+            rows.order if source is None else packed(source),
             scale is not None, source is not None, _CHUNK, block, num_warps=warps,
         )  # fmt: skip
         if chunks > 1:

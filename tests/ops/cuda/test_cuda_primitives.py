@@ -82,7 +82,7 @@ def assert_near(
 
 
 def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
+    return torch.randn(shape, dtype=torch.float64)
 
 
 @few
