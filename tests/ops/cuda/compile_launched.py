@@ -93,5 +93,5 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16):
     all_terms = ops.Terms(30.0, class_weight, mean=True, expected=True, best=True)
     for terms, offset in ((ops.Terms(), None), (all_terms, bias)):
         sums = ops.token_sums(hidden, weight, offset, ids, terms)
-        sum(x.sum() for x in sums if x is not None and x.requires_grad).backward()
+        torch.cat([x for x in sums if x is not None and x.requires_grad]).sum().backward()
 print(*sorted(set(compiled.values())), sep="\n")

@@ -10,8 +10,8 @@ import triton.language as tl
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="of the interpreter")
 
 
-@triton.jit
-def _copy(FROM, TO, first, size, BLOCK: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _copy(FROM, TO, first, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     place = first + tl.arange(0, BLOCK)
     tl.store(TO + place, tl.load(FROM + place, mask=place < size, other=0.0), mask=place < size)
 

@@ -103,12 +103,12 @@ def test_pairs(
 
 def path_table(tree: Tree, rows_per_node: int) -> ops.PathTable:
     paths = tree.paths()
-    arrays = paths.starts, paths.nodes, paths.codes, tree.children
-    return ops.PathTable(
-        *(torch.from_numpy(x).to(DEVICE) for x in arrays),
-        rows_per_node=rows_per_node,
-        level_sizes=tuple(map(len, tree.levels)),
+    starts, nodes, codes, children = (
+        torch.from_numpy(x).to(DEVICE)
+        for x in (paths.starts, paths.nodes, paths.codes, tree.children)
     )
+    level_sizes = tuple(map(len, tree.levels))
+    return ops.PathTable(starts, nodes, codes, children, rows_per_node, level_sizes)
 
 
 def plain_path_losses(
@@ -246,7 +246,7 @@ def test_small_coefficients_do_not_underflow_in_float16(
     rows, offset, own_offset = torch.arange(0, 40, 2), torch.zeros(20), torch.zeros(20)
     of_sample = [target, coefficient, rows, offset]
     of_blocks = [hidden, weight.view(5, 8, 8), bias.view(5, 8)]
-    cases = [
+    cases: list[tuple[Callable[..., Tensor], Callable[..., Tensor], list[Tensor], list[Tensor]]] = [
         (ops.subset_cross_entropy, reference.subset_cross_entropy,
          [hidden, weight, bias], [*of_sample, own_offset]),
         (ops.subset_logistic, reference.subset_logistic,
