@@ -140,7 +140,7 @@ def test_what_asks_the_device_goes_on_without_a_graph(
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("encoder", ["lstm", "nplm", "transformer"])
+@pytest.mark.parametrize("encoder", ["nplm", "transformer"])
 @pytest.mark.parametrize("rule", ["sgd", "adagrad"])
 def test_training_in_a_graph_is_training(
     encoder: str, rule: str, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
