@@ -178,7 +178,7 @@ def test_advice(
     ("arguments", "message"),
     [
         (["run", "--layers", "ful"], "--layers: unknown layer 'ful': did you mean 'full'"),
-        (["run", "--set", "hidden_size=0"], "hidden_size must be a whole number from 1"),
+        (["run", "--set", "hidden_size=0"], "hidden_size must be a whole number of at least 1"),
         (["run", "--hidden", "h.npy"], "--hidden and --targets go together"),
         (["run", "--hidden", "h.npy", "--targets", "t.npy"], "cannot read"),
         (["advise"], "give the number of classes"),

@@ -148,10 +148,10 @@ class OutputLayer(CheckedInputs, ABC):
         In training mode, this is the training objective. After ``eval()`` it is the exact negative
         log-likelihood, whatever the layer is trained with: ``exp`` of its mean is the perplexity.
 
-        A token may have several positives: its loss is then the mean of their losses, which is
+        A token may have several positives. Its loss is then the mean of their losses, which is
         the cross-entropy with the distribution that gives each the same share (TensorFlow's
-        ``num_true``; the normalised "pick all labels" loss of Menon et al. 2019). It costs as
-        much as a token for each.
+        ``num_true``; the normalised "pick all labels" loss of Menon et al. 2019). Each positive
+        costs as much as a token.
 
         Args:
             hidden: Hidden states.
@@ -169,7 +169,7 @@ class OutputLayer(CheckedInputs, ABC):
         if weight is not None and weight.shape != hidden.shape[:-1]:
             raise self._refusal(
                 f"weight must have the shape {tuple(hidden.shape[:-1])} of the hidden states, one "
-                f"a token, not {tuple(weight.shape)}"
+                f"per token, not {tuple(weight.shape)}"
             )
         several = target.dim() == hidden.dim() > 0
         if several:
@@ -352,7 +352,7 @@ class OutputLayer(CheckedInputs, ABC):
         return dense_gradient(weight), None if bias is None else dense_gradient(bias)
 
     def _saving(self) -> list[str]:
-        """Options that a step would need less memory with."""
+        """Options that can reduce the memory of a step."""
         dense = self.sparse or type(self).row_sparse_parameters is OutputLayer.row_sparse_parameters
         unused = {"sparse"} if dense or getattr(self, "touches_all_rows", False) else set()
         return [option for option in layer_options(type(self)) if option not in unused]

@@ -17,7 +17,7 @@ class CheckedInputs(KeptBuffers):
     ignore_index: int
 
     def _refusal(self, what: str) -> SoftmaxBenchError:
-        """The error that says what is wrong, and of which layer: a model may have several."""
+        """An error that names the layer, since a model may have several."""
         return SoftmaxBenchError(f"{type(self).__name__}: {what}")
 
     def _flatten(self, hidden: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class CheckedInputs(KeptBuffers):
         return ids, kept
 
     def _check_positives(self, hidden: Tensor, target: Tensor) -> None:
-        """Refuse what are no K positives of each token."""
+        """Check that there are K positives for each token."""
         if target.shape[:-1] != hidden.shape[:-1]:
             tokens = tuple(hidden.shape[:-1])
             raise self._refusal(
@@ -73,12 +73,12 @@ class CheckedInputs(KeptBuffers):
             )
         if target.shape[-1] >= self.num_classes > 1:
             raise self._refusal(
-                f"target has {target.shape[-1]} positives a token, of {self.num_classes} classes: "
-                "it must hold their ids, not a 0 or 1 for each class"
+                f"target has {target.shape[-1]} positives per token, of {self.num_classes} "
+                "classes: it must hold their ids, not a 0 or 1 for each class"
             )
 
     def _positive_shares(self, target: Tensor) -> Tensor:
-        """Of each of several positives in its token's loss: one over their number; flat."""
+        """Share of each positive in its token's loss, one over their number, flattened."""
         kept = target != self.ignore_index
         return (kept.double() / kept.sum(-1, keepdim=True).clamp(min=1)).reshape(-1)
 
@@ -91,9 +91,9 @@ class CheckedInputs(KeptBuffers):
         return torch.where(wrong if values.dim() else wrong.any(), torch.nan, values)
 
     def _check_loss(self, loss: Tensor, hidden: Tensor, given: torch.dtype) -> None:
-        """Refuse a loss that hidden states, which were ``given`` in that type, made non-finite.
+        """Reject a loss that is not finite because of the hidden states, ``given`` in that dtype.
 
-        In float16 it is passed on: ``GradScaler`` finds its scale by steps that overflow.
+        In float16 it is accepted, because ``GradScaler`` finds its scale by steps that overflow.
         """
         # Anything not finite in the input shows in the loss, and checking one number is cheap.
         if not _may_look(loss) or bool(loss.isfinite()):

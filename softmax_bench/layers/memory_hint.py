@@ -1,4 +1,4 @@
-"""What would help a step that does not fit in memory, added to torch's error."""
+"""A hint in torch's error about what helps a step that does not fit in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def add_memory_hint(
     error: RuntimeError, layer: str, options: Iterable[str], hidden: Tensor, num_classes: int
 ) -> None:
-    """Note at an error that memory ran out in which layer, and which of its options need less."""
+    """Add a note to an out-of-memory error: the layer, and which of its options need less."""
     if "memory" not in str(error):
         return
     ways = {
@@ -21,6 +21,6 @@ def add_memory_hint(
     helpful = [ways[option] for option in ways if option in options]
     tokens = hidden.shape[:-1].numel()
     error.add_note(
-        f"{layer} had no memory for a step on {tokens:,} tokens and {num_classes:,} classes: try "
-        + ", or ".join([*helpful, "fewer tokens a step"])
+        f"{layer} ran out of memory in a step on {tokens:,} tokens and {num_classes:,} classes: "
+        "try " + ", or ".join([*helpful, "fewer tokens per step"])
     )

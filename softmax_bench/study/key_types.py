@@ -13,7 +13,7 @@ _MOST = 2**63
 
 
 def expected(kind: Any) -> str:
-    """What a field of type ``kind`` accepts: "a whole number from 1", "true or false"."""
+    """What a field of type ``kind`` accepts: "a whole number of at least 1", "true or false"."""
     return _words(inspect.type_info(kind))
 
 
@@ -43,7 +43,7 @@ def _words(kind: inspect.Type) -> str:
         return "true or false"
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         what = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-        bounds = {"from": kind.ge, "above": kind.gt, "up to": kind.le, "below": kind.lt}
-        told = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
-        return " ".join([what, *told])
+        bounds = {"of at least": kind.ge, "above": kind.gt, "at most": kind.le, "below": kind.lt}
+        limits = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        return f"{what} {' and '.join(limits)}".rstrip()
     return "text"

@@ -98,7 +98,7 @@ def test_no_tokens_and_no_positives() -> None:
     ("shape", "message"),
     [
         ((3, 2), r"\(2,\) of the hidden states, or \(2, 'K'\) with K positives each, not \(3, 2\)"),
-        ((2, V), "12 positives a token, of 12 classes: it must hold their ids"),
+        ((2, V), "12 positives per token, of 12 classes: it must hold their ids"),
         ((2, 1, 1), r"must have the shape \(2,\)"),
         ((), r"must have the shape \(2,\)"),
     ],

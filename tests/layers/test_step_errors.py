@@ -70,11 +70,11 @@ def test_mistakes_are_told_with_the_name_of_the_layer(spec: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "hint"),
     [
-        ("full", "try save_memory=True, or fewer tokens a step"),
+        ("full", "try save_memory=True, or fewer tokens per step"),
         ("nce", "try a smaller num_samples, or sparse=True (gradients of the touched rows only)"),
-        ("nce(sparse=True)", "try a smaller num_samples, or fewer tokens a step"),
+        ("nce(sparse=True)", "try a smaller num_samples, or fewer tokens per step"),
         ("hierarchical", "try sparse=True (gradients of the touched rows only), or fewer tokens"),
-        ("adaptive", "try fewer tokens a step"),
+        ("adaptive", "try fewer tokens per step"),
     ],
 )
 def test_a_step_that_does_not_fit_says_what_needs_less(
@@ -89,5 +89,5 @@ def test_a_step_that_does_not_fit_says_what_needs_less(
     with pytest.raises(RuntimeError, match="memory") as error:
         layer(torch.randn(2, 3, H), torch.zeros(2, 3).long())
     (note,) = error.value.__notes__
-    assert note.startswith(f"{type(layer).__name__} had no memory for a step on 6 tokens and 40")
+    assert note.startswith(f"{type(layer).__name__} ran out of memory in a step on 6 tokens and 40")
     assert hint in note

@@ -64,9 +64,9 @@ def test_changes() -> None:
         ("\nhiden_size = 3", "line 2: unknown study key 'hiden_size': did you mean"),
         ("[limits]\ntime_limit = 3", "my.toml, line 1: unknown study key 'limits'"),
         ("seeds = [0]\n\nhidden_size = 0", "my.toml, line 3: hidden_size must be a whole number"),
-        ('hidden_size = "big"', "line 1: hidden_size must be a whole number from 1, not \"big\""),
-        ("dropout = 1", "line 1: dropout must be a number from 0 below 1, not 1"),
-        ("vocab_sizes = [\n 10,\n 0,\n]", "line 3: vocab_sizes must be a whole number from 1"),
+        ('hidden_size = "big"', "line 1: hidden_size must be a whole number of at least 1"),
+        ("dropout = 1", "line 1: dropout must be a number of at least 0 and below 1, not 1"),
+        ("vocab_sizes = [\n 10,\n 0,\n]", "line 3: vocab_sizes must be a whole number of at least"),
         ('layers = [\n  "full",\n  "samplde",\n]', "line 3: unknown layer 'samplde': did you mean"),
         ("layers = ['nce(sampels=3)']", "line 1: layer 'nce' has no option 'sampels'"),
         ('layers = ["full",\n"nce(num_samples=0)"]', "line 2: nce(num_samples=0): num_samples"),
@@ -74,7 +74,7 @@ def test_changes() -> None:
         ("tied = \"yes\"", "line 1: tied must be true or false, not \"yes\""),
         ("learning_rates = [\n0.1,\ninf]", "learning_rates must be a number above 0, not Infinity"),
         ("clip_norm = nan", "line 1: clip_norm must be a number above 0, not NaN"),
-        ("seeds = [12345678901234567890]", "seeds must be a whole number from 0, not 123"),
+        ("seeds = [12345678901234567890]", "seeds must be a whole number of at least 0, not 123"),
         ('layers = ["nce", "nce()"]', "'nce()', which is 'nce' in another spelling: listed twice"),
         ('layers = ["nce( num_samples=3 )",\n"nce(num_samples=3)"]', "in another spelling"),
         ('layers = ["sampled", "sampled(num_samples=1024)"]', "is 'sampled' in another spelling"),
@@ -129,7 +129,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ),
         ("quick", ["layers=ful"], "--set layers: unknown layer 'ful'"),
         ("quick", ["learning_rates=fast"], 'learning_rates must be a number above 0, not "fast"'),
-        ("quick", ["seeds=-1"], "--set seeds: seeds must be a whole number from 0, not -1"),
+        ("quick", ["seeds=-1"], "--set seeds: seeds must be a whole number of at least 0, not -1"),
     ],
 )
 def test_mistakes_on_the_command_line(name: str, changes: list[str], message: str) -> None:
@@ -180,8 +180,8 @@ def test_what_no_machine_holds_is_refused_before_anything_is_made() -> None:
 def test_every_key_says_what_it_takes() -> None:
     said = {field.name: expected(field.type) for field in msgspec.structs.fields(Study)}
     assert said["tied"] == "true or false"
-    assert said["dropout"] == "a number from 0 below 1"
-    assert said["vocab_sizes"] == 'a list, each a whole number from 1 or "all"'
+    assert said["dropout"] == "a number of at least 0 and below 1"
+    assert said["vocab_sizes"] == 'a list, each a whole number of at least 1 or "all"'
     assert said["time_limit"] == "a number above 0"
     assert said["device"] == "text"
 

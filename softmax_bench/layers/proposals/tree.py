@@ -147,10 +147,10 @@ class TreeProposal(ProposalSoftmax):
 
 
 def first_beyond(running: Tensor, row: Tensor, point: Tensor) -> Tensor:
-    """First column of these rows of ``running`` (R, B), which rise, above a point of each.
+    """First column above ``point`` in the given rows of ``running`` (R, B), which are ascending.
 
-    It is the last column if there is none. Rows are halved and not searched by torch, which needs
-    a copy of its row for each point, or one long list of all.
+    It is the last column if there is none. This bisects the rows, because torch's search needs a
+    copy of the row for each point, or one long list of all.
     """
     flat, left = running.flatten(), running.shape[1]
     first = row * left
