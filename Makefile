@@ -25,6 +25,7 @@ test-slow: .venv/installed
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -q -W --keep-going docs build/site
+	SOFTMAX_BENCH_SITE=build/site $(BIN)/pytest -q tests/docs/test_site.py
 	@echo "Pages: build/site/index.html"
 
 benchmark: .venv/installed
