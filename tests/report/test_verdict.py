@@ -9,6 +9,7 @@ import pytest
 from softmax_bench.intervals import Floats
 from softmax_bench.report.comparison.verdict import (
     MARGIN,
+    SHOWN,
     perplexity_interval,
     ratio_interval,
     verdict,
@@ -125,10 +126,11 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "margin", "said"),
     [
-        (0.984, 0.997, 0.0, "A is better"),  # -1.6 to -0.3 %: small, and sure
+        (0.984, 0.997, SHOWN, "A is better"),  # -1.6 to -0.3 %: small, and sure
+        (0.99951, 0.99999, SHOWN, "no difference found"),  # which is shown as 0.0 %
         (0.984, 0.997, MARGIN, "no difference found"),
         (0.984, 1.001, 0.0, "no difference found"),
-        (1.003, 1.004, 0.0, "A is worse"),
+        (1.003, 1.004, SHOWN, "A is worse"),
         (np.nan, np.nan, 0.0, ""),
     ],
 )

@@ -14,6 +14,7 @@ from softmax_bench.records.frames import Results
 from softmax_bench.report.comparison.differences import differences
 from softmax_bench.report.comparison.verdict import (
     MARGIN,
+    SHOWN,
     perplexity_interval,
     ratio_interval,
     verdict,
@@ -137,7 +138,9 @@ def _judge(
         for (_, low, high), why in zip(times, disturbed, strict=True)
     ]
     table[["perplexity_low", "perplexity_high"]] = qualities
-    table["perplexity_verdict"] = [verdict(*bounds, "better", "worse") for bounds in qualities]
+    table["perplexity_verdict"] = [
+        verdict(*bounds, "better", "worse", SHOWN) for bounds in qualities
+    ]
 
 
 def _steps(results: Results, size: int, layer: str) -> pd.DataFrame:

@@ -12,6 +12,8 @@ MARGIN = 0.01
 """Times within one per cent of each other count as equal, however narrow their interval is, because
 the memory layout of code and data shifts them by as much. It does not affect perplexities.
 """
+SHOWN = 0.0005
+"""Perplexities closer than this differ by 0.0 %, and no reader can use a verdict on that."""
 
 
 def ratio_interval(
