@@ -29,6 +29,8 @@ class Schedule:
     """Training stops after this many consecutive evaluations that are no better than the best
     before them; 0 for never.
     """
+    warmup: int = 0
+    """Tokens, but at most a tenth of the budget, over which the rate rises from zero."""
 
     def rate(
         self, tokens: int, max_tokens: int, epoch_tokens: int, history: Sequence[Progress]
@@ -41,6 +43,13 @@ class Schedule:
             epoch_tokens: Tokens of one pass over the text.
             history: The evaluations so far.
         """
+        warmup = min(self.warmup, max_tokens / 10)
+        rising = tokens / warmup if tokens < warmup else 1.0
+        return rising * self._decayed(tokens, max_tokens, epoch_tokens, history)
+
+    def _decayed(
+        self, tokens: int, max_tokens: int, epoch_tokens: int, history: Sequence[Progress]
+    ) -> float:
         if self.kind == "linear":
             return 1 - tokens / max_tokens
         if self.kind == "cosine":

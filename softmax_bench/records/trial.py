@@ -51,6 +51,8 @@ class TrainTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Factor by which ``"stall"`` and ``"epoch"`` multiply the rate."""
     decay_after: int = 4
     """Passes over the text at the full rate, for ``"epoch"``."""
+    warmup_tokens: int = 0
+    """Tokens over which the rate rises from zero; at most a tenth of the budget."""
     evaluations: int = 6
     """Number of evaluations on a part of the validation text, at equal intervals."""
     patience: int = 0

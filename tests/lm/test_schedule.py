@@ -51,6 +51,17 @@ def test_what_each_does() -> None:
     assert rates == [1, 1, 1, 1, 0.5, 0.25, 0.125]
 
 
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_warm_up_rises_to_the_schedule_and_takes_a_tenth_of_the_budget_at_most(kind: str) -> None:
+    plain, warm = Schedule(kind), Schedule(kind, warmup=4)
+    for tokens in range(100):
+        share = min(1.0, tokens / 4)
+        assert warm.rate(tokens, 100, 10, []) == share * plain.rate(tokens, 100, 10, [])
+    long = Schedule(kind, warmup=10**9)
+    assert long.rate(5, 100, 1000, []) == 0.5 * plain.rate(5, 100, 1000, [])
+    assert long.rate(10, 100, 1000, []) == plain.rate(10, 100, 1000, [])
+
+
 def test_training_ends_when_it_has_converged() -> None:
     patient = Schedule(patience=2)
     assert not patient.ends([])

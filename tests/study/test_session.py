@@ -124,6 +124,7 @@ def test_every_cell_of_the_grid_is_planned() -> None:
 def test_conditions_of_a_study_are_those_of_its_trials() -> None:
     conditions = {
         "schedule": "stall", "decay": 0.25, "decay_after": 2, "evaluations": 9, "patience": 3,
+        "warmup_tokens": 7,
         "init_range": 0.1, "dropout": 0.3, "layer_rate": 2.0, "optimizer": "sgd", "clip_norm": 0.25,
     }  # fmt: skip
     study = study_of(learning_rates=[1.0, 2.0], time_budget=0, **conditions)

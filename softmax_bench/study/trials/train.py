@@ -235,7 +235,13 @@ def trial_optimizer(
 
 def trial_schedule(trial: TrainTrial) -> Schedule:
     """The trial's learning rate schedule."""
-    return Schedule(trial.schedule, trial.decay, trial.decay_after, trial.patience)
+    return Schedule(
+        trial.schedule,
+        decay=trial.decay,
+        decay_after=trial.decay_after,
+        patience=trial.patience,
+        warmup=trial.warmup_tokens,
+    )
 
 
 def size_of(module: nn.Module) -> int:
