@@ -114,7 +114,7 @@ class OutputLayer(CheckedInputs, ABC):
             check_positive(what, size)
         for option in common.keys() - self.options_type.__annotations__.keys():
             known = layer_options(type(self))
-            if option in _OF_ALL_SCORES:
+            if option in _OF_ALL_SCORES and not getattr(self, "touches_all_rows", False):
                 raise TypeError(
                     f"{type(self).__name__} has no option {option!r}: it needs the scores of all "
                     "classes, which a training step of this layer does not compute; full, "

@@ -15,7 +15,8 @@ class TorchAdaptiveSoftmax(AdaptiveSoftmax):
 
     torch's code is timed and trained, with the cut-offs of our layer. Our layer adds what torch's
     lacks: a start at the unigram distribution, class ids in any order, ``ignore_index``, and exact
-    evaluation in bounded memory. Here, a tail without a target in the step gets no gradient.
+    evaluation in bounded memory. Here, a tail without a target in the step gets no gradient, so
+    ``DistributedDataParallel`` needs ``find_unused_parameters=True``, which no other layer does.
 
     Args:
         cutoffs: As for ``adaptive``.
