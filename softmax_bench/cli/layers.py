@@ -19,7 +19,7 @@ def list_layers(
     from rich.text import Text
 
     from softmax_bench.layers import CommonOptions
-    from softmax_bench.layers.base import layer_options
+    from softmax_bench.layers.options import layer_options
     from softmax_bench.layers.registry import layer_names, layer_package, parse_spec
 
     if markdown:

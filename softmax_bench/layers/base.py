@@ -7,12 +7,10 @@ row) pairs are scored, how the scores become a loss, and how they define a norma
 
 from __future__ import annotations
 
-import functools
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import ClassVar, Concatenate, ParamSpec, TypeVar, Unpack, get_args
+from typing import ClassVar, Unpack, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -21,38 +19,22 @@ from torch import Tensor, nn
 from softmax_bench.errors import SoftmaxBenchError, check_positive, nearest
 from softmax_bench.layers.cost import Cost, step_cost
 from softmax_bench.layers.inputs import CheckedInputs
-from softmax_bench.layers.memory_hint import add_memory_hint
-from softmax_bench.layers.options import CommonOptions, Knob, Normalised, Reduction, as_counts
+from softmax_bench.layers.options import (
+    CommonOptions,
+    Knob,
+    Normalised,
+    Reduction,
+    as_counts,
+    layer_options,
+)
 from softmax_bench.layers.precision import exactly, lowered
+from softmax_bench.layers.tracing import traced_if_traceable
 from softmax_bench.ops import accumulator, dense_gradient, untraced
 
 _OF_ALL_SCORES = (
     "label_smoothing", "class_weight", "log_z_penalty", "soft_cap", "temperature"
 )  # fmt: skip
 """Options of :class:`~softmax_bench.layers.all_classes.AllClassesLayer` that no other layer has."""
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _traced_if_traceable(
-    method: Callable[Concatenate[OutputLayer, P], R],
-) -> Callable[Concatenate[OutputLayer, P], R]:
-    """Keep ``method`` out of a compiled model's graph unless its layer is ``traceable``."""
-    opaque = untraced(method)
-
-    @functools.wraps(method)
-    def run(self: OutputLayer, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return (method if self.traceable else opaque)(self, *args, **kwargs)
-        except RuntimeError as error:
-            hidden = args[0] if args else kwargs["hidden"]
-            assert isinstance(hidden, Tensor)
-            add_memory_hint(error, type(self).__name__, self._saving(), hidden, self.num_classes)
-            raise
-
-    return run
 
 
 class OutputLayer(CheckedInputs, ABC):
@@ -136,7 +118,7 @@ class OutputLayer(CheckedInputs, ABC):
         counts = common.get("class_counts")
         self._counts = None if counts is None else as_counts(counts, num_classes)
 
-    @_traced_if_traceable
+    @traced_if_traceable
     def forward(
         self,
         hidden: Float[Tensor, "*batch H"],
@@ -279,13 +261,13 @@ class OutputLayer(CheckedInputs, ABC):
         """
         return 0
 
-    @_traced_if_traceable
+    @traced_if_traceable
     @exactly
     def log_prob(self, hidden: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch V"]:
         """Normalised log-probabilities of all classes, exact for the layer's distribution."""
         return self._log_prob(self._flatten(hidden)).view(*hidden.shape[:-1], self.num_classes)
 
-    @_traced_if_traceable
+    @traced_if_traceable
     @exactly
     def target_log_prob(
         self, hidden: Float[Tensor, "*batch H"], target: Int[Tensor, "*batch"]
@@ -360,13 +342,3 @@ class OutputLayer(CheckedInputs, ABC):
     def extra_repr(self) -> str:
         """Shown by ``print(layer)``."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}"
-
-
-def layer_options(layer: type[OutputLayer]) -> list[str]:
-    """Names of the options that a specification of this layer may set."""
-    own = [
-        name
-        for name, parameter in inspect.signature(layer).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from softmax_bench.classes.counts import check_counts
+
+if TYPE_CHECKING:
+    from softmax_bench.layers.base import OutputLayer
 
 Counts = npt.ArrayLike | Tensor
 Reduction = Literal["mean", "sum", "none"]
@@ -58,3 +62,13 @@ def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:
     """Convert class counts from a tensor or anything that numpy reads, and check them."""
     array = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
     return check_counts(array, num_classes)
+
+
+def layer_options(layer: type[OutputLayer]) -> list[str]:
+    """Names of the options that a specification of this layer may set."""
+    own = [
+        name
+        for name, parameter in inspect.signature(layer).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]

@@ -12,8 +12,8 @@ from typing import Any
 
 import softmax_bench.layers
 from softmax_bench.errors import SoftmaxBenchError, nearest
-from softmax_bench.layers.base import OutputLayer, layer_options
-from softmax_bench.layers.options import Counts
+from softmax_bench.layers.base import OutputLayer
+from softmax_bench.layers.options import Counts, layer_options
 from softmax_bench.layers.plugins import Origin, from_entry_points
 
 _log = logging.getLogger(__name__)

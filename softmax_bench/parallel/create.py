@@ -6,8 +6,7 @@ from typing import Any
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import NCE, FullSoftmax, OutputLayer, SampledSoftmax, parse_spec
-from softmax_bench.layers.base import layer_options
-from softmax_bench.layers.options import Counts
+from softmax_bench.layers.options import Counts, layer_options
 from softmax_bench.parallel.full import ParallelFullSoftmax
 from softmax_bench.parallel.layer import ParallelOutputLayer
 from softmax_bench.parallel.nce import ParallelNCE

@@ -23,8 +23,8 @@ from softmax_bench.corpora import Corpus
 from softmax_bench.corpora.tokens import Ids
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import FullSoftmax, OutputLayer, create_layer, parse_spec
-from softmax_bench.layers.base import layer_options
 from softmax_bench.layers.linear import LinearOutputLayer
+from softmax_bench.layers.options import layer_options
 from softmax_bench.lm import (
     IGNORED,
     DivergedError,
