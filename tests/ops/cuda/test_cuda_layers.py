@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.layers import OutputLayer, create_layer, layer_names, parse_spec
-from softmax_bench.layers.base import layer_options
+from softmax_bench.layers.options import layer_options
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 WIDTH, CLASSES, TOKENS = 3, 20, 7
