@@ -96,6 +96,7 @@ def test_every_example_is_tested() -> None:
         "cluster_words.py",
         "hugging_face.py",
         "lightning_module.py",
+        "make_interactions.py",
         "read_results.py",
         "swap_layer.py",
     }
