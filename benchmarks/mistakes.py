@@ -1,6 +1,6 @@
 """Output layers with mistakes that are often made, to show what each costs (docs/claims.md).
 
-A study names them as any layer of one's own: ``layers = ["benchmarks.mistakes:NCEFromZero"]``.
+A study names them like any layer from outside: ``layers = ["benchmarks.mistakes:NCEFromZero"]``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from softmax_bench.layers import NCE, SampledSoftmax
-from softmax_bench.ops import subset_cross_entropy
+from softmax_bench.layers.sampled.base import Negatives
 
 
 class NCEFromZero(NCE):
@@ -37,23 +37,15 @@ class SampledUncorrected(SampledSoftmax):
 
     name = "sampled_uncorrected"
     sign = 0.0
-    """Of the log of the expected count, which belongs subtracted."""
+    """Of the correction."""
 
-    def _loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        sample = self.sampler.draw(hidden.device)
-        return subset_cross_entropy(
-            hidden,
-            *self._trained(self.weight, self.bias),
-            target,
-            coefficient,
-            sample.rows,
-            self.sign * sample.log_expected,
-            torch.zeros_like(target, dtype=hidden.dtype),
-        )
+    def _negatives(self, target: Tensor, kept: Tensor) -> Negatives:
+        rows, offset, target_offset = super()._negatives(target, kept)
+        return Negatives(rows, self.sign * offset, target_offset)
 
 
 class SampledWrongSign(SampledUncorrected):
-    """Sampled softmax that adds the logQ correction instead of subtracting it."""
+    """Sampled softmax that adds the logarithm of the expected count instead of subtracting it."""
 
     name = "sampled_wrong_sign"
-    sign = 1.0
+    sign = -1.0
