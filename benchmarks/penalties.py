@@ -15,6 +15,8 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import load_results
 
 ROOT = Path(__file__).parents[1]
+OTHER_TRAINING = {"results/optimizer", "results/claims/adam"}
+"""Studies of what else decides perplexity: their layers are not trained as a user would."""
 TABLE = Path(softmax_bench.advise.penalties.__file__).with_name("penalties.json")
 
 
@@ -26,7 +28,9 @@ def collect(root: Path) -> list[Penalty]:
             results = load_results(folder)
         except SoftmaxBenchError:
             continue  # results that are not records
-        found += penalties_of(results, folder.relative_to(root).as_posix())
+        origin = folder.relative_to(root).as_posix()
+        if origin not in OTHER_TRAINING:
+            found += [p for p in penalties_of(results, origin) if ":" not in p.layer]
     return sorted(found, key=lambda p: (p.layer, p.vocab_size, p.origin))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from softmax_bench.advise.model import Prediction
 from softmax_bench.advise.needs import NEEDS, unmet_need
-from softmax_bench.advise.penalties import Penalty, expected_penalty
+from softmax_bench.advise.penalties import NEAR, Penalty, expected_penalty
 from softmax_bench.advise.workload import Workload
 from softmax_bench.layers import parse_spec
 from softmax_bench.measure.memory import OPTIMIZER_STATES
@@ -136,6 +136,11 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
             f"Its perplexity {found} full softmax's in {penalty}. Yours will depend on the data, "
             "the vocabulary and the length of training."
         )
+        if not penalty.is_near(choice.work.vocab_size):
+            said.append(
+                "That is an extrapolation: no stored study of it has a vocabulary within a factor "
+                f"of {NEAR:g} of yours."
+            )
     if choice.work.row_sparse:
         said.append(
             "The time assumes row-sparse gradients (sparse=True), so train it with "

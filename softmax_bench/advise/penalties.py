@@ -62,17 +62,17 @@ def penalties_of(results: Results, origin: str) -> list[Penalty]:
     best = best_trials(results)
     if best.empty:
         return []
-    table = summary_table(results).dropna(subset="test_perplexity")
-    full = table[table["layer"] == "full"].set_index("vocab_size")["test_perplexity"]
+    table = summary_table(results)
+    table = table.dropna(subset="over_full") if "over_full" in table else table[:0]
     one_each = best.groupby(["vocab_size", "layer"]).first()
     found = []
-    for row in table[table["vocab_size"].isin(full.index)].to_dict("records"):
+    for row in table.to_dict("records"):
         trial: pd.Series[object] = one_each.loc[(row["vocab_size"], row["layer"])]
         found.append(
             Penalty(
                 layer=row["layer"],
                 vocab_size=row["vocab_size"],
-                ratio=round(float(row["test_perplexity"] / full[row["vocab_size"]]), 4),
+                ratio=round(row["over_full"], 4),
                 seeds=int(row["seeds"]),
                 corpus=str(trial["corpus"]),
                 encoder=str(trial["encoder"]),
@@ -92,8 +92,12 @@ def stored_penalties() -> list[Penalty]:
 
 
 def expected_penalty(spec: str, vocab_size: int) -> Penalty | None:
-    """The penalty from the study nearest in V, by ratio; None if there is none."""
-    known = [penalty for penalty in stored_penalties() if penalty.layer == spec]
-    if not known:
-        return None
-    return min(known, key=lambda p: abs(math.log(p.vocab_size / vocab_size)))
+    """The penalty from the study nearest in V, by ratio; None if there is none.
+
+    Of several at one V, it is that with the most seeds, then with the most tokens.
+    """
+    return min(
+        (penalty for penalty in stored_penalties() if penalty.layer == spec),
+        key=lambda p: (abs(math.log(p.vocab_size / vocab_size)), -p.seeds, -p.train_tokens),
+        default=None,
+    )

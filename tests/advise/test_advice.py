@@ -122,12 +122,36 @@ def test_the_penalty_is_that_of_the_nearest_vocabulary() -> None:
     assert expected_penalty("nce(num_samples=2)", 1000) is None
 
 
+def test_of_studies_at_one_vocabulary_that_with_most_seeds_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = expected_penalty("nce", 1000)
+    assert one is not None
+    known = [one, msgspec.structs.replace(one, ratio=1.02, seeds=3)]
+    known.append(msgspec.structs.replace(one, ratio=1.03, train_tokens=10**7))
+    monkeypatch.setattr("softmax_bench.advise.penalties.stored_penalties", lambda: known)
+    best = expected_penalty("nce", 1000)
+    assert best is not None
+    assert best.ratio == 1.02
+
+
+@pytest.mark.parametrize(("size", "is_far"), [(3000, False), (3100, True)])
+def test_a_penalty_from_another_size_is_called_an_extrapolation(size: int, is_far: bool) -> None:
+    advice = ranked(question=Question(size, 8, 20))
+    choice = recommended(advice)
+    assert choice is not None
+    said = " ".join(reasons(choice, advice))
+    assert (
+        "an extrapolation: no stored study of it has a vocabulary within a factor of 3" in said
+    ) == is_far
+
+
 def test_penalties_come_from_the_best_rate_of_each_layer() -> None:
     results = frames(
         [
             train_record("full", 10, 99.0, rate=0.1),
             train_record("full", 10, 199.0, rate=0.2),
-            train_record("nce", 10, 109.0, rate=0.2, seed=1),
+            train_record("nce", 10, 109.0, rate=0.2),
             train_record("nce", 20, 109.0),  # without full softmax there is nothing to compare
         ]
     )

@@ -68,6 +68,31 @@ def test_labels_neither_overlap_nor_are_cut_off(layers: list[str], sizes: list[i
             check_labels(chart, len(layers))
 
 
+def test_bits_per_byte_and_the_price_in_perplexity_are_drawn_against_v() -> None:
+    records = [
+        train_record(layer, size, perplexity)
+        for size in (10, 100)
+        for layer, perplexity in (("full", 99.0), ("nce", 109.0))
+    ]
+    made = {chart.name: chart for chart in charts(frames(records))}
+    assert "bits-per-byte" not in made  # unknown for this text
+    (panel,) = made["over-full"].panels
+    lines = {one.layer: one.y for one in panel.series}  # type: ignore[union-attr]
+    assert lines == {"full": [1.0, 1.0], "nce": pytest.approx([1.1, 1.1])}
+    known = [
+        msgspec.structs.replace(
+            record,
+            result=msgspec.structs.replace(
+                record.result, test=msgspec.structs.replace(record.result.test, bits_per_byte=2.0)
+            ),
+        )
+        for record in records
+    ]
+    made = {chart.name: chart for chart in charts(frames(known))}
+    (panel,) = made["bits-per-byte"].panels
+    assert {one.layer: one.y for one in panel.series} == {"full": [2.0, 2.0], "nce": [2.0, 2.0]}  # type: ignore[union-attr]
+
+
 def test_names_in_plots_are_text() -> None:
     """Dollar signs would make mathematics of them."""
     name = "their.module:Layer(noise='$q$', power='$')"

@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
 
 from softmax_bench.records.frames import frames, load_results
@@ -34,6 +36,31 @@ def test_summary(store: Path) -> None:
     assert row.speedup == pytest.approx(100 / 10.4)
     assert row.gflops == pytest.approx(2.0)
     assert row.memory_mb == pytest.approx(0.0104)
+
+
+def test_the_ratio_to_full_softmax_is_of_equal_seeds_and_budgets() -> None:
+    seeds = [
+        record
+        for seed, full in enumerate((99.0, 109.0, 119.0))
+        for record in (
+            train_record("full", 10, full, seed=seed),
+            train_record("nce", 10, 1.1 * (full + 1) - 1, seed=seed),
+        )
+    ]
+    longer = train_record("sampled", 10, 50.0, max_tokens=2000)
+    table = summary_table(frames([*seeds, longer])).set_index("layer")
+    ratio = table.loc["nce", ["over_full_low", "over_full", "over_full_high"]]
+    assert ratio.tolist() == pytest.approx([1.1, 1.1, 1.1])  # the seeds agree
+    assert table.loc["full", "over_full"] == 1
+    assert pd.isna(table.loc["sampled", "over_full"])
+    seeds[1] = train_record("nce", 10, 99.0, seed=0)
+    table = summary_table(frames(seeds)).set_index("layer")
+    logs = np.log([1.0, 1.1, 1.1])
+    half = 4.303 * logs.std(ddof=1) / 3**0.5  # Student's, two degrees of freedom
+    low, high = np.exp([logs.mean() - half, logs.mean() + half])
+    assert table.loc["nce", "over_full_low"] == pytest.approx(low, rel=1e-3)
+    assert table.loc["nce", "over_full_high"] == pytest.approx(high, rel=1e-3)
+    assert "over_full" not in summary_table(frames(seeds[1::2]))
 
 
 def test_memory_of_older_records_is_read(tmp_path: Path) -> None:

@@ -102,8 +102,7 @@ def learn(
     if scale:
         with torch.no_grad():
             nn.init.orthogonal_(model.encoder.weight_hh_l0).mul_(scale)
-    sparse = model.row_sparse_parameters()
-    optimizer = make_optimizer("adam", list(model.parameters()), sparse, rate)
+    optimizer = make_optimizer("adam", model.parameters(), rate)
     period, length = distance + 3, steps * bptt + 1
     texts = [questions(distance, length // period + 2, seed)[seed % period :] for seed in range(20)]
     streams = torch.from_numpy(np.stack([text[:length] for text in texts], 1))

@@ -67,10 +67,7 @@ def test_words_never_seen_keep_some_probability(name: str) -> None:
 
     start = float(unseen().sum(1).mean())
     assert start == pytest.approx((V - SEEN) / (len(target) + V - SEEN), rel=0.4)
-    sparse = layer.row_sparse_parameters()
-    optimizer = make_optimizer(
-        "adagrad", list(layer.parameters()), sparse, 0.1, initial_accumulator_value=1e-5
-    )
+    optimizer = make_optimizer("adagrad", layer.parameters(), 0.1, initial_accumulator_value=1e-5)
     for inputs, words in zip(hidden.split(100), target.split(100), strict=True):
         optimizer.zero_grad()
         layer(inputs, words).backward()
@@ -110,7 +107,7 @@ def trained_rows(spec: str) -> Tensor:
     assert isinstance(layer, LinearOutputLayer)
     vectors = nn.Embedding(WORDS, WIDTH)
     parameters = [*layer.parameters(), *vectors.parameters()]
-    optimizer = make_optimizer("adam", parameters, layer.row_sparse_parameters(), 0.02)
+    optimizer = make_optimizer("adam", parameters, 0.02)
     for _ in range(2):
         for before, after in zip(words[:-1].split(200), words[1:].split(200), strict=True):
             optimizer.zero_grad()

@@ -12,6 +12,8 @@ from softmax_bench.report.plots.draw import draw
 CHARTS: list[Callable[[Results], Chart | None]] = [
     quality.price,
     speed.step_time,
+    quality.over_full,
+    quality.bits_per_byte,
     quality.excess_perplexity,
     quality.adjusted_perplexity,
     quality.perplexity,

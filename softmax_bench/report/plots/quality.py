@@ -45,6 +45,42 @@ def perplexity(results: Results) -> Chart | None:
     )
 
 
+def over_full(results: Results) -> Chart | None:
+    """Ratio of test perplexity to full softmax's, against V."""
+    table = summary_table(results)
+    if "over_full" not in table or (table["over_full"].dropna() == 1).all():
+        return None
+    return against_vocabulary(
+        table,
+        "over_full",
+        name="over-full",
+        title="Price in perplexity: the ratio to full softmax's",
+        caption="At equal training tokens, each seed compared with the same seed of full softmax. "
+        "Bars, where there are several seeds, are 95 % intervals.",
+        y=Axis("test perplexity / that of full softmax", log=True),
+        bounds=("over_full_low", "over_full_high"),
+    )
+
+
+def bits_per_byte(results: Results) -> Chart | None:
+    """Bits per byte of the test text, where several vocabularies predict it."""
+    table = summary_table(results)
+    if "bits_per_byte" not in table:
+        return None
+    table = table.dropna(subset="bits_per_byte")
+    if table["vocab_size"].nunique() < 2:
+        return None
+    return against_vocabulary(
+        table,
+        "bits_per_byte",
+        name="bits-per-byte",
+        title="Bits per byte of the test text: one scale for all V and tokenisers",
+        caption="Every vocabulary predicts the same bytes; unknown words are charged for saying "
+        "which word outside the vocabulary each is.",
+        y=Axis("bits per byte"),
+    )
+
+
 def adjusted_perplexity(results: Results) -> Chart | None:
     """Test perplexity that charges for unknown words and is comparable across V."""
     table = summary_table(results)

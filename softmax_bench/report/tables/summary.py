@@ -51,7 +51,8 @@ def references(results: Results) -> pd.DataFrame:
 def summary_table(results: Results) -> pd.DataFrame:
     """One row per layer and vocabulary size, sorted; unmeasured values are missing.
 
-    ``excess`` is test perplexity relative to that of the true source, if known; ``speedup`` is the
+    ``excess`` is test perplexity relative to that of the true source, if known, and ``over_full``
+    relative to that of full softmax, with the ends of its interval over seeds; ``speedup`` is the
     step time of full softmax at the same V relative to the layer's; ``divergence`` and
     ``gradient_*`` are those of :func:`softmax_bench.report.tables.fidelity.fidelity_table`.
     ``step_doubt`` and ``train_doubt`` say in words why the times are unreliable.
@@ -118,9 +119,22 @@ def _quality(results: Results) -> pd.DataFrame:
     table["test_low"] = table["test_perplexity"] - half
     table["test_high"] = table["test_perplexity"] + half
     table["excess"] = table["test_perplexity"] / table["true_perplexity"]
+    table = table.join(_over_full(best))
     if np.allclose(table["adjusted_perplexity"], table["test_perplexity"]):
         table = table.drop(columns="adjusted_perplexity")  # no unknown words to charge for
     return table.reset_index()
+
+
+def _over_full(best: pd.DataFrame) -> pd.DataFrame:
+    """Ratio of test perplexity to full softmax's, of the same seed after the same budget."""
+    alike = ["vocab_size", "max_tokens", "seed"]
+    nats = best.pivot_table(index=alike, columns="layer", values="test_nats")
+    if "full" not in nats:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=KEY))
+    pairs = nats.sub(nats["full"], axis=0).stack().dropna().groupby(level=KEY)
+    half = pairs.sem() * t.ppf(0.975, (pairs.size() - 1).clip(lower=1))
+    apart = {"over_full": 0.0, "over_full_low": -half, "over_full_high": half}
+    return pd.DataFrame({name: np.exp(pairs.mean() + shift) for name, shift in apart.items()})
 
 
 def _speed(results: Results) -> pd.DataFrame:
