@@ -43,3 +43,15 @@ def test_results_hold_records_tables_and_the_pictures_that_their_pages_show() ->
         for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     }
     assert [path for path in stored if path.suffix == ".png" and path not in shown] == []
+
+
+def test_every_result_is_in_the_table_of_results() -> None:
+    table = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| \[`(\w+)`\]\(\1/README\.md\)", table, re.MULTILINE))
+    assert listed == {path.parent.name for path in (ROOT / "results").glob("*/README.md")}
+
+
+def test_every_picture_of_the_results_is_in_the_gallery() -> None:
+    gallery = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    pictures = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/**/*.png")}
+    assert pictures == set(re.findall(r"!\[[^]]+\]\(\.\./([^)]+)\)", gallery))

@@ -94,10 +94,10 @@ def stored_penalties() -> list[Penalty]:
 def expected_penalty(spec: str, vocab_size: int) -> Penalty | None:
     """The penalty from the study nearest in V, by ratio; None if there is none.
 
-    Of several at one V, it is that with the most seeds, then with the most tokens.
+    Of several at one V, it is that with the longest training, then with the most seeds.
     """
     return min(
         (penalty for penalty in stored_penalties() if penalty.layer == spec),
-        key=lambda p: (abs(math.log(p.vocab_size / vocab_size)), -p.seeds, -p.train_tokens),
+        key=lambda p: (abs(math.log(p.vocab_size / vocab_size)), -p.train_tokens, -p.seeds),
         default=None,
     )
