@@ -79,15 +79,12 @@ def test_bits_per_byte_and_the_price_in_perplexity_are_drawn_against_v() -> None
     (panel,) = made["over-full"].panels
     lines = {one.layer: one.y for one in panel.series}  # type: ignore[union-attr]
     assert lines == {"full": [1.0, 1.0], "nce": pytest.approx([1.1, 1.1])}
-    known = [
-        msgspec.structs.replace(
-            record,
-            result=msgspec.structs.replace(
-                record.result, test=msgspec.structs.replace(record.result.test, bits_per_byte=2.0)
-            ),
-        )
-        for record in records
-    ]
+    known = []
+    for record in records:
+        assert record.result.test is not None
+        test = msgspec.structs.replace(record.result.test, bits_per_byte=2.0)
+        result = msgspec.structs.replace(record.result, test=test)
+        known.append(msgspec.structs.replace(record, result=result))
     made = {chart.name: chart for chart in charts(frames(known))}
     (panel,) = made["bits-per-byte"].panels
     assert {one.layer: one.y for one in panel.series} == {"full": [2.0, 2.0], "nce": [2.0, 2.0]}  # type: ignore[union-attr]

@@ -54,7 +54,8 @@ def test_a_recurrent_network_expresses_what_no_ngram_can(distance: int) -> None:
         for parameter in model.parameters():
             parameter.zero_()
         model.embedding.weight.copy_(torch.eye(V))
-        from_word, from_state = model.encoder.weight_ih_l0, model.encoder.weight_hh_l0
+        from_word = model.encoder.get_parameter("weight_ih_l0")
+        from_state = model.encoder.get_parameter("weight_hh_l0")
         from_word[0, [A, B]] = torch.tensor([30.0, -30.0])  # overrules the 10 that hold the symbol
         from_state[0, 0] = 10
         from_word[1, ASK] = 30
@@ -71,7 +72,7 @@ def test_gradients_vanish_or_explode_with_the_scale_of_the_recurrent_weights() -
     for scale in (0.5, 1.0, 1.5):
         rnn = nn.RNN(8, 8, bias=False, dtype=torch.float64)
         with torch.no_grad():
-            nn.init.orthogonal_(rnn.weight_hh_l0).mul_(scale)
+            nn.init.orthogonal_(rnn.get_parameter("weight_hh_l0")).mul_(scale)
         for distance in (1, 10, 50):
             start = torch.zeros(1, 1, 8, dtype=torch.float64, requires_grad=True)
             hidden, _ = rnn(torch.zeros(distance, 1, 8, dtype=torch.float64), start)
@@ -86,8 +87,8 @@ def test_an_lstm_remembers_as_its_forget_gates_bias_lets_it(
     """The gradient over 50 words, beside that of the word itself."""
     lstm = nn.LSTM(32, 32)
     with torch.no_grad():
-        lstm.bias_ih_l0[32:64] = forget
-        lstm.bias_hh_l0[32:64] = 0
+        lstm.get_parameter("bias_ih_l0")[32:64] = forget
+        lstm.get_parameter("bias_hh_l0")[32:64] = 0
     inputs = torch.randn(51, 1, 32, requires_grad=True)
     hidden, _ = lstm(inputs)
     (gradient,) = torch.autograd.grad(hidden[50].sum(), inputs)
@@ -101,7 +102,7 @@ def learn(
     model = LanguageModel(create_layer("full", size, V), encoder=encoder, embedding_size=size)
     if scale:
         with torch.no_grad():
-            nn.init.orthogonal_(model.encoder.weight_hh_l0).mul_(scale)
+            nn.init.orthogonal_(model.encoder.get_parameter("weight_hh_l0")).mul_(scale)
     optimizer = make_optimizer("adam", model.parameters(), rate)
     period, length = distance + 3, steps * bptt + 1
     texts = [questions(distance, length // period + 2, seed)[seed % period :] for seed in range(20)]
