@@ -30,4 +30,4 @@ def test_a_rehearsal_checks_layers_and_is_not_run_again(tmp_path: Path) -> None:
 def test_figures_of_a_cpu_do_not_go_where_those_of_a_gpu_are() -> None:
     refused = subprocess.run(COMMAND, capture_output=True, text=True, timeout=100, cwd=ROOT)
     assert refused.returncode == 2
-    assert "results/gpu holds the figures of a GPU only" in refused.stderr
+    assert "results/gpu is for GPU results only" in refused.stderr

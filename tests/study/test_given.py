@@ -57,7 +57,9 @@ def best_nats(states: States, folder: Path) -> float:
 
 @pytest.mark.parametrize("layer", ["full", "sampled(num_samples=12)"])
 def test_layers_reach_the_source_of_the_data(files: tuple[Path, Path], layer: str) -> None:
-    (trial,) = trials(files, layers=(layer,), max_tokens=(30_000,), batch_size=50, bptt=1)
+    (trial,) = trials(
+        files, layers=(layer,), max_tokens=(30_000,), batch_size=50, bptt=1, warmup_tokens=0
+    )
     assert (trial.encoder, trial.hidden_size) == ("given", 5)
     states = load_states(*files)
     told: list[int] = []

@@ -22,7 +22,7 @@ from softmax_bench.measure import Machine, zipf_counts
 from softmax_bench.measure.memory import OPTIMIZER_STATES
 from softmax_bench.ops.cpu.softmax_loss import token_blocks
 from softmax_bench.records.record import TrainRecord
-from softmax_bench.records.trial import SpeedTrial, TrainTrial
+from softmax_bench.records.trial import GIVEN, SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, Job, NgramJob, SpeedJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, State, Step, ids_of
 from softmax_bench.study.texts import KnownText
@@ -237,6 +237,8 @@ def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
 
 
 def _encoder_parameters(trial: TrainTrial) -> int:
+    if trial.encoder == GIVEN:
+        return 0
     with torch.device("meta"):
         encoder = make_encoder(
             trial.encoder,
