@@ -117,11 +117,11 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
         SoftmaxBenchError: There is no such text, it has too few types for the vocabulary, or the
             vocabulary does not fit into memory.
     """
-    from softmax_bench.study.check import memory_mistake, sample_notes
+    from softmax_bench.study.check import class_limit_mistake, sample_notes
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
     from softmax_bench.study.texts import know_text
 
-    if too_large := memory_mistake(study):
+    if too_large := class_limit_mistake(study):
         raise SoftmaxBenchError(f"vocab_sizes: {too_large}")
 
     def say(text: str, style: str = "") -> None:

@@ -33,7 +33,7 @@ def time_layers(
     import msgspec
 
     from softmax_bench.records.trial import BPTT
-    from softmax_bench.study.check import memory_mistake
+    from softmax_bench.study.check import class_limit_mistake
     from softmax_bench.study.jobs.job import Limits
     from softmax_bench.study.plan.grid import speed_trials
     from softmax_bench.study.plan.plan import plan_timing
@@ -56,7 +56,7 @@ def time_layers(
         {key: listed(key, value) for key, value in given.values()} | {"bptt": 1},
         lambda key, value: options[key],
     )
-    if too_large := memory_mistake(study):
+    if too_large := class_limit_mistake(study):
         raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
     groups = [
         # --num-tokens is given as one number; the encoder reads these tokens in streams as usual

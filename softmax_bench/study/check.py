@@ -94,7 +94,7 @@ def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
         seen.append(((kind, usual | options), spec))
 
 
-def memory_mistake(study: Study) -> str:
+def class_limit_mistake(study: Study) -> str:
     """Why a study's parameters alone do not fit into memory; empty if they do."""
     limit = study.memory_limit
     most = psutil.virtual_memory().total if limit is None else limit * 1e9

@@ -9,7 +9,7 @@ import pytest
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import layer_names
-from softmax_bench.study.check import memory_mistake, sample_notes
+from softmax_bench.study.check import class_limit_mistake, sample_notes
 from softmax_bench.study.key_types import expected
 from softmax_bench.study.study import Study
 from softmax_bench.study.study_file import Change, load_study, parse_change, preset_names
@@ -168,13 +168,13 @@ def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path) -> None:
 
 def test_what_no_machine_holds_is_refused_before_anything_is_made() -> None:
     vast = load_study("quick", [Change("--vocab-sizes", "vocab_sizes", "1000,20000000000")])
-    assert "20,000,000,000 classes take 40,960 GB" in memory_mistake(vast)
-    assert memory_mistake(load_study("quick")) == ""
+    assert "20,000,000,000 classes take 40,960 GB" in class_limit_mistake(vast)
+    assert class_limit_mistake(load_study("quick")) == ""
     large = load_study(
         "quick", [parse_change("vocab_sizes=3000"), parse_change("memory_limit=0.001")]
     )
-    assert "3,000 classes" in memory_mistake(large)
-    assert "memory_limit is" in memory_mistake(large)
+    assert "3,000 classes" in class_limit_mistake(large)
+    assert "memory_limit is" in class_limit_mistake(large)
 
 
 def test_every_key_says_what_it_takes() -> None:

@@ -25,6 +25,7 @@ from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.trial import GIVEN, SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, Job, NgramJob, SpeedJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, State, Step, ids_of
+from softmax_bench.study.plan.time_left import TIMING_OVERHEAD
 from softmax_bench.study.texts import KnownText
 from softmax_bench.study.trials.part import affordable_tokens
 
@@ -36,7 +37,6 @@ _LARGE = 200_000
 _STARTUP_SECONDS = 3.0
 _PROCESS_BYTES = 350e6
 """Bytes of Python with torch, which every process loads."""
-_TIMING_OVERHEAD = 1.5
 _NGRAM_SECONDS_PER_TOKEN = 5e-6
 _NGRAM_BYTES_PER_TOKEN = 200
 """Bytes per token at the peak of counting: the process of a 5-gram trial has grown by 181 on Penn
@@ -100,7 +100,7 @@ class Estimator:
 
     def _seconds(self, job: Job, text: KnownText | None) -> float:
         if isinstance(job, SpeedJob):
-            return _STARTUP_SECONDS + _TIMING_OVERHEAD * job.budget_seconds
+            return _STARTUP_SECONDS + TIMING_OVERHEAD * job.budget_seconds
         assert text is not None
         if isinstance(job, NgramJob):
             return _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * text.train_tokens

@@ -19,7 +19,7 @@ from softmax_bench.study.jobs.job import (
 )
 from softmax_bench.study.plan.plan import State, Step
 
-_TIMING_OVERHEAD = 1.5
+TIMING_OVERHEAD = 1.5
 """Timing takes its budget, and additional time to create layers and measure memory."""
 _MARK_SECONDS = 1.0
 """Least seconds between marks: reports arrive in groups, which say nothing about the time between
@@ -99,7 +99,7 @@ class TimeLeft:
             run = next((run for run in running if run.step.job == job), None)
             share = 1 - run.done / run.total if run is not None and run.total else 1.0
             if isinstance(job, SpeedJob):
-                timing += share * _TIMING_OVERHEAD * job.budget_seconds
+                timing += share * TIMING_OVERHEAD * job.budget_seconds
             elif isinstance(job, FidelityJob):
                 if run is None or run.rate is None:
                     return None
