@@ -90,6 +90,17 @@ def test_bits_per_byte_and_the_price_in_perplexity_are_drawn_against_v() -> None
     assert {one.layer: one.y for one in panel.series} == {"full": [2.0, 2.0], "nce": [2.0, 2.0]}  # type: ignore[union-attr]
 
 
+def test_options_of_one_layer_are_joined_by_their_own_front() -> None:
+    few, some, many = (f"sampled(num_samples={samples})" for samples in (10, 100, 1000))
+    perplexities = {"full": 90.0, few: 130.0, some: 140.0, many: 100.0}
+    trained = [train_record(layer, 10, value) for layer, value in perplexities.items()]
+    timed = [speed_record(layer, 10, 1.0 + place) for place, layer in enumerate(perplexities)]
+    made = charts(frames([*trained, *timed]))
+    (panel,) = next(chart for chart in made if chart.name == "price").panels
+    lines = [one for one in panel.series if one.name.startswith("front of")]  # type: ignore[union-attr]
+    assert [(one.name, one.y) for one in lines] == [("front of sampled", [131.0, 101.0])]
+
+
 def test_names_in_plots_are_text() -> None:
     """Dollar signs would make mathematics of them."""
     name = "their.module:Layer(noise='$q$', power='$')"

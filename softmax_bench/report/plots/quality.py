@@ -8,6 +8,7 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
+from softmax_bench.report.style import family
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.selection import best_trials, one_study
 from softmax_bench.report.tables.summary import references, summary_table
@@ -183,7 +184,20 @@ def price(results: Results) -> Chart | None:
             )
             for row in rows.itertuples()
         ]
-        front = rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
+        for name, options in rows.groupby(rows["layer"].map(family)):
+            best = _front(options)
+            if len(best) > 1:
+                series.append(
+                    Series(
+                        name=f"front of {name}",
+                        layer=str(best["layer"].iloc[0]),
+                        x=best["train_seconds"].tolist(),
+                        y=best["test_perplexity"].tolist(),
+                        markers=False,
+                        curve=1,
+                    )
+                )
+        front = _front(rows)
         end = rows["train_seconds"].max()
         series.append(
             Series(
@@ -200,12 +214,17 @@ def price(results: Results) -> Chart | None:
         name="price",
         title=f"Quality and training time after {tokens:,.0f} tokens",
         caption="Lower is better, further left is cheaper; the dotted staircase is the front of "
-        "those that no other layer beats in both. Bars, where there are several seeds, are 95 % "
-        "intervals.",
+        "those that no other layer beats in both, and lines join the options of one layer that are "
+        "its own front. Bars, where there are several seeds, are 95 % intervals.",
         x=Axis("training time [s]", log=True),
         y=Axis("test perplexity", log=True),
         panels=panels,
     )
+
+
+def _front(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, by ascending training time, that no faster row beats in perplexity."""
+    return rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
 
 
 def learning_rates(results: Results) -> Chart | None:
