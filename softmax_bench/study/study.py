@@ -70,7 +70,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Factor of the schedules ``"stall"`` and ``"epoch"``."""
     decay_after: Count = 4
     """Passes over the text before ``"epoch"`` starts to decay."""
-    warmup_tokens: From0 = 20_000
+    warmup_tokens: From0 = 50_000
     """Tokens over which the learning rate rises from zero, at most a tenth of the budget. Adagrad's
     first steps are its largest: without a warm-up, what they happen to do to the encoder decides
     much of the outcome, and equal trainings with other seeds differ by a quarter in perplexity.
