@@ -60,6 +60,7 @@ def _step(spec: str, vocab_size: int) -> tuple[LayerStep, float] | None:
     return (step, seconds) if seconds <= SLOWEST else None
 
 
+@pytest.mark.benchmark(disable_gc=True)  # as in softmax-bench time
 def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, phase: str) -> None:
     """Time one phase of a training step."""
     known = _step(spec, vocab_size)
@@ -88,7 +89,8 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
         bytes=cost.bytes,
     )
     run, prepare = _phase(step, phase)
-    benchmark.pedantic(run, setup=prepare, rounds=min(50, max(3, int(SECONDS / seconds))))
+    rounds = min(50, max(3, int(SECONDS / seconds)))
+    benchmark.pedantic(run, setup=prepare, rounds=rounds, warmup_rounds=2)
 
 
 def _phase(step: LayerStep, phase: str):  # type: ignore[no-untyped-def]
