@@ -7,27 +7,16 @@ from typing import TYPE_CHECKING
 
 from softmax_bench.advise.advice import Advice, as_fast_as, code, reasons, recommended
 from softmax_bench.advise.question import Question
+from softmax_bench.advise.steps import Steps
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_advice(
-    question: Question,
-    advice: Sequence[Advice],
-    how: str,
-    console: Console,
-    disturbed: str = "",
+    question: Question, advice: Sequence[Advice], steps: Steps, console: Console
 ) -> None:
-    """Print ranked layers.
-
-    Args:
-        question: What was asked.
-        advice: The layers, ranked.
-        how: Where the times come from, in a sentence.
-        console: Where to print.
-        disturbed: What disturbed the machine while layers were timed; empty if nothing did.
-    """
+    """Print the ranked layers, and how far to trust the ranking."""
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False)
@@ -35,11 +24,11 @@ def print_advice(
     frequency = "by Zipf's law" if question.counts is None else "by your counts"
     say(
         f"V = {question.vocab_size:,} classes {frequency}, H = {question.hidden_size:,}, "
-        f"N = {question.num_tokens:,} targets per step. {how}\n"
+        f"N = {question.num_tokens:,} targets per step. {steps.trust}\n"
     )
     choice = recommended(advice)
     if choice is not None:
-        for sentence in _answer(choice, as_fast_as(choice, advice), disturbed):
+        for sentence in _answer(choice, as_fast_as(choice, advice), steps):
             say(sentence)
         for sentence in reasons(choice, advice):
             say(f"* {sentence}")
@@ -61,24 +50,28 @@ def print_advice(
 
 
 _WIDE = 4.0
-"""A prediction whose interval spans more than this factor is too uncertain to choose by."""
+"""A time whose interval spans more than this factor is too uncertain to choose by."""
 
 
-def _answer(choice: Advice, others: Sequence[Advice], disturbed: str) -> Iterator[str]:
+def _answer(choice: Advice, others: Sequence[Advice], steps: Steps) -> Iterator[str]:
     costs = f"{_time(choice)} per step, {_memory(choice)} of memory"
-    if disturbed:
-        costs += f" (unreliable: layers were timed while {disturbed})"
+    if steps.disturbed:
+        costs += f" (unreliable: layers were timed while {steps.disturbed})"
     if not others:
         yield f"Use {choice.layer}: {costs}."
     else:
         names = ", ".join(one.layer for one in others[:-1])
         listed = f"{names + ' or ' if names else ''}{others[-1].layer}"
+        decision = "" if steps.measured else "; --measure decides"
         yield (
-            f"Use {choice.layer}: {costs}. Within the intervals, {listed} may be as fast; "
-            "--measure decides."
+            f"Use {choice.layer}: {costs}. Within the intervals, {listed} may be as fast{decision}."
         )
     if choice.step.high > _WIDE * choice.step.low:
-        yield "This prediction is too uncertain: use --measure to time the layers at your size."
+        yield (
+            "These times are too uncertain: repeat the command on a quiet machine."
+            if steps.measured
+            else "This prediction is too uncertain: use --measure to time the layers at your size."
+        )
 
 
 def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:

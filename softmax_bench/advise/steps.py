@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,18 @@ SLOWEST = 20.0
 _LOOK_SECONDS = 0.3
 _BUSY = 0.25
 
-Steps = dict[str, Prediction]
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Steps of the layers, and how far to trust them."""
+
+    by_layer: dict[str, Prediction]
+    trust: str
+    """Where the times come from and how reliable they are, in whole sentences."""
+    disturbed: str
+    """What disturbed the machine while layers were timed; empty if nothing did."""
+    measured: bool
+    """Whether the layers were timed at the size in question."""
 
 
 def predicted(
@@ -31,29 +43,28 @@ def predicted(
     *,
     anew: bool,
     on_share: Callable[[float], None],
-) -> tuple[Steps, str, str]:
+) -> Steps:
     """Predict by the cost model of this machine, after calibrating it if necessary.
-
-    Returns:
-        The steps, how reliable they are in a few sentences, and what disturbed them, if anything.
 
     Raises:
         SoftmaxBenchError: The stored calibration is damaged.
     """
-    known = calibrated(
+    calibration = calibrated(
         [work.layer for work in loads], setting, folder, anew=anew, on_share=on_share
     )
-    model = CostModel(known.cells)
+    model = CostModel(calibration.cells)
     steps = {work.layer: model.predict(work) for work in loads if work.layer in model.layers}
     trust = "Predicted from timed steps at small sizes, for a quiet machine"
     if steps:
         trust += f"; the median error at held-out sizes was {model.median_error:.0%}"
-    if known.disturbed:
-        trust += f". They were timed while {known.disturbed}; timing is repeated once it is quiet"
+    if calibration.disturbed:
+        trust += (
+            f". They were timed while {calibration.disturbed}; timing is repeated once it is quiet"
+        )
     busy = psutil.cpu_percent(_LOOK_SECONDS) / 100
     if busy > _BUSY:
         trust += f". The processor is {busy:.0%} busy now, so steps take longer at the moment"
-    return steps, f"{trust}.", known.disturbed
+    return Steps(by_layer=steps, trust=f"{trust}.", disturbed=calibration.disturbed, measured=False)
 
 
 def measured(
@@ -63,13 +74,10 @@ def measured(
     *,
     seconds: float,
     on_share: Callable[[float], None],
-) -> tuple[Steps, str, str]:
+) -> Steps:
     """Measure steps now, on random hidden states and targets drawn by the counts.
 
     Layers that do not fit into free memory, or are slower than :data:`SLOWEST`, are left out.
-
-    Returns:
-        The steps, a sentence on how they were measured, and what disturbed them, if anything.
     """
     copies = 2 + OPTIMIZER_STATES[setting.optimizer]  # parameters, dense gradients, states
     free = psutil.virtual_memory().available
@@ -86,7 +94,6 @@ def measured(
             max_seconds=SLOWEST,
             on_cell=lambda: on_share(next(done) / len(fitting)),
         )
-    disturbed = " and ".join(seen[0].reasons)
     steps = {
         cell.workload.layer: Prediction(
             seconds=cell.seconds,
@@ -97,4 +104,9 @@ def measured(
         )
         for cell in cells
     }
-    return steps, "Measured just now.", disturbed
+    return Steps(
+        by_layer=steps,
+        trust="Measured just now.",
+        disturbed=" and ".join(seen[0].reasons),
+        measured=True,
+    )

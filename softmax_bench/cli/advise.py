@@ -92,18 +92,15 @@ def advise(
             progress.update(task, completed=share, visible=True)
 
         if measure:
-            known, how, disturbed = steps.measured(
-                loads, question, here, seconds=1.0, on_share=show_share
-            )
+            timed = steps.measured(loads, question, here, seconds=1.0, on_share=show_share)
         else:
             folder = calibrations or cache_folder() / "calibration"
-            known, how, disturbed = steps.predicted(
-                loads, here, folder, anew=recalibrate, on_share=show_share
-            )
-    timed = [work for work in loads if work.layer in known]
-    ranked = advice.advise(timed, known, limits, optimizer)
-    print_advice(question, ranked, how, console, disturbed)
-    left_out = [work.layer for work in loads if work.layer not in known]
+            timed = steps.predicted(loads, here, folder, anew=recalibrate, on_share=show_share)
+    ranked = advice.advise(
+        [work for work in loads if work.layer in timed.by_layer], timed.by_layer, limits, optimizer
+    )
+    print_advice(question, ranked, timed, console)
+    left_out = [work.layer for work in loads if work.layer not in timed.by_layer]
     if left_out:
         console.print(f"Too slow or too large to time: {', '.join(left_out)}.", markup=False)
     if advice.recommended(ranked) is None:

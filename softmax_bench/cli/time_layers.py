@@ -56,7 +56,7 @@ def time_layers(
         {key: listed(key, value) for key, value in given.values()} | {"bptt": 1},
         lambda key, value: options[key],
     )
-    if too_large := class_limit_mistake(study):
+    if too_large := class_limit_mistake(study, word_vectors=False):
         raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
     groups = [
         # --num-tokens is given as one number; the encoder reads these tokens in streams as usual

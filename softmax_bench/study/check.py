@@ -94,11 +94,18 @@ def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
         seen.append(((kind, usual | options), spec))
 
 
-def class_limit_mistake(study: Study) -> str:
-    """Why a study's parameters alone do not fit into memory; empty if they do."""
+def class_limit_mistake(study: Study, *, word_vectors: bool = True) -> str:
+    """Why the parameters alone do not fit into memory; empty if they do.
+
+    Args:
+        study: The study.
+        word_vectors: Whether the models have a word vector for each class.
+    """
     limit = study.memory_limit
     most = psutil.virtual_memory().total if limit is None else limit * 1e9
-    row = study.hidden_size + (0 if study.tied else study.embedding_size or study.hidden_size)
+    row = study.hidden_size
+    if word_vectors and not study.tied:
+        row += study.embedding_size or study.hidden_size
     copies = 1 + OPTIMIZER_STATES[study.optimizer]
     for size in study.vocab_sizes:
         needed = 0 if size == "all" else 4 * copies * row * size

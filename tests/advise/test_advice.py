@@ -18,6 +18,7 @@ from softmax_bench.advise.model import Prediction
 from softmax_bench.advise.penalties import Penalty, expected_penalty, penalties_of
 from softmax_bench.advise.question import Question, ask, read_bytes
 from softmax_bench.advise.show import print_advice
+from softmax_bench.advise.steps import Steps
 from softmax_bench.layers import layer_names
 from softmax_bench.records.frames import frames
 from tests.records import train_record
@@ -42,15 +43,19 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softmax_bench.advise.penalties.stored_penalties", lambda: known)
 
 
+def steps(*, measured: bool = False, disturbed: str = "") -> Steps:
+    return Steps(by_layer={}, trust="Predicted.", disturbed=disturbed, measured=measured)
+
+
 def ranked(limits: Limits | None = None, question: Question = QUESTION) -> list[Advice]:
     loads = question.workloads(list(SECONDS))
-    steps = {
+    predictions = {
         layer: Prediction(
             seconds=s, low=s / 2, high=2 * s, peak_bytes=10**6, outside="far" if s == 1 else ""
         )
         for layer, s in SECONDS.items()
     }
-    return advise(loads, steps, limits or Limits(), "adagrad")
+    return advise(loads, predictions, limits or Limits(), "adagrad")
 
 
 def test_the_fastest_whose_perplexity_is_known_is_recommended() -> None:
@@ -87,12 +92,24 @@ def test_a_prediction_that_says_nothing_says_so(capsys: pytest.CaptureFixture[st
     wide = [
         replace(one, step=replace(one.step, low=one.step.low / 50)) for one in ranked()
     ]  # fmt: skip
-    print_advice(QUESTION, wide, "Measured.", Console(width=100))
+    print_advice(QUESTION, wide, steps(), Console(width=100))
     assert "too uncertain: use --measure" in capsys.readouterr().out
-    print_advice(QUESTION, ranked(), "Measured.", Console(width=200), "others took 42% of it")
+    disturbed = steps(disturbed="others took 42% of it")
+    print_advice(QUESTION, ranked(), disturbed, Console(width=200))
     assert "memory (unreliable: layers were timed while others took 42% of it)." in (
         capsys.readouterr().out
     )
+
+
+def test_a_measurement_does_not_recommend_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [
+        replace(one, step=replace(one.step, low=one.step.low / 50, outside="")) for one in ranked()
+    ]
+    print_advice(QUESTION, now, steps(measured=True), Console(width=200))
+    printed = capsys.readouterr().out
+    assert "--measure" not in printed
+    assert "Within the intervals, sampled or full may be as fast." in printed
+    assert "too uncertain: repeat the command on a quiet machine." in printed
 
 
 def test_limits() -> None:
@@ -179,7 +196,7 @@ def test_the_code_runs() -> None:
 
 def test_printed(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(width=100)
-    print_advice(QUESTION, ranked(Limits(needs=["any-order"])), "Measured.", console)
+    print_advice(QUESTION, ranked(Limits(needs=["any-order"])), steps(), console)
     printed = capsys.readouterr().out
     told = " ".join(printed.split())
     assert (

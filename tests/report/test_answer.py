@@ -35,6 +35,14 @@ def test_winners_and_ties() -> None:
     assert won["lowest test perplexity"].note == "not converged"
 
 
+def test_a_winner_is_level_with_full_softmax_or_below_it() -> None:
+    layers = ("nce", "sampled", "blackout", "full")
+    trained = [train_record(layer, 10, 100.0 + 0.1 * i) for i, layer in enumerate(layers)]
+    (lowest,) = winners(frames(trained))[:1]
+    assert lowest.winners[10].note == "not converged"
+    assert lowest.winners[10].level == "full, sampled and blackout"
+
+
 def converged(record: TrainRecord) -> TrainRecord:
     """The same, trained until validation no longer improved."""
     trial = msgspec.structs.replace(record.trial, patience=3, max_tokens=9999)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from softmax_bench.records.frames import frames
 from softmax_bench.records.trial import TrainTrial
 from softmax_bench.report.show.command import commands
 from softmax_bench.study.jobs.job import SpeedJob, TrainJob
+from softmax_bench.study.plan.estimate import memory_of
 from softmax_bench.study.plan.grid import plan_given
 from softmax_bench.study.study import Study
 from softmax_bench.study.texts import KnownText, know_given, load_given
@@ -170,6 +172,16 @@ def test_what_given_states_cannot_have(
         know_given(
             Study(**study), folder / hidden, None if targets is None else folder / targets, sizes
         )
+
+
+def test_the_memory_of_a_trial_has_no_word_vectors(files: tuple[Path, Path]) -> None:
+    study, text = known(files, layers=("full",), time_budget=0, threads=1)
+    (step,) = plan_given(study, replace(text, vocab_size=10**6))({}, {})
+    assert isinstance(step.job, TrainJob)
+    embedded = msgspec.structs.replace(step.job.trial, encoder="lstm")
+    difference = memory_of(msgspec.structs.replace(step.job, trial=embedded)) - memory_of(step.job)
+    vectors = 2 * 4 * 10**6 * 5  # and Adagrad's state
+    assert vectors < difference < 1.01 * vectors
 
 
 def test_ndcg_counts_the_place_of_the_right_class() -> None:

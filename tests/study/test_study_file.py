@@ -169,6 +169,7 @@ def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path) -> None:
 def test_what_no_machine_holds_is_refused_before_anything_is_made() -> None:
     vast = load_study("quick", [Change("--vocab-sizes", "vocab_sizes", "1000,20000000000")])
     assert "20,000,000,000 classes take 40,960 GB" in class_limit_mistake(vast)
+    assert "classes take 20,480 GB" in class_limit_mistake(vast, word_vectors=False)
     assert class_limit_mistake(load_study("quick")) == ""
     large = load_study(
         "quick", [parse_change("vocab_sizes=3000"), parse_change("memory_limit=0.001")]

@@ -26,14 +26,15 @@ class Winner:
     """The best layer, then those whose intervals reach it."""
     value: str
     note: str = ""
-    """A comparison with full softmax, and whether measurements at this size were disturbed."""
+    """How far below full softmax, unless level with it, and whether the times were disturbed."""
     doubt: str = ""
     """Why the times at this size are unreliable, as a clause; empty if they are reliable."""
 
     @property
     def level(self) -> str:
-        """The other layers, in words."""
-        return _listed(self.layers[1:]) if len(self.layers) > 1 else ""
+        """The other layers, in words, full softmax first."""
+        others = sorted(self.layers[1:], key=lambda layer: layer != "full")
+        return _listed(others) if others else ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _winner(
     best = rows.sort_values(column).iloc[0]
     notes = []
     full = rows.loc[rows["layer"] == "full", column]
-    if not full.empty and best["layer"] != "full":
+    if not full.empty and "full" not in tied:
         ratio = full.iloc[0] / best[column]
         notes.append(
             f"{_number(ratio)} times less than full"

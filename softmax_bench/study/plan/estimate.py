@@ -147,10 +147,10 @@ def memory_of(job: Job, text: KnownText | None = None) -> float:
     kept, used = _layer_memory(trial, _targets(trial))
     copies = 1 + OPTIMIZER_STATES[trial.optimizer]
     encoder = 4.0 * (copies + 1) * _encoder_parameters(trial)
-    embedding = 4.0 * trial.embedding_size
-    embedding *= copies * trial.vocab_size + min(trial.vocab_size, _targets(trial))
-    states = 4.0 * _targets(trial) * (trial.embedding_size + 12 * trial.hidden_size)
-    return _PROCESS_BYTES + 4.0 * predicted + kept + used + encoder + embedding + states
+    vectors = 0 if trial.encoder == GIVEN else trial.embedding_size
+    rows = copies * trial.vocab_size + min(trial.vocab_size, _targets(trial))
+    states = _targets(trial) * (vectors + 12 * trial.hidden_size)
+    return _PROCESS_BYTES + kept + used + encoder + 4.0 * (predicted + rows * vectors + states)
 
 
 def memory_mistake(steps: Iterable[Step]) -> str:
