@@ -113,13 +113,13 @@ def summary(layer: str, outcomes: list[Outcome]) -> str:
     """A row of the table."""
     total = len(outcomes)
     equal = sum(one.verdict == "no difference found" for one in outcomes)
-    found = sum(one.slowed_verdict == "A is slower" for one in outcomes)
+    detected = sum(one.slowed_verdict == "A is slower" for one in outcomes)
     bounds = binomtest(total - equal, total).proportion_ci()
     width = np.median([(one.high - one.low) / 2 for one in outcomes])
     stopped = ", ".join(f"{n} {why}" for why, n in Counter(o.stopped for o in outcomes).items())
     return (
         f"| {layer} | {equal} of {total} | {bounds.low:.0%} to {bounds.high:.0%} "
-        f"| {found} of {total} | {np.median([o.slowed_ratio for o in outcomes]):.3f} "
+        f"| {detected} of {total} | {np.median([o.slowed_ratio for o in outcomes]):.3f} "
         f"| {max(abs(np.log(o.ratio)) for o in outcomes):.1%} | {width:.1%} "
         f"| {np.median([o.rounds for o in outcomes]):.0f} ({stopped}) "
         f"| {np.median([o.correlation for o in outcomes]):.1f} "

@@ -114,21 +114,25 @@ def steps(records: list[SpeedRecord]) -> dict[str, float]:
     return {record.trial.layer: record.result.phases["step"].median for record in records}
 
 
-def markdown(found: dict[str, list[SpeedRecord]]) -> str:
+def markdown(records_by_condition: dict[str, list[SpeedRecord]]) -> str:
     """One row per layer, and what the records say about the machine."""
-    quiet = steps(found["quiet"])
-    busy = [name for name in found if name != "quiet"]
+    quiet = steps(records_by_condition["quiet"])
+    busy = [name for name in records_by_condition if name != "quiet"]
     lines = [f"| layer | quiet, ms | {' | '.join(busy)} |", "| --- " * (len(busy) + 2) + "|"]
-    times = {name: steps(found[name]) for name in busy}
+    times = {name: steps(records_by_condition[name]) for name in busy}
     for layer, seconds in quiet.items():
         ratios = " | ".join(f"{times[name][layer] / seconds:.2f} x" for name in busy)
         lines.append(f"| `{layer}` | {1e3 * seconds:.3g} | {ratios} |")
     lines.append("")
-    for name, records in found.items():
-        seen = records[0].result.disturbance
+    for name, records in records_by_condition.items():
+        disturbance = records[0].result.disturbance
         passive = records[0].environment.variables.get("OMP_WAIT_POLICY") == "passive"
         waits = "passively" if passive else "spinning"
-        marked = "; ".join(seen.reasons) if seen is not None and seen.reasons else "not marked"
+        marked = (
+            "; ".join(disturbance.reasons)
+            if disturbance is not None and disturbance.reasons
+            else "not marked"
+        )
         lines.append(f"* {name}: threads waited {waits}; {marked}")
     worst = max(
         times[condition.name][layer] / seconds
@@ -153,19 +157,19 @@ def main() -> None:
         "--time-budget", options.time_budget,
     ]  # fmt: skip
     console = Console()
-    found = {}
+    records_by_condition = {}
     for condition in CONDITIONS:
         with console.status(condition.name):
-            found[condition.name] = time_under(condition, arguments)
-        console.print(condition.name, steps(found[condition.name]))
-    text = markdown(found)
+            records_by_condition[condition.name] = time_under(condition, arguments)
+        console.print(condition.name, steps(records_by_condition[condition.name]))
+    text = markdown(records_by_condition)
     advice = {one.name: first_advice(one) for one in CONDITIONS if not (one.after or one.spins)}
     text += "\n" + "".join(
         f"* first advice, {name}: {seconds:.0f} s, from {sizes} of {len(SIZES)} sizes\n"
         for name, (seconds, sizes) in advice.items()
     )
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    records = {name: msgspec.to_builtins(records) for name, records in found.items()}
+    records = {name: msgspec.to_builtins(records) for name, records in records_by_condition.items()}
     write_results(options.out, "busy", text, first_advice=advice, records=records)
 
 

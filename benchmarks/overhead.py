@@ -110,22 +110,22 @@ def main() -> None:
     parser.add_argument("--vocab-sizes", default="1000,100000")
     parser.add_argument("--out", type=Path, help="folder for overhead.json and table.md")
     options = parser.parse_args()
-    console, found = Console(), []
+    console, measured = Console(), []
     table = [
         "| layer | V | N | step us | inside us | inside / step | between us | between / step |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for line in lines(options.seconds, [int(size) for size in options.vocab_sizes.split(",")]):
-        found.append(line)
+        measured.append(line)
         table.append(
             f"| {line['layer']} | {line['V']:,} | {line['N']} | {line['step_us']:,.0f} "
             f"| {line['inside_us']:.1f} | {line['inside']:.2%} | {line['between_us']:.0f} "
             f"| {line['between']:.1%} |"
         )
         console.print(table[-1], highlight=False, soft_wrap=True, markup=False)
-    worst = np.max([float(line["inside"]) for line in found])
+    worst = np.max([float(line["inside"]) for line in measured])
     console.print(f"The clocks add {worst:.2%} at most to what is reported.", highlight=False)
-    write_results(options.out, "overhead", "\n".join(table) + "\n", lines=found)
+    write_results(options.out, "overhead", "\n".join(table) + "\n", lines=measured)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TABLE = Path(softmax_bench.advise.penalties.__file__).with_name("penalties.json"
 
 def collect(root: Path) -> list[Penalty]:
     """The penalties from every store below ``root / "results"``."""
-    found = []
+    penalties = []
     for folder in sorted(path for path in (root / "results").rglob("*") if path.is_dir()):
         try:
             results = load_results(folder)
@@ -30,8 +30,8 @@ def collect(root: Path) -> list[Penalty]:
             continue  # results that are not records
         origin = folder.relative_to(root).as_posix()
         if origin not in OTHER_TRAINING:
-            found += [p for p in penalties_of(results, origin) if ":" not in p.layer]
-    return sorted(found, key=lambda p: (p.layer, p.vocab_size, p.origin))
+            penalties += [p for p in penalties_of(results, origin) if ":" not in p.layer]
+    return sorted(penalties, key=lambda p: (p.layer, p.vocab_size, p.origin))
 
 
 def main() -> None:

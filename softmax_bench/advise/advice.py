@@ -58,25 +58,25 @@ def advise(
         limits: What rules a layer out.
         optimizer: Name of the optimiser, which determines the memory of its state.
     """
-    all_of_them = []
+    verdicts = []
     for work in loads:
         step = steps[work.layer]
-        kept = work.parameter_bytes * (1 + OPTIMIZER_STATES[optimizer]) + work.table_bytes
-        memory = kept + step.peak_bytes
+        permanent = work.parameter_bytes * (1 + OPTIMIZER_STATES[optimizer]) + work.table_bytes
+        memory = permanent + step.peak_bytes
         penalty = expected_penalty(work.layer, work.vocab_size)
         objection = _objection(work, memory, penalty, limits)
         doubt = "" if objection else _doubt(work, penalty, limits)
-        all_of_them.append(Advice(work, step, memory, penalty, objection, doubt))
+        verdicts.append(Advice(work, step, memory, penalty, objection, doubt))
     return sorted(
-        all_of_them, key=lambda one: (one.objection != "", one.doubt != "", one.step.seconds)
+        verdicts, key=lambda one: (one.objection != "", one.doubt != "", one.step.seconds)
     )
 
 
 def recommended(advice: Sequence[Advice]) -> Advice | None:
     """The fastest layer not ruled out whose perplexity a study knows; else the fastest one."""
     possible = [one for one in advice if not one.objection]
-    known = [one for one in possible if one.penalty is not None]
-    return next(iter(known or possible), None)
+    studied = [one for one in possible if one.penalty is not None]
+    return next(iter(studied or possible), None)
 
 
 def as_fast_as(choice: Advice, advice: Sequence[Advice]) -> list[Advice]:
@@ -117,32 +117,32 @@ def _doubt(work: Workload, penalty: Penalty | None, limits: Limits) -> str:
 def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
     """Why to use this layer, and what to know before using it, one sentence each."""
     layer, _ = parse_spec(choice.layer)
-    said = [f"It scores {layer.scores}. Good for {layer.good_for}."]
+    sentences = [f"It scores {layer.scores}. Good for {layer.good_for}."]
     full = next((one for one in advice if one.layer == "full"), None)
     if full is not None and full is not choice:
-        said.append(
+        sentences.append(
             f"A step takes {choice.step.seconds / full.step.seconds:.1%} of full softmax's time "
             f"and {choice.memory_bytes / full.memory_bytes:.0%} of its memory."
         )
     if choice.penalty is None:
-        said.append("No stored study has trained it, so its cost in perplexity is unknown.")
+        sentences.append("No stored study has trained it, so its cost in perplexity is unknown.")
     elif full is None or choice is not full:
         penalty = choice.penalty
         direction = "above" if penalty.change > 0 else "below"
-        found = f"was {abs(penalty.change):.1%} {direction}"
+        comparison = f"was {abs(penalty.change):.1%} {direction}"
         if abs(penalty.change) <= penalty.chance:
-            found = f"did not differ significantly ({penalty.change:+.1%}) from"
-        said.append(
-            f"Its perplexity {found} full softmax's in {penalty}. Yours will depend on the data, "
-            "the vocabulary and the length of training."
+            comparison = f"did not differ significantly ({penalty.change:+.1%}) from"
+        sentences.append(
+            f"Its perplexity {comparison} full softmax's in {penalty}. Yours will depend on the "
+            "data, the vocabulary and the length of training."
         )
         if not penalty.is_near(choice.work.vocab_size):
-            said.append(
+            sentences.append(
                 "That is an extrapolation: no stored study of it has a vocabulary within a factor "
                 f"of {NEAR:g} of yours."
             )
     if choice.work.row_sparse:
-        said.append(
+        sentences.append(
             "The time assumes row-sparse gradients (sparse=True), so train it with "
             "softmax_bench.lm.make_optimizer, or with torch's SGD, Adagrad or SparseAdam."
         )
@@ -152,8 +152,8 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         if one.step.seconds < choice.step.seconds and one.penalty is None and not one.objection
     ]
     if choice.penalty is not None and quicker:
-        said.append(f"Faster still, but without a known perplexity: {', '.join(quicker)}.")
-    return said
+        sentences.append(f"Faster still, but without a known perplexity: {', '.join(quicker)}.")
+    return sentences
 
 
 def code(choice: Advice) -> str:

@@ -157,12 +157,12 @@ def calibrated(
     Raises:
         SoftmaxBenchError: The file is damaged, or a layer cannot be created.
     """
-    known = load(folder, setting)
-    if known.disturbed and is_calm():
-        known = Calibration(setting=setting, layers=[], cells=[])
-    missing = [spec for spec in specs if anew or spec not in known.layers]
+    stored = load(folder, setting)
+    if stored.disturbed and is_calm():
+        stored = Calibration(setting=setting, layers=[], cells=[])
+    missing = [spec for spec in specs if anew or spec not in stored.layers]
     if not missing:
-        return known
+        return stored
     done = itertools.count(1)
     total = len(missing) * len(SIZES)
     begin = time.monotonic()
@@ -171,18 +171,18 @@ def calibrated(
         on_share(max(next(done) / total, min(1.0, (time.monotonic() - begin) / MOST_SECONDS)))
 
     cells: list[Cell] = []
-    with watch_machine() as seen:
+    with watch_machine() as disturbances:
         for number, size in enumerate(SIZES):
             if number >= LEAST_SIZES and time.monotonic() - begin > MOST_SECONDS:
                 break
             cells += measure(missing, setting, sizes=[size], seconds=SECONDS_A_CELL, on_cell=tell)
-    kept = [cell for cell in known.cells if cell.workload.layer not in missing]
-    before = known.disturbed if kept else ""
+    kept = [cell for cell in stored.cells if cell.workload.layer not in missing]
+    before = stored.disturbed if kept else ""
     complete = Calibration(
         setting=setting,
-        layers=sorted({*known.layers, *missing}),
+        layers=sorted({*stored.layers, *missing}),
         cells=kept + cells,
-        disturbed=", ".join(seen[0].reasons) if seen[0].by_others else before,
+        disturbed=", ".join(disturbances[0].reasons) if disturbances[0].by_others else before,
     )
     save(folder, complete)
     return complete
@@ -220,13 +220,13 @@ def measure(
                 group, budget_seconds=seconds * len(group), min_repetitions=3, max_repetitions=50
             )
             for spec, step in group.items():
-                whole = timed[spec]["step"]
+                timing = timed[spec]["step"]
                 cells.append(
                     Cell(
                         workload=of_layer(spec, step.layer, size[2]),
-                        seconds=whole.median,
-                        low=whole.low,
-                        high=whole.high,
+                        seconds=timing.median,
+                        low=timing.low,
+                        high=timing.high,
                         peak_bytes=step.memory().peak,
                     )
                 )
@@ -244,12 +244,12 @@ def _steps(
 ) -> Iterator[tuple[str, LayerStep | None]]:
     """Each layer's step, created on demand; None if it takes too long."""
     vocab_size, hidden_size, num_tokens = size
-    given = zipf_counts(vocab_size) if counts is None else as_counts(counts, vocab_size)
-    target = draw_targets(num_tokens, given, seed=0)
+    class_counts = zipf_counts(vocab_size) if counts is None else as_counts(counts, vocab_size)
+    target = draw_targets(num_tokens, class_counts, seed=0)
     for spec in specs:
         torch.manual_seed(0)
         layer = create_layer(
-            spec, hidden_size, vocab_size, given,
+            spec, hidden_size, vocab_size, class_counts,
             device=setting.device, dtype=getattr(torch, setting.dtype), sparse=True,
         )  # fmt: skip
         step = LayerStep(layer, num_tokens, optimizer=setting.optimizer, target=target)
@@ -262,15 +262,15 @@ def _groups(
 ) -> Iterator[Mapping[str, LayerStep]]:
     """Layers that are there at once, as many as :data:`MAX_BYTES` allow."""
     group: dict[str, LayerStep] = {}
-    held = 0
+    group_bytes = 0
     for spec, step in steps:
         if step is None:
             skipped()
             continue
         group[spec] = step
-        held += 3 * sum(parameter.nbytes for parameter in step.layer.parameters())
-        if held > MAX_BYTES:
+        group_bytes += 3 * sum(parameter.nbytes for parameter in step.layer.parameters())
+        if group_bytes > MAX_BYTES:
             yield group
-            group, held = {}, 0
+            group, group_bytes = {}, 0
     if group:
         yield group

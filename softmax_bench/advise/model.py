@@ -206,15 +206,15 @@ _AXES: Terms = {
 }
 
 
-def _distance(work: Workload, known: Sequence[Workload]) -> tuple[float, str]:
+def _distance(work: Workload, measured: Sequence[Workload]) -> tuple[float, str]:
     """Doublings beyond the measured sizes on the axis where they are most, and that axis."""
     worst, where = 0.0, ""
     for name, axis in _AXES.items():
-        value, seen = axis(work), [axis(one) for one in known]
-        beyond = math.log2(max(value / max(seen), min(seen) / value, 1.0))
+        value, values = axis(work), [axis(one) for one in measured]
+        beyond = math.log2(max(value / max(values), min(values) / value, 1.0))
         if beyond > worst:
-            bound = max(seen) if value > max(seen) else min(seen)
+            bound = max(values) if value > max(values) else min(values)
             worst, where = beyond, f"{name} = {value:,.3g}, measured up to {bound:,.3g}"
-            if value < min(seen):
+            if value < min(values):
                 where = f"{name} = {value:,.3g}, measured from {bound:,.3g}"
     return worst, where

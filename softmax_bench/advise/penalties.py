@@ -65,10 +65,10 @@ def penalties_of(results: Results, origin: str) -> list[Penalty]:
     table = summary_table(results)
     table = table.dropna(subset="over_full") if "over_full" in table else table[:0]
     one_each = best.groupby(["vocab_size", "layer"]).first()
-    found = []
+    penalties = []
     for row in table.to_dict("records"):
         trial: pd.Series[object] = one_each.loc[(row["vocab_size"], row["layer"])]
-        found.append(
+        penalties.append(
             Penalty(
                 layer=row["layer"],
                 vocab_size=row["vocab_size"],
@@ -81,7 +81,7 @@ def penalties_of(results: Results, origin: str) -> list[Penalty]:
                 origin=origin,
             )
         )
-    return found
+    return penalties
 
 
 @cache

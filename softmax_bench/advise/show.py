@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from softmax_bench.advise.advice import Advice, as_fast_as, code, reasons, recommended
 from softmax_bench.advise.question import Question
 from softmax_bench.advise.steps import Steps
+from softmax_bench.report.style import terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,21 +77,19 @@ def _answer(choice: Advice, others: Sequence[Advice], steps: Steps) -> Iterator[
 
 def _ruled_out(advice: Sequence[Advice]) -> dict[str, list[str]]:
     """Excluded layers, grouped by the reason."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for one in advice:
         if one.objection:
-            found.setdefault(one.objection, []).append(
+            by_reason.setdefault(one.objection, []).append(
                 f"{one.layer} ({_seconds(one.step.seconds)})"
             )
-    return found
+    return by_reason
 
 
 def _print_table(advice: Sequence[Advice], choice: Advice | None, console: Console) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = terminal_table()
     table.add_column("layer", overflow="fold")
     for heading in ("step", "from", "to", "memory", "perplexity"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -83,7 +83,7 @@ def measured(
     free = psutil.virtual_memory().available
     fitting = [work.layer for work in loads if copies * work.parameter_bytes < free]
     done = itertools.count(1)
-    with watch_machine() as seen:
+    with watch_machine() as disturbances:
         cells = measure(
             fitting,
             setting,
@@ -107,6 +107,6 @@ def measured(
     return Steps(
         by_layer=steps,
         trust="Measured just now.",
-        disturbed=" and ".join(seen[0].reasons),
+        disturbed=" and ".join(disturbances[0].reasons),
         measured=True,
     )

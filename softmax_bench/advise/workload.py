@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import torch
 
 from softmax_bench.layers import OutputLayer, create_layer
 from softmax_bench.layers.options import Counts
@@ -40,16 +39,13 @@ def workload(
     hidden_size: int,
     num_tokens: int,
     counts: Counts | None,
-    dtype: torch.dtype = torch.float32,
 ) -> Workload:
     """The step of a layer that is created without allocating its parameters.
 
     Raises:
         SoftmaxBenchError: There is no such layer, or a size or the counts are invalid.
     """
-    layer = create_layer(
-        spec, hidden_size, vocab_size, counts, device="meta", dtype=dtype, sparse=True
-    )
+    layer = create_layer(spec, hidden_size, vocab_size, counts, device="meta", sparse=True)
     return of_layer(spec, layer, num_tokens)
 
 

@@ -16,9 +16,9 @@ def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.N
     """
     array = np.asarray(counts, dtype=np.float64)
     if array.ndim != 1 or (num_classes is not None and array.shape[0] != num_classes):
-        wanted = "V" if num_classes is None else num_classes
+        expected = "V" if num_classes is None else num_classes
         raise SoftmaxBenchError(
-            f"class_counts must have shape ({wanted},), one count per class, not {array.shape}"
+            f"class_counts must have shape ({expected},), one count per class, not {array.shape}"
         )
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if bad.size:

@@ -118,14 +118,14 @@ class Tree:
 
     def leaves(self) -> Ints:
         """(V,) classes from left to right: neighbours share a long path from the root."""
-        found, waiting = [], [0 if len(self.children) else -1]
+        classes, waiting = [], [0 if len(self.children) else -1]
         while waiting:
             node = waiting.pop()
             if node >= 0:
                 waiting += [child for child in self.children[node, ::-1] if child != ABSENT]
             else:
-                found.append(-node - 1)
-        return np.array(found)
+                classes.append(-node - 1)
+        return np.array(classes)
 
     def paths(self) -> Paths:
         """The path of every class, found by one walk from all leaves to the root at once."""

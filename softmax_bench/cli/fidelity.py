@@ -53,7 +53,7 @@ def fidelity(
     from softmax_bench.study.plan.grid import train_trial
     from softmax_bench.study.plan.plan import plan_fidelity
     from softmax_bench.study.study_file import make_study
-    from softmax_bench.study.texts import know_text
+    from softmax_bench.study.texts import summarise_text
     from softmax_bench.study.trials.fidelity import check_fidelity
 
     study = make_study(
@@ -75,7 +75,7 @@ def fidelity(
         },
         lambda key, value: "softmax-bench fidelity",
     )
-    text = know_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
+    text = summarise_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
     model = train_trial(study, text, encoder, "full", learning_rate, max_tokens, seed)
     trials = [
         FidelityTrial(

@@ -32,9 +32,9 @@ Threads = Annotated[
 def numbers(text: str, option: str) -> list[float]:
     """Parse the comma-separated numbers given to ``option``."""
     try:
-        found = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
-    if not found or not all(map(math.isfinite, found)):
+        values = []
+    if not values or not all(map(math.isfinite, values)):
         raise SoftmaxBenchError(f"{option} must be numbers separated by commas, not {text!r}")
-    return found
+    return values

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from softmax_bench.study.executors.executor import Executor
     from softmax_bench.study.plan.plan import Plan
-    from softmax_bench.study.run.session import Outcome
+    from softmax_bench.study.run.outcome import Outcome
 
 
 def make_console() -> Console:

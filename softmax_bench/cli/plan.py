@@ -7,9 +7,9 @@ from softmax_bench.cli.study_options import StudyRequest, read_texts, study_comm
 
 
 @study_command
-def plan(asked: StudyRequest) -> None:
+def plan(request: StudyRequest) -> None:
     """Print a study's trials, which of them are finished, and the time and memory of the rest."""
-    chosen = asked.read()
+    study = request.read()
     import torch
 
     from softmax_bench.measure import measure_machine
@@ -19,12 +19,12 @@ def plan(asked: StudyRequest) -> None:
     from softmax_bench.study.plan.plan_table import print_plan
 
     console = make_console()
-    texts = read_texts(chosen, asked.data_dir, console)
-    contents = read_store(asked.store)
+    texts = read_texts(study, request.data_dir, console)
+    contents = read_store(request.store)
     contents.refuse_later()
-    steps = plan_study(chosen, texts)(contents.records, contents.failures)
-    torch.set_num_threads(threads_of(chosen))
+    steps = plan_study(study, texts)(contents.records, contents.failures)
+    torch.set_num_threads(threads_of(study))
     estimator = Estimator(
-        measure_machine(torch.device(chosen.device)), texts, steps, contents.records
+        measure_machine(torch.device(study.device)), texts, steps, contents.records
     )
-    print_plan(steps, estimator, chosen, console)
+    print_plan(steps, estimator, study, console)

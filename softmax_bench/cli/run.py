@@ -14,7 +14,7 @@ from softmax_bench.cli.study_options import StudyRequest, read_texts, study_comm
 
 @study_command
 def run(
-    asked: StudyRequest,
+    request: StudyRequest,
     hidden: Annotated[
         Path | None,
         typer.Option(
@@ -50,31 +50,31 @@ def run(
     Each trial runs in its own process; if one fails, that is recorded and the study continues.
     Finished trials are skipped, and the same command resumes an interrupted study.
     """
-    chosen = asked.read()
+    study = request.read()
     from softmax_bench.study.plan.grid import plan_given, plan_study, workers_of
-    from softmax_bench.study.texts import know_given
+    from softmax_bench.study.texts import summarise_states
 
     console = make_console()
     if hidden is not None or targets is not None:
-        sizes = None if asked.vocab_sizes is None else chosen.vocab_sizes
-        chosen, given = know_given(chosen, hidden, targets, sizes)
+        sizes = None if request.vocab_sizes is None else study.vocab_sizes
+        study, states = summarise_states(study, hidden, targets, sizes)
         console.print(
-            f"{given.name}: V={given.vocab_size:,}, H={chosen.hidden_size}; examples: train "
-            f"{given.train_tokens:,}, valid {given.valid_tokens:,}, test {given.test_tokens:,}",
+            f"{states.name}: V={states.vocab_size:,}, H={study.hidden_size}; examples: train "
+            f"{states.train_tokens:,}, valid {states.valid_tokens:,}, test {states.test_tokens:,}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
-        plan, store = plan_given(chosen, given), asked.out or Path("runs/given")
+        plan, store = plan_given(study, states), request.out or Path("runs/given")
     else:
-        plan = plan_study(chosen, read_texts(chosen, asked.data_dir, console))
-        store = asked.store
+        plan = plan_study(study, read_texts(study, request.data_dir, console))
+        store = request.store
     run_plan(
         plan,
         store,
         console,
-        workers=workers_of(chosen),
-        executor=make_executor(executor, store, workers_of(chosen), address),
+        workers=workers_of(study),
+        executor=make_executor(executor, store, workers_of(study), address),
         again=again,
         retry_failed=retry_failed,
         tensorboard=tensorboard,

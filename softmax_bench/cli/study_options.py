@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from softmax_bench.study.study import Study
-    from softmax_bench.study.texts import KnownText
+    from softmax_bench.study.texts import TextSummary
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def study_command(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[KnownText]:
+def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[TextSummary]:
     """Inspect the texts of a study and print their sizes.
 
     Raises:
@@ -119,7 +119,7 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
     """
     from softmax_bench.study.check import class_limit_mistake, sample_notes
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
-    from softmax_bench.study.texts import know_text
+    from softmax_bench.study.texts import summarise_text
 
     if too_large := class_limit_mistake(study):
         raise SoftmaxBenchError(f"vocab_sizes: {too_large}")
@@ -127,9 +127,9 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Kn
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    texts: list[KnownText] = []
+    texts: list[TextSummary] = []
     for source in sources(study, data_dir):
-        text = know_text(source)
+        text = summarise_text(source)
         if text.how_split and text.name not in {known.name for known in texts}:
             say(f"{text.name}: {text.how_split}")
         texts.append(text)

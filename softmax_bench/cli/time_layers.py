@@ -39,7 +39,7 @@ def time_layers(
     from softmax_bench.study.plan.plan import plan_timing
     from softmax_bench.study.study_file import listed, make_study
 
-    given = {
+    options_and_keys = {
         "--layers": ("layers", layers),
         "--vocab-sizes": ("vocab_sizes", vocab_sizes),
         "--hidden-size": ("hidden_size", hidden_size),
@@ -51,9 +51,9 @@ def time_layers(
         "--threads": ("threads", threads),
         "--device": ("device", device),
     }
-    options = {key: option for option, (key, _) in given.items()}
+    options = {key: option for option, (key, _) in options_and_keys.items()}
     study = make_study(
-        {key: listed(key, value) for key, value in given.values()} | {"bptt": 1},
+        {key: listed(key, value) for key, value in options_and_keys.values()} | {"bptt": 1},
         lambda key, value: options[key],
     )
     if too_large := class_limit_mistake(study, word_vectors=False):

@@ -12,7 +12,7 @@ from softmax_bench.cli.study_options import StudyRequest, read_texts, study_comm
 
 @study_command
 def tune(
-    asked: StudyRequest,
+    request: StudyRequest,
     trials: Annotated[int, typer.Option(min=1, help="Number of trials for each layer.")] = 12,
     tokens: Annotated[
         int | None,
@@ -28,16 +28,16 @@ def tune(
     changes = [f"tuning_trials={trials}"]
     if tokens is not None:
         changes.append(f"tune_tokens={tokens}")
-    chosen = asked.read(changes)
+    study = request.read(changes)
     from softmax_bench.records.frames import load_results
     from softmax_bench.report.tables.tuning import print_tuning, tuning_table
     from softmax_bench.study.plan.grid import plan_tuning, workers_of
 
-    console, store = make_console(), asked.store
+    console, store = make_console(), request.store
     run_plan(
-        plan_tuning(chosen, read_texts(chosen, asked.data_dir, console)),
+        plan_tuning(study, read_texts(study, request.data_dir, console)),
         store,
         console,
-        workers=workers_of(chosen),
+        workers=workers_of(study),
         show=lambda: print_tuning(tuning_table(load_results(store)), console),
     )

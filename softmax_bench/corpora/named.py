@@ -154,14 +154,14 @@ def find_corpus(spec: str, data_dir: Path | None, cache: Path) -> tuple[str, Pat
     path = Path(spec)
     if path.exists():
         return path.resolve().name, path
-    known = NAMED.get(spec)
+    corpus = NAMED.get(spec)
     if data_dir is not None:
         if not data_dir.is_dir():
             raise SoftmaxBenchError(f"no folder of corpora at {data_dir}")
-        for name in (spec, known.text if known else ""):
+        for name in (spec, corpus.text if corpus else ""):
             if name and (data_dir / name).exists():
                 return spec, data_dir / name
-    if known is None:
+    if corpus is None:
         raise SoftmaxBenchError(
             f"no text at {spec}: expected a text file, a folder with train, valid and test files, "
             "the name of one in the folder of --data-dir (or SOFTMAX_BENCH_DATA"
@@ -171,13 +171,13 @@ def find_corpus(spec: str, data_dir: Path | None, cache: Path) -> tuple[str, Pat
     folder = cache / "corpora" / spec
     if not folder.is_dir():
         with whole_folder(folder) as made:
-            for download in known.downloads:
+            for download in corpus.downloads:
                 _obtain(spec, download, data_dir, made)
-                if known.text:
+                if corpus.text:
                     archive = made / download.file
-                    unpack(archive, made, limit=known.unpacked)
+                    unpack(archive, made, limit=corpus.unpacked)
                     archive.unlink()
-    return spec, folder / known.text
+    return spec, folder / corpus.text
 
 
 def _obtain(name: str, download: Download, data_dir: Path | None, folder: Path) -> None:
@@ -187,10 +187,10 @@ def _obtain(name: str, download: Download, data_dir: Path | None, folder: Path) 
 
     local = data_dir / download.file if data_dir else None
     if local is not None and local.is_file():
-        found = pooch.file_hash(str(local))
-        if found != download.sha256:
+        sha256 = pooch.file_hash(str(local))
+        if sha256 != download.sha256:
             raise SoftmaxBenchError(
-                f"{local} is damaged or another file: its sha256 is {found}, expected "
+                f"{local} is damaged or another file: its sha256 is {sha256}, expected "
                 f"{download.sha256}; remove it, or get it anew from {download.url}"
             )
         shutil.copyfile(local, folder / download.file)

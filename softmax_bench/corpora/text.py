@@ -56,18 +56,18 @@ def find_files(path: Path) -> Files:
     billion = {split: tuple(sorted(path.glob(pattern))) for split, pattern in _BILLION.items()}
     if all(billion.values()):
         return billion
-    found = {split: _find_split(path, split) for split in SPLITS}
-    if not any(found.values()):
-        found = _split_by_file(path)
-    for split, files in found.items():
+    splits = {split: _find_split(path, split) for split in SPLITS}
+    if not any(splits.values()):
+        splits = _split_by_file(path)
+    for split, files in splits.items():
         if not files:
-            wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
+            names = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
             raise SoftmaxBenchError(
-                f"{path} has no {split} text: looked for {wanted}, for the same with a prefix "
+                f"{path} has no {split} text: looked for {names}, for the same with a prefix "
                 f"(as in ptb.{split}.txt), and for a folder {split} of shards"
             )
-    _check_apart(found)
-    return found
+    _check_apart(splits)
+    return splits
 
 
 def how_split(path: Path, files: Files) -> str:
@@ -86,13 +86,13 @@ def _find_split(folder: Path, split: str) -> tuple[Path, ...]:
             return tuple(shards)
     for suffix in _SUFFIXES:
         names = [folder / f"{split}{suffix}", *sorted(folder.glob(f"*.{split}{suffix}"))]
-        found = [path for path in names if path.is_file()]
-        if len(found) > 1:
+        files = [path for path in names if path.is_file()]
+        if len(files) > 1:
             raise SoftmaxBenchError(
-                f"{folder} has more than one {split} text: {', '.join(p.name for p in found)}"
+                f"{folder} has more than one {split} text: {', '.join(p.name for p in files)}"
             )
-        if found:
-            return (found[0],)
+        if files:
+            return (files[0],)
     return ()
 
 

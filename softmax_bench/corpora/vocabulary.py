@@ -85,17 +85,17 @@ def choose_vocabulary(
         )
     # Stable: of equally frequent types, the one that appears first comes first.
     order = np.argsort(-counts, kind="stable")
-    kept = order[:size]
+    chosen = order[:size]
     if size < np.count_nonzero(counts) or needs_unknown:
-        others = kept[kept != unknown][: size - 1]
+        others = chosen[chosen != unknown][: size - 1]
         if end_of_line not in others:
             others[-1] = end_of_line
         rest = counts.sum() - counts[others].sum()  # all that <unk> stands for
-        kept = np.insert(others, np.searchsorted(-counts[others], -rest, side="right"), unknown)
+        chosen = np.insert(others, np.searchsorted(-counts[others], -rest, side="right"), unknown)
     ids = np.full(len(words), -1, dtype=np.int32)
-    ids[kept] = np.arange(len(kept), dtype=np.int32)
+    ids[chosen] = np.arange(len(chosen), dtype=np.int32)
     left_out = 0
     if ids[unknown] >= 0:
         left_out = int(np.count_nonzero(ids < 0))
         ids[ids < 0] = ids[unknown]
-    return Vocabulary(tuple(words[number] for number in kept), left_out), ids
+    return Vocabulary(tuple(words[number] for number in chosen), left_out), ids

@@ -105,14 +105,14 @@ def summarise_log_probs(
 
 
 def _bands(log_prob: Tensor, counts: Tensor) -> tuple[FrequencyBand, ...]:
-    found = []
+    bands = []
     for low, above in zip(BANDS, [*BANDS[1:], None], strict=True):
         inside = (counts >= low) & (True if above is None else counts < above)
         if inside.any():
             high = None if above is None else above - 1
             nats = -float(log_prob[inside].mean())
-            found.append(FrequencyBand(low=low, high=high, tokens=int(inside.sum()), nats=nats))
-    return tuple(found)
+            bands.append(FrequencyBand(low=low, high=high, tokens=int(inside.sum()), nats=nats))
+    return tuple(bands)
 
 
 def _exp(nats: float) -> float:

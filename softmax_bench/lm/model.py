@@ -82,8 +82,8 @@ class LanguageModel(nn.Module):
         """Parameters with row-sparse gradients; a tied weight only if both of its uses do."""
         of_layer = list(self.layer.row_sparse_parameters())
         yield from of_layer
-        known = {id(p) for p in self.layer.parameters()}
-        if id(self.embedding.weight) not in known:
+        layer_parameters = {id(p) for p in self.layer.parameters()}
+        if id(self.embedding.weight) not in layer_parameters:
             yield self.embedding.weight
 
 
@@ -97,10 +97,10 @@ def start_uniformly(model: nn.Module, init_range: float) -> None:
 
 def _tie(layer: OutputLayer, embedding_size: int) -> nn.Parameter:
     weight = getattr(layer, "weight", None)
-    wanted = (layer.num_classes, embedding_size)
-    if not isinstance(weight, nn.Parameter) or tuple(weight.shape) != wanted:
+    shape = (layer.num_classes, embedding_size)
+    if not isinstance(weight, nn.Parameter) or tuple(weight.shape) != shape:
         raise SoftmaxBenchError(
-            f"tied embeddings need an output layer with a weight of shape {wanted}: "
+            f"tied embeddings need an output layer with a weight of shape {shape}: "
             f"{layer.name!r} with hidden size {layer.in_features} has none; set the embedding "
             "size to the hidden size, or choose a layer with one row per class"
         )

@@ -89,15 +89,15 @@ class KneserNey:
         Some k-grams end in the padding before the text; they are contexts and count nothing.
         """
         padded = self._padded(text)
-        found = []
+        grams = []
         context = np.zeros(padded.size, dtype=np.int64)  # the empty context before every token
         for k in range(1, self.order + 1):
             key = (context * self.vocab_size + padded)[k - 1 :]
             keys, from_end, backwards = np.unique(key[::-1], return_index=True, return_inverse=True)
             ids = np.concatenate([np.zeros(k - 1, dtype=np.int64), backwards[::-1]])
-            found.append((keys, padded.size - 1 - from_end, ids))
+            grams.append((keys, padded.size - 1 - from_end, ids))
             context = np.concatenate([[0], ids[:-1]])
-        return found
+        return grams
 
     def log_prob(self, tokens: npt.ArrayLike) -> _Floats:
         """Natural logarithm of the probability of each token, given the preceding ones."""

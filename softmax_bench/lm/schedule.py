@@ -68,9 +68,9 @@ class Schedule:
 
 def _improvements(history: Sequence[Progress]) -> list[int]:
     """Indices of the evaluations that were better than all before them."""
-    found, best = [], math.inf
-    for place, point in enumerate(history):
+    indices, best = [], math.inf
+    for index, point in enumerate(history):
         if point.valid.nats < best:
-            found.append(place)
+            indices.append(index)
             best = point.valid.nats
-    return found
+    return indices

@@ -77,11 +77,11 @@ def read_tensors(path: Path, identity: Mapping[str, str]) -> Any:
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """``value`` in JSON's types; its tensors are taken out under names that tell their position."""
     if isinstance(value, Tensor):
-        whole = value.untyped_storage().nbytes() == value.nbytes
-        alone = all(value.data_ptr() != other.data_ptr() for other in tensors.values())
+        fills_storage = value.untyped_storage().nbytes() == value.nbytes
+        is_unshared = all(value.data_ptr() != other.data_ptr() for other in tensors.values())
         # Copy tensors that share memory, which safetensors rejects.
         value = value.detach().contiguous()
-        tensors[name] = value if whole and alone else value.clone()
+        tensors[name] = value if fills_storage and is_unshared else value.clone()
         return {"tensor": name}
     if isinstance(value, dict):
         inside = f"{name}." if name else ""

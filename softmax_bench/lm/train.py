@@ -157,10 +157,10 @@ def run_steps(
         SoftmaxBenchError: The checkpoint cannot be written.
     """
 
-    def update(rate: float, *given: Any) -> tuple[Tensor, State]:
+    def update(rate: float, *operands: Any) -> tuple[Tensor, State]:
         optimizer.scale_rate(rate)
         optimizer.zero_grad()
-        loss, carried = forward(*given)
+        loss, carried = forward(*operands)
         if loss.device.type == "cpu":
             _check_finite(float(loss.detach()))
         loss.backward()
@@ -174,9 +174,9 @@ def run_steps(
     started = time.perf_counter()
     while state.tokens < max_tokens and not schedule.ends(state.history):
         rate = schedule.rate(state.tokens, max_tokens, epoch_tokens, state.history)
-        given, predicted = batch()
+        operands, predicted = batch()
         with _diverged(f"after {state.tokens} {unit}"):
-            loss, state.carried = step(rate, *given)
+            loss, state.carried = step(rate, *operands)
         state.losses.append(loss)
         state.tokens += predicted
         on_step(predicted)
@@ -184,17 +184,19 @@ def run_steps(
             train_loss = _mean(state, unit)
             trained = time.perf_counter()
             state.seconds += trained - started
-            found = quality()
-            took = time.perf_counter() - trained
-            if not found.nats < HOPELESS:
+            evaluation = quality()
+            evaluation_seconds = time.perf_counter() - trained
+            if not evaluation.nats < HOPELESS:
                 raise DivergedError(
                     f"training diverged after {state.tokens} {unit}: the validation perplexity is "
-                    f"{found.perplexity:.3g}; try a lower learning rate"
+                    f"{evaluation.perplexity:.3g}; try a lower learning rate"
                 )
             best = min((point.valid.nats for point in state.history), default=math.inf)
-            if schedule.patience and found.nats < best:
+            if schedule.patience and evaluation.nats < best:
                 state.best = {name: value.clone() for name, value in memory(model).items()}
-            point = Progress(state.tokens, state.seconds, train_loss, found, took)
+            point = Progress(
+                state.tokens, state.seconds, train_loss, evaluation, evaluation_seconds
+            )
             state.history.append(point)
             on_evaluation(point)
             state.losses.clear()

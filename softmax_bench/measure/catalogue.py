@@ -93,14 +93,14 @@ def _training(layer: OutputLayer) -> list[str]:
 
 def _cost(layer: OutputLayer) -> list[str]:
     cost = layer.cost(NUM_TOKENS)
-    held = sum(tensor.nbytes for tensor in [*layer.parameters(), *layer.buffers()])
+    memory = sum(tensor.nbytes for tensor in [*layer.parameters(), *layer.buffers()])
     return [
         layer.step_flops,
         f"{cost.flops / 1e9:,.3g}",
         f"{cost.bytes / 1e6:,.3g}",
         f"{cost.rows_touched:,}",
         f"{cost.parameters:,}",
-        f"{held / 1e6:,.3g}",
+        f"{memory / 1e6:,.3g}",
         f"{LayerStep(layer, NUM_TOKENS).memory().activations / 1e6:,.1f}",
     ]
 

@@ -66,9 +66,9 @@ def _processor() -> str:
 
 def _blas() -> str:
     """Name and version of the library behind torch's matrix products on the CPU."""
-    found = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
-    if found:
-        return f"MKL {found[1]}"
+    match = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
+    if match:
+        return f"MKL {match[1]}"
     return "MKL" if torch.backends.mkl.is_available() else "other"
 
 
@@ -83,8 +83,8 @@ def _nvidia(file: Path = Path("/proc/driver/nvidia/version")) -> str:
     """Version of the kernel driver; empty if unknown."""
     if not file.is_file():
         return ""
-    found = re.search(r"Kernel Module.*?  (\d[\d.]+)", file.read_text())
-    return f"driver {found[1]}, " if found else ""
+    match = re.search(r"Kernel Module.*?  (\d[\d.]+)", file.read_text())
+    return f"driver {match[1]}, " if match else ""
 
 
 def _without_folders(value: str) -> str:

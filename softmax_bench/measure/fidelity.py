@@ -41,10 +41,10 @@ def load_rows(layer: OutputLayer, full: FullSoftmax, hidden: Tensor) -> bool:
         layer.weight.copy_(full.weight)
         if layer.bias is not None:
             offset = full.bias if full.bias is not None else torch.zeros_like(layer.bias)
-            wanted = offset - full.log_normalizer(hidden).mean()
+            wanted_offsets = offset - full.log_normalizer(hidden).mean()
             offsets = layer.offsets()
             assert offsets is not None
-            layer.bias.add_(wanted - offsets)
+            layer.bias.add_(wanted_offsets - offsets)
         # A foreign layer may define another model with its rows.
         some = hidden[:8]
         return torch.allclose(layer.log_prob(some), full.log_prob(some), rtol=1e-3, atol=1e-3)
@@ -146,13 +146,13 @@ def _inverse_size_of_shared(
     if not sampler.replacement:  # the variance of a class's indicator
         log_weight = torch.log(torch.expm1(-log_expected).clamp(min=0.0))
         least = 1 / min(sampler.num_samples, layer.num_classes)
-    found = []
+    inverse_sizes = []
     for some, ids in zip(*_chunks(layer, hidden, target), strict=True):
         log_p = layer.log_prob(some).double()
         log_p.scatter_(1, ids.unsqueeze(1), -math.inf)
         log_p -= log_p.logsumexp(1, keepdim=True)
-        found.append(least + (2 * log_p + log_weight).logsumexp(1).exp())
-    return torch.cat(found)
+        inverse_sizes.append(least + (2 * log_p + log_weight).logsumexp(1).exp())
+    return torch.cat(inverse_sizes)
 
 
 def _log_z_of_shared(
@@ -191,11 +191,11 @@ def divergence(full: OutputLayer, layer: OutputLayer, hidden: Tensor) -> Tensor:
 
     Both distributions are normalised exactly. No step holds N x V numbers.
     """
-    found = []
+    divergences = []
     for (some,) in zip(*_chunks(full, hidden), strict=True):
         log_p, log_q = full.log_prob(some).double(), layer.log_prob(some).double()
-        found.append((log_p.exp() * (log_p - log_q)).sum(1))
-    return torch.cat(found)
+        divergences.append((log_p.exp() * (log_p - log_q)).sum(1))
+    return torch.cat(divergences)
 
 
 def _chunks(layer: OutputLayer, *tensors: Tensor) -> list[tuple[Tensor, ...]]:

@@ -40,16 +40,16 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     with (
         _silent_stderr(),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
         run()
-    held = peak = 0
+    current = peak = 0
     for event in sorted(
-        (e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"),
+        (e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"),
         key=lambda e: e.start_ns(),
     ):
-        held += event.nbytes()
-        peak = max(peak, held)
+        current += event.nbytes()
+        peak = max(peak, current)
     return peak
 
 
@@ -57,12 +57,12 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 def _silent_stderr() -> Iterator[None]:
     """Suppress what the profiler's C++ library prints about its own start and stop."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
+        os.dup2(original, 2)
         os.close(nowhere)
-        os.close(kept)
+        os.close(original)

@@ -111,11 +111,11 @@ class MomentAccumulator:
 
 def _jackknife(statistic: Statistic) -> Estimate:
     everything = list(range(GROUPS))
-    whole = statistic(everything)
+    estimate = statistic(everything)
     without = np.array([statistic(everything[:g] + everything[g + 1 :]) for g in everything])
     error = math.sqrt((GROUPS - 1) / GROUPS * float(((without - without.mean()) ** 2).sum()))
     half = float(t.ppf(0.975, GROUPS - 1)) * error
-    return Estimate(value=whole, low=whole - half, high=whole + half)
+    return Estimate(value=estimate, low=estimate - half, high=estimate + half)
 
 
 def _within(estimate: Estimate, low: float, high: float) -> Estimate:

@@ -202,14 +202,14 @@ class LayerStep:
         peak = peak_bytes(forward_and_backward, self.device)
         layer = list(self.layer.parameters())
         gradients = sum(stored_bytes(p.grad) for p in layer if p.grad is not None)
-        held = Memory(
+        memory = Memory(
             parameters=sum(map(stored_bytes, layer)),
             gradients=gradients,
             activations=peak - gradients,
             optimizer=sum(map(stored_bytes, self.optimizer.state_tensors())),
         )
         self.zero_grad()
-        return held
+        return memory
 
 
 class LayerInference:

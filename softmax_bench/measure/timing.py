@@ -149,8 +149,8 @@ def interleave(
 
 def _timing(runs: list[Phases], phase: str, stopped: str) -> Timing:
     seconds = [run[phase] for run in runs]
-    kept = seconds if phase == "step" else None
-    return msgspec.structs.replace(summarise(seconds), samples=kept, stopped=stopped)
+    samples = seconds if phase == "step" else None
+    return msgspec.structs.replace(summarise(seconds), samples=samples, stopped=stopped)
 
 
 def _warm_up(run: Callable[[], Phases], limit: float, now: Callable[[], float]) -> float:

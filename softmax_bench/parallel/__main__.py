@@ -124,25 +124,27 @@ def train(
     state = parallel.whole_state()
 
     table = Table("", f"{dist.get_world_size()} processes", title=f"{layer}, {divide.value}")
-    held = sum(parameter.numel() for parameter in own_layer.parameters())
-    table.add_row("layer's parameters, each process", f"{held:,}")
+    layer_parameters = sum(parameter.numel() for parameter in own_layer.parameters())
+    table.add_row("layer's parameters, each process", f"{layer_parameters:,}")
     table.add_row("steps, tokens each", f"{steps}, {batch_size * bptt}")
     table.add_row("tokens per second", f"{steps * batch_size * bptt / seconds:,.0f}")
     table.add_row("MB sent a step, each process", f"{traffic.bytes / steps / 1e6:.3f}")
     table.add_row("loss, first and last", f"{losses[0]:.4f}, {losses[-1]:.4f}")
     table.add_row("valid perplexity, exact", f"{perplexity:.2f}")
     if check and first:
-        whole = create_layer(layer, *sizes, sparse=True)
-        alone = LanguageModel(whole, embedding_size=hidden_size).to(number)
-        alone.load_state_dict(begin)
+        single_layer = create_layer(layer, *sizes, sparse=True)
+        single = LanguageModel(single_layer, embedding_size=hidden_size).to(number)
+        single.load_state_dict(begin)
         torch.manual_seed(seed)
-        wanted = _alone(alone, optimizer_of(alone), streams, bptt, steps, clip_norm)
-        apart = max(
-            float((state[name] - value).abs().max()) for name, value in alone.state_dict().items()
+        single_losses = _alone(single, optimizer_of(single), streams, bptt, steps, clip_norm)
+        parameter_difference = max(
+            float((state[name] - value).abs().max()) for name, value in single.state_dict().items()
         )
-        loss_apart = max(abs(one - other) for one, other in zip(losses, wanted, strict=True))
-        table.add_row("loss farthest from one process's", f"{loss_apart:.1e}")
-        table.add_row("parameter farthest from one process's", f"{apart:.1e}")
+        loss_difference = max(
+            abs(one - other) for one, other in zip(losses, single_losses, strict=True)
+        )
+        table.add_row("loss farthest from one process's", f"{loss_difference:.1e}")
+        table.add_row("parameter farthest from one process's", f"{parameter_difference:.1e}")
     console.print(table)
 
 

@@ -38,16 +38,18 @@ def create_parallel_layer(
     Raises:
         SoftmaxBenchError: The layer or one of its options has no sharded form.
     """
-    layer, own = parse_spec(spec)
+    layer, spec_options = parse_spec(spec)
     if layer not in _DIVIDED:
-        known = ", ".join(one.name for one in _DIVIDED)
+        names = ", ".join(one.name for one in _DIVIDED)
         raise SoftmaxBenchError(
-            f"layer {layer.name!r} cannot be sharded over processes: choose {known}"
+            f"layer {layer.name!r} cannot be sharded over processes: choose {names}"
         )
     divided = _DIVIDED[layer]
-    missing = [option for option in own if option not in layer_options(divided)]
+    missing = [option for option in spec_options if option not in layer_options(divided)]
     if missing:
         raise SoftmaxBenchError(
             f"layer {layer.name!r} has no option {missing[0]!r} when it is sharded over processes"
         )
-    return divided(in_features, num_classes, **{"class_counts": class_counts, **options, **own})
+    return divided(
+        in_features, num_classes, **{"class_counts": class_counts, **options, **spec_options}
+    )

@@ -49,10 +49,10 @@ def _moved(
 ) -> Tensor:
     if not torch.is_grad_enabled():
         value = value.detach()
-    held = DTensor.from_local(value, mesh, [lies], run_check=False)
+    distributed = DTensor.from_local(value, mesh, [lies], run_check=False)
     if goes != lies:
-        held = held.redistribute(placements=[goes])
-    return held.to_local(grad_placements=[gradient])
+        distributed = distributed.redistribute(placements=[goes])
+    return distributed.to_local(grad_placements=[gradient])
 
 
 def all_reduce_max(number: int, mesh: DeviceMesh) -> int:

@@ -198,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("--page", type=Path, help="write it into this page")
     parser.add_argument("--samples", type=int, default=8192)
-    known = Device()
+    defaults = Device()
     for name, unit in (
         ("memory", "bytes"),
         ("flops", "operations per second"),
@@ -207,11 +207,11 @@ def main() -> None:
         ("latency", "seconds of an exchange"),
     ):
         option = f"--{name.replace('_', '-')}"
-        default = getattr(known, name)
+        default = getattr(defaults, name)
         parser.add_argument(option, type=float, default=default, help=f"{unit} (%(default)g)")
-    given = vars(parser.parse_args())
-    page, samples = given.pop("page"), given.pop("samples")
-    table = markdown(Device(**given), samples)
+    options = vars(parser.parse_args())
+    page, samples = options.pop("page"), options.pop("samples")
+    table = markdown(Device(**options), samples)
     if page is None:
         print(table, end="")
     else:

@@ -65,8 +65,8 @@ class Traffic(TorchDispatchMode):
             raise SoftmaxBenchError(f"cannot tell how many bytes {kind} sends")
         # The second of the two tensors of torch's in-place exchanges is the input.
         tensors = [a for a in _flat(args) if isinstance(a, Tensor)]
-        given = tensors[-1]
-        self.sent[kind] += _FORMULA[kind](given.nbytes, dist.get_world_size()).bytes
+        sent = tensors[-1]
+        self.sent[kind] += _FORMULA[kind](sent.nbytes, dist.get_world_size()).bytes
         self.exchanges += 1
 
 

@@ -77,10 +77,10 @@ def derived(make: Callable[[Results], pd.DataFrame]) -> Callable[[Results], pd.D
 
     @functools.wraps(make)
     def get(results: Results) -> pd.DataFrame:
-        known = results._derived
-        if make.__name__ not in known:
-            known[make.__name__] = make(results)
-        return known[make.__name__].copy(deep=False)
+        tables = results._derived
+        if make.__name__ not in tables:
+            tables[make.__name__] = make(results)
+        return tables[make.__name__].copy(deep=False)
 
     return get
 

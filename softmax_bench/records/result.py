@@ -7,6 +7,10 @@ import msgspec
 MOST_FOREIGN = 0.05
 MOST_STOLEN = 0.02
 """Shares of the processor above which a measurement counts as disturbed."""
+FEWEST_TOKENS = 1000
+"""Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
+MOST_UNKNOWN = 0.5
+"""Share of unknown words above which perplexity says little about words."""
 
 
 class FrequencyBand(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +90,16 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reasons(self) -> list[str]:
         """Why the measurement may be off by more than a few per cent; empty if it is reliable."""
-        found = []
+        reasons = []
         if self.foreign > MOST_FOREIGN:
-            found.append(f"other processes took {self.foreign:.0%} of the processor")
+            reasons.append(f"other processes took {self.foreign:.0%} of the processor")
         if self.stolen > MOST_STOLEN:
-            found.append(f"the host withheld {self.stolen:.0%} of the processor")
+            reasons.append(f"the host withheld {self.stolen:.0%} of the processor")
         if self.clock_change > 0.1:
-            found.append(f"the processor's frequency changed by {self.clock_change:.0%}")
+            reasons.append(f"the processor's frequency changed by {self.clock_change:.0%}")
         if self.switches_per_second > 200:
-            found.append(f"it was preempted {self.switches_per_second:.0f} times per second")
-        return found
+            reasons.append(f"it was preempted {self.switches_per_second:.0f} times per second")
+        return reasons
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):

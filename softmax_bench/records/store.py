@@ -184,23 +184,23 @@ def read_store(folder: Path) -> Contents:
 
     One bad file does not keep the others from being read.
     """
-    found: list[Stored] = []
+    valid: list[Stored] = []
     damaged: dict[Path, str] = {}
     later: dict[Path, str] = {}
     for path in sorted(folder.glob(f"*{_RESULT}")):
         try:
-            found.append(read_record(path))
+            valid.append(read_record(path))
         except DamagedRecordError as error:
             damaged[path] = str(error)
         except LaterRecordError as error:
             later[path] = str(error)
         except FileNotFoundError:  # a failure for which another process has just stored a result
             continue
-    found.sort(key=lambda record: (record.started, record.id))
-    records = {record.id: record for record in found if not isinstance(record, FailureRecord)}
+    valid.sort(key=lambda record: (record.started, record.id))
+    records = {record.id: record for record in valid if not isinstance(record, FailureRecord)}
     failures = {
         record.id: record
-        for record in found
+        for record in valid
         if isinstance(record, FailureRecord) and record.id not in records
     }
     return Contents(records, failures, damaged, later)
@@ -212,10 +212,10 @@ def set_aside(damaged: dict[Path, str]) -> Iterator[Path]:
     They are kept for inspection, and their trials run again.
     """
     for path in damaged:
-        kept = path.with_name(path.name + _DAMAGED)
+        renamed = path.with_name(path.name + _DAMAGED)
         with suppress(FileNotFoundError):  # another study was faster
-            path.replace(kept)
-            yield kept
+            path.replace(renamed)
+            yield renamed
 
 
 def read_contents(path: Path) -> Contents:

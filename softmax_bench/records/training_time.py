@@ -39,12 +39,12 @@ def quiet_times(records: Iterable[Record]) -> dict[str, QuietTime]:
             if key not in timed or timed[key].started <= record.started:
                 timed[key] = record
     trained = [record for record in records if isinstance(record, TrainRecord)]
-    found = {record.id: timed.get(_trained_key(record.trial)) for record in trained}
-    incomplete = {_trained_key(one.trial)[1:] for one in trained if found[one.id] is None}
+    timings = {record.id: timed.get(_trained_key(record.trial)) for record in trained}
+    incomplete = {_trained_key(one.trial)[1:] for one in trained if timings[one.id] is None}
     return {
         record.id: _quiet_time(speed)
         for record in trained
-        if (speed := found[record.id]) and _trained_key(record.trial)[1:] not in incomplete
+        if (speed := timings[record.id]) and _trained_key(record.trial)[1:] not in incomplete
     }
 
 

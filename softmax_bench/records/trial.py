@@ -153,10 +153,10 @@ def trial_id(trial: Trial) -> str:
     A field that did not exist when older records were written has a default that stands for what
     was done then. Default values are left out, so that those records keep their identity.
     """
-    told = _told(trial)
+    fields = _told(trial)
     if isinstance(trial, FidelityTrial):  # the models of its first records had the field "tuned"
-        told["model"] = _told(trial.model, always="tuned")
-    canonical = msgspec.json.encode([type(trial).__name__, sorted(told.items())])
+        fields["model"] = _told(trial.model, always="tuned")
+    canonical = msgspec.json.encode([type(trial).__name__, sorted(fields.items())])
     return hashlib.sha256(canonical).hexdigest()[:16]
 
 

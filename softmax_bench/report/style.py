@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 INK = "#222222"
 GREY = "#777777"
@@ -104,9 +107,22 @@ def number_text(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def two_digits(value: float) -> str:
+    """A value that is known roughly, without powers of ten."""
+    return f"{float(f'{value:.2g}'):,.10g}"
+
+
 def printable(name: str) -> str:
     """A name without control sequences for the terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def terminal_table() -> Table:
+    """An empty table for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def markdown_row(cells: Iterable[str]) -> str:

@@ -75,23 +75,24 @@ def common_mistakes(
 def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
     if not layers:
         yield Mistake("layers", "name at least one of layers")
-    seen: list[tuple[Any, str]] = []
+    checked: list[tuple[Any, str]] = []
     for spec in layers:
         try:
             kind, options = parse_spec(spec)
         except SoftmaxBenchError as error:
             yield Mistake("layers", str(error), spec)
             continue
-        usual = {
+        defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(kind).parameters.items()
             if parameter.default is not parameter.empty
         }
-        same = next((first for known, first in seen if known == (kind, usual | options)), None)
-        if same is not None:
-            spelled = "" if spec == same else f", which is {same!r} in another spelling"
+        configuration = kind, defaults | options
+        earlier = next((first for one, first in checked if one == configuration), None)
+        if earlier is not None:
+            spelled = "" if spec == earlier else f", which is {earlier!r} in another spelling"
             yield Mistake("layers", f"{spec!r}{spelled}: listed twice", spec)
-        seen.append(((kind, usual | options), spec))
+        checked.append((configuration, spec))
 
 
 def class_limit_mistake(study: Study, *, word_vectors: bool = True) -> str:

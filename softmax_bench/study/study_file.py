@@ -54,14 +54,14 @@ class _Source:
         if first is None:
             return self.title
         if value is not None:
-            told = json.dumps(value, ensure_ascii=False)
-            wanted = re.compile(
-                rf"""(?<![\w.])(?:{re.escape(told)}|'{re.escape(str(value))}')(?!\w)"""
+            encoded = json.dumps(value, ensure_ascii=False)
+            pattern = re.compile(
+                rf"""(?<![\w.])(?:{re.escape(encoded)}|'{re.escape(str(value))}')(?!\w)"""
             )
             for number in range(first, len(lines)):
                 if number > first and _assigns(lines[number]):
                     break
-                if wanted.search(lines[number]):
+                if pattern.search(lines[number]):
                     return f"{self.title}, line {number + 1}"
         return f"{self.title}, line {first + 1}"
 
@@ -102,17 +102,17 @@ def make_study(values: Mapping[str, Any], place: Callable[[str, Any], str]) -> S
     Raises:
         SoftmaxBenchError: Something is wrong; the message lists every mistake.
     """
-    wrong = list(_type_mistakes(values))
+    errors = list(_type_mistakes(values))
     # Check the rest as well, so that all mistakes are reported at once.
-    right = {key: values[key] for key in values.keys() - {one.key for one in wrong}}
-    study = msgspec.convert(right, Study)
-    wrong += [one for one in mistakes(study) if one.key in right or not wrong]
-    if not wrong:
+    valid = {key: values[key] for key in values.keys() - {mistake.key for mistake in errors}}
+    study = msgspec.convert(valid, Study)
+    errors += [mistake for mistake in mistakes(study) if mistake.key in valid or not errors]
+    if not errors:
         return study
-    told = [f"{place(one.key, one.value)}: {one.message}" for one in wrong]
-    if len(told) > 1:
-        told.insert(0, f"{len(told)} mistakes in the study:")
-    raise SoftmaxBenchError("\n  ".join(told))
+    lines = [f"{place(mistake.key, mistake.value)}: {mistake.message}" for mistake in errors]
+    if len(lines) > 1:
+        lines.insert(0, f"{len(lines)} mistakes in the study:")
+    raise SoftmaxBenchError("\n  ".join(lines))
 
 
 def parse_change(text: str) -> Change:
@@ -204,6 +204,6 @@ def _type_mistakes(values: Mapping[str, Any]) -> Iterable[Mistake]:
         kind = get_args(_FIELDS[key])[0] if in_list else _FIELDS[key]
         for part in value if in_list else [value]:
             if not fits(part, kind):
-                given = json.dumps(part, ensure_ascii=False, default=str)
-                message = f"{key} must be {expected(kind)}, not {given}"
+                encoded = json.dumps(part, ensure_ascii=False, default=str)
+                message = f"{key} must be {expected(kind)}, not {encoded}"
                 yield Mistake(key, message, part if in_list else None)

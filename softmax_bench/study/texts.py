@@ -12,20 +12,18 @@ import numpy as np
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.corpora.states import States, load_states
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.result import FEWEST_TOKENS, MOST_UNKNOWN
 from softmax_bench.records.trial import GIVEN
 from softmax_bench.study.jobs.job import Text
 from softmax_bench.study.study import Study
 
 LONGEST_WORDS = 11
 """Mean word length beyond which a text has hardly been split into words."""
-FEWEST_TOKENS = 1000
-"""Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
-MOST_UNKNOWN = 0.5
 
 
 @dataclass(frozen=True)
-class KnownText:
-    """What planning needs to know about a text, without the text itself."""
+class TextSummary:
+    """What planning needs of a text: its identity, its sizes and doubts about it."""
 
     source: Text
     name: str
@@ -42,14 +40,14 @@ class KnownText:
     """Why results on this text may be meaningless, one sentence each."""
 
 
-def know_text(source: Text) -> KnownText:
-    """Load a text, and keep what planning needs.
+def summarise_text(source: Text) -> TextSummary:
+    """Load a text, and describe it.
 
     Raises:
         SoftmaxBenchError: There is no such text, or it has too few types for the vocabulary.
     """
     corpus = _load(source)
-    return KnownText(
+    return TextSummary(
         source=source,
         name=corpus.name,
         sha256=corpus.sha256,
@@ -87,13 +85,13 @@ def _doubts(corpus: Corpus) -> Iterator[str]:
         )
 
 
-def know_given(
+def summarise_states(
     study: Study,
     hidden: Path | None,
     targets: Path | None,
     vocab_sizes: Sequence[int | str] | None,
-) -> tuple[Study, KnownText]:
-    """Check given hidden states; return what planning needs, and the study for them.
+) -> tuple[Study, TextSummary]:
+    """Check given hidden states, and return the study of them and their summary.
 
     Args:
         study: Its corpora, vocabulary sizes, encoders and hidden size are replaced.
@@ -120,7 +118,7 @@ def know_given(
         seed=0,
     )
     states = _map_states(source, check=True)
-    known = KnownText(
+    summary = TextSummary(
         source=source,
         name=states.name,
         sha256=states.sha256,
@@ -137,7 +135,7 @@ def know_given(
         hidden_size=states.hidden.shape[1],
         embedding_size=None,
     )
-    return changed, known
+    return changed, summary
 
 
 def load_given(source: Text, sha256: str) -> States:

@@ -12,7 +12,8 @@ from softmax_bench.records.trial import TrainTrial
 from softmax_bench.study.executors.local import LocalExecutor
 from softmax_bench.study.jobs.job import Text, TrainJob
 from softmax_bench.study.plan.plan import Plan, Step, ids_of, state_of
-from softmax_bench.study.run.session import Outcome, run
+from softmax_bench.study.run.outcome import Outcome
+from softmax_bench.study.run.session import run
 from tests.records import train_record
 
 TRIALS = 30

@@ -120,6 +120,15 @@ def test_one_lonely_record(tmp_path: Path, record: Record) -> None:
     assert "full" in write_report(tmp_path).read_text()
 
 
+def test_a_layer_that_was_only_tuned_is_drawn(tmp_path: Path) -> None:
+    write_record(tmp_path, train_record("full", 10, 5.0))
+    for layer in ("full", "nce"):
+        for rate in (0.1, 0.2):
+            write_record(tmp_path, train_record(layer, 10, 6.0, rate, tuning=True, max_tokens=500))
+    seen = Page(write_report(tmp_path).read_text())
+    assert {"full", "nce"} == set(seen.data["looks"])
+
+
 def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(SoftmaxBenchError, match="it holds no"):
         load_results(tmp_path)

@@ -30,17 +30,17 @@ from softmax_bench.study.plan.grid import NGRAM_ORDER, plan_study
 from softmax_bench.study.plan.plan import State, Step
 from softmax_bench.study.plan.plan_table import print_plan
 from softmax_bench.study.study import Study
-from softmax_bench.study.texts import KnownText
+from softmax_bench.study.texts import TextSummary
 from tests.records import speed_record, train_record
 
 MACHINE = Machine(flops=1e11, products={}, bytes=1e10)
-TEXT = KnownText(
+TEXT = TextSummary(
     source=Text(spec="none", vocab_size=1000, seed=0), name="none", sha256="0", vocab_size=1000,
     train_tokens=10**6, valid_tokens=1000, test_tokens=1000, unknown_share=0.0,
 )  # fmt: skip
 
 
-def planned(text: KnownText = TEXT, **changes: object) -> tuple[Study, list[Step]]:
+def planned(text: TextSummary = TEXT, **changes: object) -> tuple[Study, list[Step]]:
     study = msgspec.convert(
         {"layers": ["full", "sampled"], "vocab_sizes": [1000], "threads": 1} | changes, Study
     )

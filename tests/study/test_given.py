@@ -22,8 +22,9 @@ from softmax_bench.study.jobs.job import SpeedJob, TrainJob
 from softmax_bench.study.plan.estimate import memory_of
 from softmax_bench.study.plan.grid import plan_given
 from softmax_bench.study.study import Study
-from softmax_bench.study.texts import KnownText, know_given, load_given
+from softmax_bench.study.texts import TextSummary, load_given, summarise_states
 from softmax_bench.study.trials.hidden_states import _ranking, train_on_states
+from softmax_bench.study.trials.train import make_checkpoint
 
 CLASSES = 12
 
@@ -42,8 +43,8 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "h.npy", tmp_path / "t.npy"
 
 
-def known(files: tuple[Path, Path], **study: Any) -> tuple[Study, KnownText]:
-    return know_given(Study(**study), *files, None)
+def known(files: tuple[Path, Path], **study: Any) -> tuple[Study, TextSummary]:
+    return summarise_states(Study(**study), *files, None)
 
 
 def trials(files: tuple[Path, Path], **study: Any) -> list[TrainTrial]:
@@ -97,9 +98,13 @@ def test_an_interrupted_trial_ends_like_one_that_was_not(
     for steps in (16, 9):  # of thirty, in three passes
         left = iter(range(steps, -1, -1))
         with pytest.raises(KeyboardInterrupt):
-            train_on_states(trial, states, checkpoint=tmp_path / "c", on_step=stop)
+            train_on_states(
+                trial, states, checkpoint=make_checkpoint(trial, tmp_path / "c"), on_step=stop
+            )
         torch.rand(3)
-    result = train_on_states(trial, states, checkpoint=tmp_path / "c").result
+    result = train_on_states(
+        trial, states, checkpoint=make_checkpoint(trial, tmp_path / "c")
+    ).result
     assert result.resumed == 2
     assert (result.valid, result.test) == (uninterrupted.valid, uninterrupted.test)
     assert [point.train_loss for point in result.curve] == [
@@ -169,7 +174,7 @@ def test_what_given_states_cannot_have(
 ) -> None:
     folder = files[0].parent
     with pytest.raises(ValueError, match=message):
-        know_given(
+        summarise_states(
             Study(**study), folder / hidden, None if targets is None else folder / targets, sizes
         )
 

@@ -13,7 +13,7 @@ from softmax_bench.records.trial import trial_id
 from softmax_bench.study.executors.parcel import Checkpoint, Parcel, pack, unpack, work
 from softmax_bench.study.jobs.job import Evaluated, Job, JobExit, NgramJob, Progress, Running
 from softmax_bench.study.jobs.job import Text as TextSource
-from softmax_bench.study.jobs.resources import Resources, resources_of, with_whole_paths
+from softmax_bench.study.jobs.resources import Resources, resources_of, with_absolute_paths
 from tests.records import ngram_record, train_record
 from tests.study.jobs import WORKER, speed_job, train_job
 
@@ -83,7 +83,7 @@ def test_files_are_known_by_their_whole_paths(
 ) -> None:
     def resolved(spec: str, data_dir: str | None = None) -> TextSource:
         text = TextSource(spec=spec, vocab_size=None, seed=0, data_dir=data_dir)
-        job = with_whole_paths(msgspec.structs.replace(train_job("full"), text=text))
+        job = with_absolute_paths(msgspec.structs.replace(train_job("full"), text=text))
         assert job.text is not None
         return job.text
 

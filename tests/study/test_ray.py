@@ -26,7 +26,7 @@ from softmax_bench.study.plan.plan import Step
 from softmax_bench.study.run.session import run
 from softmax_bench.study.run.watcher import Watcher
 from softmax_bench.study.study import Study
-from softmax_bench.study.texts import know_text
+from softmax_bench.study.texts import summarise_text
 from tests.records import learned
 from tests.study.ended import ended
 from tests.study.jobs import WORKER, speed_job, train_job
@@ -121,7 +121,7 @@ def test_a_study_whose_node_is_lost_ends_like_one_on_this_machine(
         },
         Study,
     )  # fmt: skip
-    plan = plan_study(study, [know_text(source) for source in sources(study)])
+    plan = plan_study(study, [summarise_text(source) for source in sources(study)])
     watcher = LosesANode(cluster)
     with RayExecutor(tmp_path / "ray", 1, cluster.address) as executor:
         outcome = run(plan, tmp_path / "ray", executor, [watcher])

@@ -11,7 +11,7 @@ from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.lm import Checkpoint
 from softmax_bench.records.trial import TrainTrial
 from softmax_bench.study.trials import train as run
-from softmax_bench.study.trials.train import train_trial
+from softmax_bench.study.trials.train import make_checkpoint, train_trial
 from tests.records import learned
 
 
@@ -54,18 +54,23 @@ def test_an_interrupted_trial_ends_like_one_that_was_not(
     assert uninterrupted.result.resumed == 0
     for steps in (9, 6):
         with pytest.raises(_KilledError):
-            train_trial(trial, text, checkpoint=path, on_step=killed_after(steps))
+            train_trial(
+                trial, text, checkpoint=make_checkpoint(trial, path), on_step=killed_after(steps)
+            )
         torch.rand(5)
     tokens: list[int] = []
-    record = train_trial(trial, text, checkpoint=path, on_step=tokens.append)
+    record = train_trial(
+        trial, text, checkpoint=make_checkpoint(trial, path), on_step=tokens.append
+    )
     assert record.result.resumed == 2
     assert learned(record) == learned(uninterrupted)
     assert sum(tokens) == record.result.train_tokens
     assert len(tokens) < 10
 
     # Neither the trial may differ nor the code.
-    train_trial(msgspec.structs.replace(trial, seed=4), text, checkpoint=path)
+    other = msgspec.structs.replace(trial, seed=4)
+    train_trial(other, text, checkpoint=make_checkpoint(other, path))
     assert "was made with another trial;" in caplog.text
     monkeypatch.setattr(run, "code_version", lambda layer: "another")
-    train_trial(trial, text, checkpoint=path)
+    train_trial(trial, text, checkpoint=make_checkpoint(trial, path))
     assert "was made with another trial and another version of the code;" in caplog.text

@@ -27,14 +27,15 @@ from softmax_bench.study.jobs.job import (
 from softmax_bench.study.jobs.process import JobProcess
 from softmax_bench.study.plan.grid import plan_study, sources, threads_of, workers_of
 from softmax_bench.study.plan.plan import Plan, State, Step, ids_of, plan_timing
-from softmax_bench.study.run.session import Outcome, run
+from softmax_bench.study.run.outcome import Outcome
+from softmax_bench.study.run.session import run
 from softmax_bench.study.run.watcher import Watcher
 from softmax_bench.study.study import Study
-from softmax_bench.study.texts import KnownText
+from softmax_bench.study.texts import TextSummary
 from tests.records import ngram_record, speed_record, train_record
 from tests.study.jobs import WORKER, speed_job
 
-TEXT = KnownText(
+TEXT = TextSummary(
     source=Text(spec="none", vocab_size=50, seed=0), name="none", sha256="0", vocab_size=50,
     train_tokens=100, valid_tokens=10, test_tokens=10, unknown_share=0.0,
 )  # fmt: skip
@@ -111,7 +112,7 @@ def test_every_cell_of_the_grid_is_planned() -> None:
         ("a", 50), ("a", 60), ("b", 50), ("b", 60),
     ]  # fmt: skip
     texts = [
-        KnownText(source, source.spec, source.spec, source.vocab_size or 0, 1, 1, 1, 0.0)
+        TextSummary(source, source.spec, source.spec, source.vocab_size or 0, 1, 1, 1, 0.0)
         for source in sources(study)
     ]
     steps = plan_study(study, texts)({}, ())

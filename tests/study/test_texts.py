@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from softmax_bench.study.jobs.job import Text
-from softmax_bench.study.texts import KnownText, know_text
+from softmax_bench.study.texts import TextSummary, summarise_text
 
 ENGLISH = "the cat sat on the mat while the old dog slept\n"
 OTHER = "the old dog sat on the mat while the cat slept\n" + ENGLISH * 99
@@ -15,10 +15,10 @@ VERSE = "\u767d\u65e5\u4f9d\u5c71\u76e1\uff0c\u9ec3\u6cb3\u5165\u6d77\u6d41\u300
 CHINESE = VERSE * 4 + "\n"
 
 
-def known(folder: Path, vocab_size: int | None = None, **splits: str) -> KnownText:
+def known(folder: Path, vocab_size: int | None = None, **splits: str) -> TextSummary:
     for split, text in splits.items():
         (folder / f"{split}.txt").write_text(text, encoding="utf-8")
-    return know_text(Text(spec=str(folder), vocab_size=vocab_size, seed=0))
+    return summarise_text(Text(spec=str(folder), vocab_size=vocab_size, seed=0))
 
 
 def test_an_ordinary_text_leaves_no_doubt(tmp_path: Path) -> None:

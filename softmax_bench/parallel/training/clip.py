@@ -22,20 +22,20 @@ def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
     Returns:
         The norm before clipping, over all processes' rows.
     """
-    whole = {id(p): p for p in model.parameters() if p.grad is not None}
+    copied = {id(p): p for p in model.parameters() if p.grad is not None}
     device = next(model.parameters()).device
     square = torch.zeros((), dtype=torch.float64, device=device)
     own: list[nn.Parameter] = []
     for layer in model.modules():
         if isinstance(layer, ParallelOutputLayer):
-            rows = [whole.pop(id(p)) for p in layer.divided_parameters() if id(p) in whole]
+            rows = [copied.pop(id(p)) for p in layer.divided_parameters() if id(p) in copied]
             of_rows = _square_norm(rows, device)
             dist.all_reduce(of_rows, group=layer.mesh.get_group())
             square += of_rows
             own += rows
-    norm = (square + _square_norm(whole.values(), device)).sqrt()
+    norm = (square + _square_norm(copied.values(), device)).sqrt()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for parameter in (*whole.values(), *own):
+    for parameter in (*copied.values(), *own):
         stored = _stored(parameter)
         stored.mul_(factor.to(stored.dtype))
     return norm

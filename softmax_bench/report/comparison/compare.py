@@ -60,11 +60,11 @@ def compare_results(a: Results, b: Results, *, names: tuple[str, str] = ("A", "B
         raise SoftmaxBenchError(
             "nothing to compare: the two result sets have no layer and vocabulary size in common"
         )
-    found = [f"A: {text}" for text in warnings(a)] + [f"B: {text}" for text in warnings(b)]
-    found += differences(a, b)
+    caveats = [f"A: {text}" for text in warnings(a)] + [f"B: {text}" for text in warnings(b)]
+    caveats += differences(a, b)
     table = _ratios(pairs)
     _judge(table, (a, table["layer"]), (b, table["layer"]), paired=False)
-    return Comparison(*names, table, found + _without_interval(table))
+    return Comparison(*names, table, caveats + _without_interval(table))
 
 
 def compare_layers(results: Results, a: str, b: str, *, paired: bool = True) -> Comparison:
@@ -80,11 +80,11 @@ def compare_layers(results: Results, a: str, b: str, *, paired: bool = True) -> 
         SoftmaxBenchError: A layer has no results, or they have no vocabulary size in common.
     """
     table = summary_table(results)
-    known = sorted(table["layer"].unique())
+    layers = sorted(table["layer"].unique())
     for layer in (a, b):
-        if layer not in known:
+        if layer not in layers:
             raise SoftmaxBenchError(
-                f"no results for layer {layer!r}; there are: {', '.join(known)}"
+                f"no results for layer {layer!r}; there are: {', '.join(layers)}"
             )
     rows = {layer: table[table["layer"] == layer] for layer in (a, b)}
     pairs = rows[a].merge(rows[b], on="vocab_size", suffixes=("_a", "_b"))
@@ -158,14 +158,14 @@ def _samples(steps: pd.DataFrame) -> Floats | None:
 
 def _disturbed(a: pd.DataFrame, b: pd.DataFrame) -> str:
     """Which sides were disturbed and how: ``"A: other processes took 42% of the processor"``."""
-    found = {"A": disturbances(a), "B": disturbances(b)}
-    return "; ".join(f"{side}: {', '.join(reasons)}" for side, reasons in found.items() if reasons)
+    sides = {"A": disturbances(a), "B": disturbances(b)}
+    return "; ".join(f"{side}: {', '.join(reasons)}" for side, reasons in sides.items() if reasons)
 
 
-def _marked(said: str, disturbed: str) -> str:
+def _marked(text: str, disturbed: str) -> str:
     if not disturbed:
-        return said
-    return f"{said} (disturbed)" if said else "disturbed"
+        return text
+    return f"{text} (disturbed)" if text else "disturbed"
 
 
 def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:
@@ -179,8 +179,8 @@ def _texts(results: Results, size: int, layer: str) -> pd.DataFrame:
 
 def _without_interval(table: pd.DataFrame) -> list[str]:
     """A warning about ratios whose uncertainty is unknown."""
-    found = []
+    caveats = []
     for metric, needed in (("time", "single times"), ("perplexity", "stretches of one test text")):
         if (table[f"{metric}_ratio"].notna() & table[f"{metric}_low"].isna()).any():
-            found.append(f"some ratios of {metric} have no interval: the records lack {needed}")
-    return found
+            caveats.append(f"some ratios of {metric} have no interval: the records lack {needed}")
+    return caveats

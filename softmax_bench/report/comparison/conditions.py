@@ -38,12 +38,12 @@ class Condition:
             SoftmaxBenchError: No cell has this metric, for which a job must not pass.
         """
         met, unsure, not_judged = [], [], []
-        known = table.dropna(subset=f"{self.metric}_ratio")
-        if known.empty:
+        rows = table.dropna(subset=f"{self.metric}_ratio")
+        if rows.empty:
             raise SoftmaxBenchError(
                 f"cannot check {str(self)!r}: {self.metric} is not known on both sides of any cell"
             )
-        for row in known.to_dict("records"):
+        for row in rows.to_dict("records"):
             ratio = row[f"{self.metric}_ratio"]
             low, high = (row.get(f"{self.metric}_{side}", np.nan) for side in ("low", "high"))
             near, far = (high, low) if self.sign == ">" else (low, high)
@@ -59,7 +59,7 @@ class Condition:
                 met.append(cell)
             elif self._beyond(near):
                 unsure.append(cell)
-        return Outcome(self, len(known), tuple(met), tuple(unsure), tuple(not_judged))
+        return Outcome(self, len(rows), tuple(met), tuple(unsure), tuple(not_judged))
 
     def _beyond(self, ratio: float) -> bool:
         return ratio > self.bound if self.sign == ">" else ratio < self.bound

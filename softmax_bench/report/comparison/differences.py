@@ -16,16 +16,16 @@ _MACHINE = ("processor", "cores", "accelerator", "driver", "blas", "variables")
 
 def differences(a: Results, b: Results) -> list[str]:
     """Sentences that name the fields in which training, timing or the machine differ."""
-    found = []
+    sentences = []
     for kind, what, one, other in (
         ("train", "training", best_trials(a), best_trials(b)),
         ("speed", "timing", latest_speed(a), latest_speed(b)),
     ):
         fields = [name for name in configuration_fields(kind) if name not in _VARIED]
-        found += _differing(what, one, other, fields)
+        sentences += _differing(what, one, other, fields)
     one, other = (_with_versions(results.environments) for results in (a, b))
     versions = [name for name in one if name.startswith("version of") and name in other]
-    return found + _differing("machine", one, other, [*_MACHINE, *versions])
+    return sentences + _differing("machine", one, other, [*_MACHINE, *versions])
 
 
 def _with_versions(environments: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.report.comparison.compare import Comparison
+from softmax_bench.report.style import terminal_table
 from softmax_bench.report.tables.disturbed import MARK
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def markdown(comparison: Comparison) -> str:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the same in a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
@@ -49,7 +48,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         shown = cells[[heading for heading in cells if heading in ("V", "layer", *group)]]
         if not set(group) & set(shown):
             continue
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = terminal_table()
         for heading in shown.columns:
             table.add_column(
                 heading,
@@ -99,13 +98,13 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
 
 def _counts(table: pd.DataFrame) -> list[str]:
     """Sentences that count the verdicts, one for time and one for perplexity."""
-    found = []
+    sentences = []
     for what, column in (("Time", "time_verdict"), ("Perplexity", "perplexity_verdict")):
-        given = table.loc[table[column] != "", column].value_counts()
-        if len(given):
-            counts = ", ".join(f"{verdict} in {count}" for verdict, count in given.items())
-            found.append(f"{what}: {counts} of {given.sum()}.")
-    return found
+        verdicts = table.loc[table[column] != "", column].value_counts()
+        if len(verdicts):
+            counts = ", ".join(f"{verdict} in {count}" for verdict, count in verdicts.items())
+            sentences.append(f"{what}: {counts} of {verdicts.sum()}.")
+    return sentences
 
 
 def _ratio(ratio: float, low: float, high: float) -> str:

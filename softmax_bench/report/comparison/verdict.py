@@ -36,13 +36,17 @@ def ratio_interval(
         ratios = np.log(a[: len(b)] / b[: len(a)])
         low, high = median_interval(ratios)
         return float(np.exp(np.median(ratios))), float(np.exp(low)), float(np.exp(high))
-    one, other = np.log(a), np.log(b)
-    (low_a, high_a), (low_b, high_b) = median_interval(one), median_interval(other)
-    middle_a, middle_b = float(np.median(one)), float(np.median(other))
+    log_a, log_b = np.log(a), np.log(b)
+    (low_a, high_a), (low_b, high_b) = median_interval(log_a), median_interval(log_b)
+    middle_a, middle_b = float(np.median(log_a)), float(np.median(log_b))
     down = np.hypot(middle_a - low_a, high_b - middle_b)
     up = np.hypot(high_a - middle_a, middle_b - low_b)
-    apart = middle_a - middle_b
-    return float(np.exp(apart)), float(np.exp(apart - down)), float(np.exp(apart + up))
+    difference = middle_a - middle_b
+    return (
+        float(np.exp(difference)),
+        float(np.exp(difference - down)),
+        float(np.exp(difference + up)),
+    )
 
 
 def perplexity_interval(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, float]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots import fidelity, huffman, memory, quality, roofline, speed
+from softmax_bench.report.plots import fidelity, huffman, memory, quality, roofline, speed, training
 from softmax_bench.report.plots.chart import Chart, chart_frame, layers_of
 from softmax_bench.report.plots.draw import draw
 
 CHARTS: list[Callable[[Results], Chart | None]] = [
-    quality.price,
+    training.price,
     speed.step_time,
     quality.over_full,
     quality.bits_per_byte,
     quality.excess_perplexity,
     quality.adjusted_perplexity,
     quality.perplexity,
-    quality.learning_curves,
+    training.learning_curves,
     quality.frequency,
-    quality.learning_rates,
+    training.learning_rates,
     speed.phases,
     memory.memory,
     memory.memory_parts,

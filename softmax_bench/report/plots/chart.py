@@ -58,13 +58,17 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines or points over two axes."""
-
+class _Titled:
     name: str
     """Name of its files."""
     title: str
     caption: str
+
+
+@dataclass(frozen=True)
+class Lines(_Titled):
+    """Lines or points over two axes."""
+
     x: Axis
     y: Axis
     panels: list[Panel]
@@ -94,24 +98,18 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Dots:
+class Dots(_Titled):
     """One value per layer on a common axis: replaces a line chart if there is only one V."""
 
-    name: str
-    title: str
-    caption: str
     x: Axis
     panels: list[Rows]
     kind: str = "dots"
 
 
 @dataclass(frozen=True)
-class Stack:
+class Stack(_Titled):
     """The parts of a value as stacked bars: shares, with the total beside the name."""
 
-    name: str
-    title: str
-    caption: str
     unit: str
     parts: list[str]
     panels: list[Rows]
@@ -124,10 +122,10 @@ Chart = Lines | Dots | Stack
 def layers_of(chart: Chart) -> list[str]:
     """The layers that a chart shows."""
     if isinstance(chart, Lines):
-        found = [series.layer for panel in chart.panels for series in panel.series]
+        layers = [series.layer for panel in chart.panels for series in panel.series]
     else:
-        found = [row.layer for panel in chart.panels for row in panel.rows]
-    return sorted({layer for layer in found if layer is not None})
+        layers = [row.layer for panel in chart.panels for row in panel.rows]
+    return sorted({layer for layer in layers if layer is not None})
 
 
 def chart_frame(chart: Chart) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Rows, Series, Stack
-from softmax_bench.report.style import GREY, INK, PARTS, Look, number_text, short
+from softmax_bench.report.style import GREY, INK, PARTS, Look, number_text, short, two_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +96,7 @@ def _name_rings(axes: Axes, panel: Panel) -> None:
         others = np.delete(places, number, axis=0)
         if not len(others) or np.hypot(*(others - places[number]).T).min() > _ROOM:
             axes.annotate(
-                f"≈ {float(f'{x:.2g}'):,.10g}", (x, y), (-2, 7), textcoords="offset points",
+                f"≈ {two_digits(x)}", (x, y), (-2, 7), textcoords="offset points",
                 ha="center", va="bottom", fontsize=8, color=INK,
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )  # fmt: skip
@@ -153,14 +153,12 @@ def _label_lines(axes: Axes, lines: Sequence[Series], looks: Mapping[str, Look])
     to_axes = axes.transData + axes.transAxes.inverted()
     named = [series for series in lines if series.curve == 0]
     # Ends of lines as fractions of the axes, which no layout changes.
-    places = [to_axes.transform((one.x[-1], one.y[-1])) for one in lines if one.curve == 0]
-    named = [one for one in lines if one.curve == 0]
+    places = [to_axes.transform((series.x[-1], series.y[-1])) for series in named]
     ends = sorted(zip(places, named, strict=True), key=lambda end: float(end[0][1]))
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = _LINE / (figure.get_figheight() - 1.2)
-    wanted = [min(1.0, max(0.0, float(place[1]))) for place, _ in ends]
-    heights = spread(wanted, room, 0.0, 1.05)
+    heights = spread([min(1.0, max(0.0, float(place[1]))) for place, _ in ends], room, 0.0, 1.05)
     for at, (place, series) in zip(heights, ends, strict=True):
         style = _style(series, looks)
         beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
@@ -175,17 +173,17 @@ def _label_lines(axes: Axes, lines: Sequence[Series], looks: Mapping[str, Look])
             line.set_in_layout(False)
 
 
-def spread(wanted: Sequence[float], room: float, low: float, high: float) -> list[float]:
+def spread(positions: Sequence[float], room: float, low: float, high: float) -> list[float]:
     """Ascending positions, moved as little as needed to be ``room`` apart and within bounds."""
     # Groups of positions that would touch share the space around their common centre.
     runs: list[list[float]] = []
 
     def bottom(run: Sequence[float]) -> float:
-        whole = room * len(run)
-        lowest = sum(run) / len(run) - whole / 2
-        return max(low, min(lowest, high - whole))
+        length = room * len(run)
+        lowest = sum(run) / len(run) - length / 2
+        return max(low, min(lowest, high - length))
 
-    for place in wanted:
+    for place in positions:
         runs.append([place])
         while len(runs) > 1 and bottom(runs[-2]) + room * len(runs[-2]) > bottom(runs[-1]):
             last = runs.pop()

@@ -127,11 +127,11 @@ def _against_samples(
 
 def divergence(results: Results) -> Chart | None:
     """How far the layers' learned models are from the full model, as dots."""
-    _, apart = latest_fidelity(results)
-    if apart.empty:
+    _, divergences = latest_fidelity(results)
+    if divergences.empty:
         return None
     groups = []
-    for size, rows in apart.groupby("vocab_size"):
+    for size, rows in divergences.groupby("vocab_size"):
         rows = rows.sort_values("divergence")
         groups.append(
             Rows(

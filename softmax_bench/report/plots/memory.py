@@ -11,11 +11,8 @@ from softmax_bench.report.tables.summary import summary_table
 
 def memory(results: Results) -> Chart | None:
     """Peak memory of forward and backward against V."""
-    table = summary_table(results)
-    if "memory_mb" not in table:
-        return None
     return against_vocabulary(
-        table,
+        summary_table(results),
         "memory_mb",
         name="memory",
         title="Memory of a step: activations, scratch and gradients",

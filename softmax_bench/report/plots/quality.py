@@ -1,4 +1,4 @@
-"""How well the layers predict, and at what cost."""
+"""How well the layers predict."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
-from softmax_bench.report.style import family
-from softmax_bench.report.tables.price import price_table
-from softmax_bench.report.tables.selection import best_trials, one_study
+from softmax_bench.report.tables.selection import best_trials
 from softmax_bench.report.tables.summary import references, summary_table
-from softmax_bench.report.tables.tuning import most_rates
 
 
 def perplexity(results: Results) -> Chart | None:
@@ -21,15 +18,15 @@ def perplexity(results: Results) -> Chart | None:
     if "test_perplexity" not in table:
         return None
     several = table.dropna(subset="test_perplexity")["vocab_size"].nunique() > 1
-    beside = references(results)
-    told = [
+    others = references(results)
+    sentences = [
         "Exact and normalised over the whole vocabulary for every layer, whatever it was trained "
         "with. Bars, where there are several seeds, are 95 % intervals."
     ]
     if several:
-        told.append("Each V is a different task, so compare layers at one V only.")
-    if beside["reference"].str.contains("gram").any():
-        told.append(
+        sentences.append("Each V is a different task, so compare layers at one V only.")
+    if others["reference"].str.contains("gram").any():
+        sentences.append(
             "The n-gram model (interpolated Kneser-Ney) counts the whole training text, however "
             "little of it the layers were trained on."
         )
@@ -39,10 +36,10 @@ def perplexity(results: Results) -> Chart | None:
         name="perplexity",
         title="Test perplexity at equal training tokens"
         + (" (compare at one V only)" if several else ""),
-        caption=" ".join(told),
+        caption=" ".join(sentences),
         y=Axis("test perplexity", log=True),
         bounds=("test_low", "test_high"),
-        beside=beside,
+        beside=others,
     )
 
 
@@ -84,11 +81,8 @@ def bits_per_byte(results: Results) -> Chart | None:
 
 def adjusted_perplexity(results: Results) -> Chart | None:
     """Test perplexity that charges for unknown words and is comparable across V."""
-    table = summary_table(results)
-    if "adjusted_perplexity" not in table or table["adjusted_perplexity"].isna().all():
-        return None
     return against_vocabulary(
-        table,
+        summary_table(results),
         "adjusted_perplexity",
         name="adjusted-perplexity",
         title="Test perplexity with unknown words charged: one scale for all V",
@@ -115,153 +109,6 @@ def excess_perplexity(results: Results) -> Chart | None:
         y=Axis("test perplexity / true perplexity"),
         bounds=("excess_low", "excess_high"),
         beside=references(results),
-    )
-
-
-def learning_curves(results: Results) -> Chart | None:
-    """Validation perplexity against training seconds, and the target; one panel per V."""
-    best = best_trials(results)
-    if best.empty:
-        return None
-    beside = references(results)
-    prices = price_table(results)
-    panels = []
-    for size, at_size in best.groupby("vocab_size"):
-        series = []
-        for layer, trials in at_size.groupby("layer"):
-            for number, identity in enumerate(trials["id"]):
-                curve = results.curves[results.curves["id"] == identity]
-                series.append(
-                    Series(
-                        name=str(layer),
-                        layer=str(layer),
-                        x=curve["seconds"].tolist(),
-                        y=curve["valid_perplexity"].tolist(),
-                        curve=number,
-                    )
-                )
-        ends = [at for one in series for at in (min(one.x), max(one.x))]
-        span = [min(ends), max(ends)]
-        level = [(f"target {prices.loc[prices['vocab_size'] == size, 'target'].iloc[0]:.4g}",
-                  prices.loc[prices["vocab_size"] == size, "target"].iloc[0])]  # fmt: skip
-        level += [
-            (row.reference, row.valid_perplexity)
-            for row in beside[beside["vocab_size"] == size].itertuples()
-        ]
-        series += [
-            Series(name=name, x=span, y=[value, value], markers=False) for name, value in level
-        ]
-        panels.append(Panel(size_title(int(size)), series, int(size)))
-    return Lines(
-        name="learning-curves",
-        title="Perplexity against training time",
-        caption="Training time alone; evaluation is not counted. Every layer sees the same "
-        "tokens, so a line that ends further left was faster. The target is the best perplexity "
-        "that every layer reaches. Curves are of a part of the validation text, references of all.",
-        x=Axis("training time [s]", log=True),
-        y=Axis("validation perplexity", log=True),
-        panels=panels,
-    )
-
-
-def price(results: Results) -> Chart | None:
-    """Test perplexity against training seconds, with the Pareto front; one panel per V."""
-    table = summary_table(results)
-    if "train_seconds" not in table or table["train_seconds"].isna().all():
-        return None
-    trained = table.dropna(subset="train_seconds")
-    panels = []
-    for size, rows in trained.groupby("vocab_size"):
-        rows = rows.sort_values("train_seconds")
-        series = [
-            Series(
-                name=str(row.layer),
-                layer=str(row.layer),
-                x=[row.train_seconds],
-                y=[row.test_perplexity],
-                low=[row.test_low],
-                high=[row.test_high],
-            )
-            for row in rows.itertuples()
-        ]
-        for name, options in rows.groupby(rows["layer"].map(family)):
-            best = _front(options)
-            if len(best) > 1:
-                series.append(
-                    Series(
-                        name=f"front of {name}",
-                        layer=str(best["layer"].iloc[0]),
-                        x=best["train_seconds"].tolist(),
-                        y=best["test_perplexity"].tolist(),
-                        markers=False,
-                        curve=1,
-                    )
-                )
-        front = _front(rows)
-        end = rows["train_seconds"].max()
-        series.append(
-            Series(
-                name="the front",
-                x=[*front["train_seconds"].tolist(), end],
-                y=[*front["test_perplexity"].tolist(), front["test_perplexity"].iloc[-1]],
-                step=True,
-                markers=False,
-            )
-        )
-        panels.append(Panel(size_title(int(size)), series, int(size)))
-    tokens = trained["train_tokens"].iloc[0]
-    return Lines(
-        name="price",
-        title=f"Quality and training time after {tokens:,.0f} tokens",
-        caption="Lower is better, further left is cheaper; the dotted staircase is the front of "
-        "those that no other layer beats in both, and lines join the options of one layer that are "
-        "its own front. Bars, where there are several seeds, are 95 % intervals.",
-        x=Axis("training time [s]", log=True),
-        y=Axis("test perplexity", log=True),
-        panels=panels,
-    )
-
-
-def _front(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, by ascending training time, that no faster row beats in perplexity."""
-    return rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
-
-
-def learning_rates(results: Results) -> Chart | None:
-    """Validation perplexity of every learning rate, at the budget with the most rates."""
-    train, _, _ = one_study(results)
-    if train.empty:
-        return None
-    panels = []
-    for size, at_size in train.groupby("vocab_size"):
-        tried = most_rates(at_size)
-        if tried["learning_rate"].nunique() < 2:
-            continue
-        tokens = tried["max_tokens"].iloc[0]
-        series = []
-        for layer, rows in tried.groupby("layer"):
-            # Take the mean over seeds, then the best of the layer's own options.
-            tried_so = rows.groupby(["learning_rate", "tuned"])["valid_perplexity"].mean()
-            by_rate = tried_so.groupby("learning_rate").min()
-            series.append(
-                Series(
-                    name=str(layer), layer=str(layer),
-                    x=[float(rate) for rate in by_rate.index], y=by_rate.tolist(),
-                )
-            )  # fmt: skip
-        panels.append(Panel(f"{size_title(int(size))}, {tokens:,} tokens", series, int(size)))
-    return (
-        Lines(
-            name="learning-rates",
-            title="Sensitivity to the learning rate",
-            caption="Every rate that was tried, on the budget of tuning: how sharp each optimum "
-            "is, and whether it lies at an end of the grid.",
-            x=Axis("learning rate", log=True),
-            y=Axis("validation perplexity", log=True),
-            panels=panels,
-        )
-        if panels
-        else None
     )
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, Stack
 from softmax_bench.report.plots.vocabulary import against_vocabulary, stacked
+from softmax_bench.report.style import two_digits
 from softmax_bench.report.tables.disturbed import disturbed_note
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.scaling import scaling_table
@@ -30,20 +31,22 @@ def step_time(results: Results) -> Chart | None:
     scaling = scaling_table(results)
     first = steps.iloc[0]
     floor, rings = _floor(steps), _crossings(steps, scaling)
-    told = ["The output layer alone, optimiser included. Bars are 95 % intervals of the median."]
+    sentences = [
+        "The output layer alone, optimiser included. Bars are 95 % intervals of the median."
+    ]
     if steps["vocab_size"].nunique() > 1:
-        told.append(
+        sentences.append(
             "The exponent, if shown, is the slope of the whole line: at 1 time is proportional to "
             "V, at 0 it does not depend on V."
         )
     if not floor.empty:
-        told.append(
+        sentences.append(
             "The floor is the time of full softmax's matrix products at the rate of a large "
             "product on this machine."
         )
-    told += disturbed_note(steps)
+    sentences += disturbed_note(steps)
     if rings:
-        told.append("Rings mark where a layer becomes faster than full softmax.")
+        sentences.append("Rings mark where a layer becomes faster than full softmax.")
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
     return against_vocabulary(
         steps,
@@ -51,7 +54,7 @@ def step_time(results: Results) -> Chart | None:
         name="step-time",
         title=f"Time of a training step: N = {first['num_tokens']:,} targets, "
         f"H = {first['hidden_size']}, {threads}, {first['optimizer']}",
-        caption=" ".join(told),
+        caption=" ".join(sentences),
         y=Axis("training step of the layer [ms]", log=True),
         bounds=("low_ms", "high_ms"),
         beside=floor,
@@ -86,10 +89,8 @@ def _crossings(steps: pd.DataFrame, scaling: pd.DataFrame) -> list[tuple[float, 
                 (
                     float(row.faster_from),
                     float(ms),
-                    f"{row.layer} is faster than full from about V = {row.faster_from:,.2g} on"
-                    if row.faster_from < 100
-                    else f"{row.layer} is faster than full from about "
-                    f"V = {float(f'{row.faster_from:.2g}'):,.0f} on",
+                    f"{row.layer} is faster than full from about V = "
+                    f"{two_digits(row.faster_from)} on",
                 )
             )
     return rings
@@ -101,9 +102,9 @@ def phases(results: Results) -> Chart | None:
     columns = [f"{phase}_ms" for phase in _STEP_PHASES]
     if not set(columns) <= set(table.columns):
         return None
-    known = table.dropna(subset=["step_ms"])
-    whole = known["step_ms"] / known[columns].sum(axis=1)
-    panels = stacked(known.assign(**{name: known[name] * whole for name in columns}), columns)
+    timed = table.dropna(subset=["step_ms"])
+    scale = timed["step_ms"] / timed[columns].sum(axis=1)
+    panels = stacked(timed.assign(**{name: timed[name] * scale for name in columns}), columns)
     if not panels:
         return None
     return Stack(

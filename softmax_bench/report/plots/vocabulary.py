@@ -19,8 +19,10 @@ def against_vocabulary(
     beside: pd.DataFrame | None = None,
     notes: dict[str, str] | None = None,
     rings: list[tuple[float, float, str]] | None = None,
-) -> Chart:
+) -> Chart | None:
     """One line per layer and per ``reference`` in ``beside``; dots if there is only one V.
+
+    None if no layer has a value in ``column``.
 
     Args:
         table: One row per layer and vocabulary size.
@@ -34,9 +36,11 @@ def against_vocabulary(
         notes: Text beside the name of a layer.
         rings: Positions to mark: x, y and a description.
     """
-    known = table.dropna(subset=column).sort_values("vocab_size")
+    if column not in table or table[column].isna().all():
+        return None
+    measured = table.dropna(subset=column).sort_values("vocab_size")
     beside = pd.DataFrame() if beside is None else beside.dropna(subset=column)
-    sizes = known["vocab_size"].unique()
+    sizes = measured["vocab_size"].unique()
     if len(sizes) == 1:
         rows = [
             Row(
@@ -45,13 +49,13 @@ def against_vocabulary(
                 low=_bound(row, bounds, 0),
                 high=_bound(row, bounds, 1),
             )
-            for row in known.sort_values(column).to_dict("records")
+            for row in measured.sort_values(column).to_dict("records")
         ]
         references = [(row["reference"], row[column]) for row in beside.to_dict("records")]
         group = Rows(size_title(sizes[0]), rows, references=references)
         return Dots(name=name, title=title, caption=caption, x=y, panels=[group])
     series = []
-    for layer, points in known.groupby("layer"):
+    for layer, points in measured.groupby("layer"):
         spans = None if bounds is None else [points[bound].tolist() for bound in bounds]
         series.append(
             Series(
@@ -85,8 +89,8 @@ def _bound(row: dict[str, float], bounds: tuple[str, str] | None, place: int) ->
 
 def stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
     """The parts of the layers' values, one panel per vocabulary size."""
-    known = table.dropna(subset=columns)
-    known = known.assign(total=known[columns].sum(axis=1))
+    measured = table.dropna(subset=columns)
+    measured = measured.assign(total=measured[columns].sum(axis=1))
     return [
         Rows(
             size_title(int(size)),
@@ -96,7 +100,7 @@ def stacked(table: pd.DataFrame, columns: list[str]) -> list[Rows]:
             ],
             int(size),
         )
-        for size, rows in known[known["total"] > 0].groupby("vocab_size")
+        for size, rows in measured[measured["total"] > 0].groupby("vocab_size")
     ]
 
 

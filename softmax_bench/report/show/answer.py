@@ -51,7 +51,7 @@ def winners(results: Results) -> list[Criterion]:
     prices = price_table(results)
     if not prices.empty:
         table = table.merge(prices, on=["vocab_size", "layer"], how="left")
-    found = []
+    criteria = []
     # A disturbed layer may have lost because of that, so the mark applies to all layers.
     timed = disturbed_sizes(latest_speed(results))
     trained = disturbed_sizes(best_trials(results))
@@ -64,22 +64,22 @@ def winners(results: Results) -> list[Criterion]:
     ):
         if column not in table:
             continue
-        known = table.dropna(subset=column)
-        won = {
+        measured = table.dropna(subset=column)
+        by_size = {
             int(size): _winner(
                 rows, column, bounds, unit, " and ".join(disturbed.get(int(size), ()))
             )
-            for size, rows in known.groupby("vocab_size")
+            for size, rows in measured.groupby("vocab_size")
             if len(rows) > 1
         }
         if "perplexity" in name:
-            for size, winner in won.items():
+            for size, winner in by_size.items():
                 if _unsettled(results, size) is not None:
                     note = ", ".join(filter(None, [winner.note, "not converged"]))
-                    won[size] = replace(winner, note=note)
-        if won:
-            found.append(Criterion(name, won))
-    return found
+                    by_size[size] = replace(winner, note=note)
+        if by_size:
+            criteria.append(Criterion(name, by_size))
+    return criteria
 
 
 def _winner(
@@ -125,8 +125,9 @@ def level_with_best(
 def headline(results: Results) -> str:
     """The answer in one sentence, for the largest measured vocabulary."""
     table = summary_table(results)
-    won = {criterion.name: criterion.winners for criterion in winners(results)}
-    fast, good = won.get("fastest training step", {}), won.get("lowest test perplexity", {})
+    by_criterion = {criterion.name: criterion.winners for criterion in winners(results)}
+    fast = by_criterion.get("fastest training step", {})
+    good = by_criterion.get("lowest test perplexity", {})
     both = set(fast) & set(good)
     size = max(both or set(fast) or set(good), default=None)
     if size is None and "divergence" in table:

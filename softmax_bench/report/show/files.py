@@ -66,7 +66,10 @@ def _write_files(results: Results, out: Path) -> Path:
         if not derived.empty:
             write_file(out / f"{name}.csv", derived.to_csv(index=False).encode())
     charts = plots.charts(results)
-    look = looks(table["layer"])
+    # A layer that was only tuned is in charts alone.
+    look = looks(
+        [*table["layer"], *(layer for chart in charts for layer in plots.layers_of(chart))]
+    )
     for chart in charts:
         figure = plots.draw(chart, look)
         write_file(out / f"{chart.name}.png", _render(figure, "png"))

@@ -21,7 +21,7 @@ def _training(results: Results) -> list[str]:
         return []
     first = best.iloc[0]
     seeds = best.groupby(["vocab_size", "layer"])["seed"].nunique()
-    told = [
+    sentences = [
         f"One language model ({first['encoder']}, hidden size {first['hidden_size']}) was trained "
         f"with each layer on the same {first['train_tokens']:,} tokens in the same order, "
         + _several(seeds, "seed")
@@ -31,26 +31,26 @@ def _training(results: Results) -> list[str]:
     ]
     part = best["curve_tokens"].dropna().astype(int)
     if not part.empty:
-        told.append(
+        sentences.append(
             f"Learning curves are evaluated on {_several(part, 'token')} spread over the "
             "validation text."
         )
     tuned = tuning_table(results)
     if not tuned.empty:
-        told.append(
+        sentences.append(
             "Each layer has its own learning rate: the best of "
             f"{_several(tuned['trials'], 'trial')} by validation perplexity after "
             f"{tuned['tokens'].max():,} tokens each. Lower and higher rates did worse for "
             f"{tuned['bracketed'].sum()} of {len(tuned)}."
         )
     if (best["train_seconds"] != best["clock_seconds"]).any():
-        told.append(
+        sentences.append(
             "Training time is the number of tokens times the time per token of a step, with "
             "encoder and layer timed alone; evaluation is not counted."
         )
     if seeds.max() > 1:
-        told.append("Intervals of perplexity are 95 % Student intervals over the seeds.")
-    return told
+        sentences.append("Intervals of perplexity are 95 % Student intervals over the seeds.")
+    return sentences
 
 
 def _timing(results: Results) -> list[str]:
@@ -60,7 +60,7 @@ def _timing(results: Results) -> list[str]:
     steps = speed[speed["phase"] == "step"]
     first = steps.iloc[0]
     clipping = ", clipping" if pd.notna(first["clip_norm"]) else ""  # absent in older records
-    told = [
+    sentences = [
         f"A step consists of sampling, forward, backward{clipping} and the optimiser "
         f"({first['optimizer']}) on {first['num_tokens']:,} random hidden states of size "
         f"{first['hidden_size']}, in {first['dtype']}, on {first['threads']} "
@@ -72,24 +72,24 @@ def _timing(results: Results) -> list[str]:
         "Memory is the peak held by tensors, as counted by the allocator.",
     ]
     if pd.notna(first["encoder"]):
-        told.append(
+        sentences.append(
             f"As in training, each step follows one of an encoder ({first['encoder']}), whose time "
             "is not included."
         )
     if "machine_flops" in steps and steps["machine_flops"].notna().any():
         flops, width = steps["machine_flops"].median(), steps["machine_bytes"].median()
-        told.append(
+        sentences.append(
             f"Just before, a large matrix product ran at {flops / 1e9:,.0f} GFLOP/s and a large "
             f"copy moved {width / 1e9:,.0f} GB/s; these rates define what is possible."
         )
-    return told
+    return sentences
 
 
 def _fidelity(results: Results) -> list[str]:
-    _, apart = latest_fidelity(results)
-    if apart.empty:
+    _, divergences = latest_fidelity(results)
+    if divergences.empty:
         return []
-    first = apart.iloc[0]
+    first = divergences.iloc[0]
     return [
         f"Fidelity is measured on a full model of {first['corpus']}: {first['num_draws']} draws "
         f"of a layer's gradient at {first['num_states']:,} of its hidden states are compared with "

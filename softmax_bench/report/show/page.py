@@ -168,8 +168,8 @@ def _subtitle(results: Results) -> str:
     machines = results.environments[MACHINE].drop_duplicates()
     machine = machines.iloc[-1]
     cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
-    one = f"{machine['processor']}, {cores}"
-    parts.append(one if len(machines) == 1 else f"{len(machines)} machines")
+    description = f"{machine['processor']}, {cores}"
+    parts.append(description if len(machines) == 1 else f"{len(machines)} machines")
     days = sorted(
         str(started)[:10]
         for frame in (results.train, results.speed, results.divergences)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from softmax_bench.records.frames import Results
+from softmax_bench.report.style import two_digits
 from softmax_bench.report.tables.caveats import MACHINE
 from softmax_bench.report.tables.disturbed import MARK
 from softmax_bench.report.tables.selection import best_trials, configuration_fields, latest_speed
@@ -43,7 +44,7 @@ def _bend_text(row: Any) -> str:
 def _faster_text(size: float) -> str:
     if pd.isna(size):
         return ""
-    return "everywhere" if size == 0 else f"V = {float(f'{size:.2g}'):,.0f}"
+    return "everywhere" if size == 0 else f"V = {two_digits(size)}"
 
 
 def tuning_rows(tuning: pd.DataFrame) -> list[list[str]]:
@@ -87,31 +88,30 @@ def price_rows(prices: pd.DataFrame) -> list[list[str]]:
 
 def configurations(results: Results) -> list[dict[str, Any]]:
     """Settings common to all layers in training and in timing, and the machines."""
-    shown = []
+    tables = []
     for title, kind, frame in (
         ("Training, equal for all layers", "train", best_trials(results)),
         ("Timing, equal for all layers", "speed", latest_speed(results)),
     ):
         if not frame.empty:
             equal = [f for f in configuration_fields(kind) if frame[f].nunique(dropna=False) == 1]
-            kept = [field for field in equal if field not in ("layer", "vocab_size")]
-            (fields,) = _distinct(frame[kept].iloc[:1])
-            shown.append({"title": title, "fields": fields})
+            shared = [field for field in equal if field not in ("layer", "vocab_size")]
+            (fields,) = _distinct(frame[shared].iloc[:1])
+            tables.append({"title": title, "fields": fields})
     machines = [
         rows.drop(columns="id") for _, rows in results.environments.groupby(MACHINE, dropna=False)
     ]
     for number, rows in enumerate(machines, 1):
         of = f" {number} of {len(machines)}" if len(machines) > 1 else ""
-        shown.append({"title": f"Machine{of}", "fields": _all_values(_distinct(rows))})
-    return shown
+        tables.append({"title": f"Machine{of}", "fields": _all_values(_distinct(rows))})
+    return tables
 
 
-def _all_values(described: list[dict[str, Any]]) -> dict[str, str]:
+def _all_values(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Each field, with every value that it had."""
-    names = dict.fromkeys(name for one in described for name in one)
+    names = dict.fromkeys(name for row in rows for name in row)
     return {
-        name: "; ".join(dict.fromkeys(one[name] for one in described if name in one))
-        for name in names
+        name: "; ".join(dict.fromkeys(row[name] for row in rows if name in row)) for name in names
     }
 
 

@@ -109,12 +109,12 @@ def _logarithmic(axis: Axis, values: Sequence[float]) -> bool:
 def _colours(lines: Sequence[Series]) -> list[str]:
     """The colour of each line's family, or a free one; references are grey."""
     free = list(_COLOURS)
-    given = []
+    colours = []
     for line in lines:
         colour = _GREY
         if line.layer is not None:
-            own = _COLOURS[family_place(line.layer) % len(_COLOURS)]
-            colour = own if own in free else free[0]
+            family_colour = _COLOURS[family_place(line.layer) % len(_COLOURS)]
+            colour = family_colour if family_colour in free else free[0]
             free.remove(colour)
-        given.append(colour)
-    return given
+        colours.append(colour)
+    return colours

@@ -7,68 +7,62 @@ from collections.abc import Iterator
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.tables.disturbed import (
-    disturbances,
-    disturbed_sizes,
-    rough,
-)
+from softmax_bench.records.result import FEWEST_TOKENS, MOST_UNKNOWN
+from softmax_bench.report.tables.disturbed import disturbances, disturbed_sizes, rough
 from softmax_bench.report.tables.selection import KEY, best_trials, latest_speed, one_study
 from softmax_bench.report.tables.tuning import tuning_table
 
 MACHINE = ["processor", "cores", "accelerator"]
 """Fields that identify a machine; threads and versions may change on one."""
-_FEWEST_TOKENS = 1000
-"""Fewest tokens of an evaluation text; with fewer, the standard error is 10 % or more."""
-_MOST_UNKNOWN = 0.5
 
 
 def warnings(results: Results) -> list[str]:
     """Reasons for doubt, one sentence each."""
-    _, _, found = one_study(results)
-    found += _too_small(results)
+    _, _, caveats = one_study(results)
+    caveats += _too_small(results)
     if not results.train.empty:
         if results.train["learning_rate"].nunique() == 1:
-            found.append(
+            caveats.append(
                 "all layers were trained with one learning rate, which suits some better than "
                 "others; with several (--learning-rates), each uses its own"
             )
         seeds = best_trials(results).groupby(KEY)["seed"].nunique().min()
         if seeds == 1:
-            found.append(
+            caveats.append(
                 "one seed was run, so differences of a few per cent of perplexity may be chance; "
                 "--set seeds=0,1,2 shows how much"
             )
         elif seeds == 2:
-            found.append("two seeds were run, so intervals are wide and uncertain themselves")
-    found += [
+            caveats.append("two seeds were run, so intervals are wide and uncertain themselves")
+    caveats += [
         f"the best learning rate of {row.layer} at V = {row.vocab_size:,} ({row.learning_rate:g}) "
         "is at an end of the range that was tried, so a better one may lie beyond"
         for row in tuning_table(results).itertuples()
         if not row.bracketed
     ]
-    found += _imprecise(results)
-    found += _disturbances(results)
-    found += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
-    found += _gaps(results)
+    caveats += _imprecise(results)
+    caveats += _disturbances(results)
+    caveats += [f"{row.title} failed: {row.reason}" for row in results.failures.itertuples()]
+    caveats += _gaps(results)
     machines = results.environments[MACHINE].drop_duplicates()
     if len(machines) > 1:
-        found.append(f"the records come from {len(machines)} different machines")
+        caveats.append(f"the records come from {len(machines)} different machines")
     commits = results.environments["git_commit"].dropna().unique()
     if len(commits) > 1:
-        found.append(f"the records come from {len(commits)} versions of the code")
-    return found
+        caveats.append(f"the records come from {len(commits)} versions of the code")
+    return caveats
 
 
 def _too_small(results: Results) -> list[str]:
     """Why perplexities say little for any layer, one sentence per reason, with the sizes."""
     best = best_trials(results)
-    found: dict[str, list[int]] = {}
+    sizes_by_reason: dict[str, list[int]] = {}
     for size, trials in () if best.empty else best.groupby("vocab_size"):
         for reason in _too_small_at(int(size), trials):
-            found.setdefault(reason, []).append(int(size))
+            sizes_by_reason.setdefault(reason, []).append(int(size))
     return [
         f"at V = {', '.join(f'{size:,}' for size in sizes)} {reason}"
-        for reason, sizes in found.items()
+        for reason, sizes in sizes_by_reason.items()
     ]
 
 
@@ -76,9 +70,9 @@ def _too_small_at(size: int, trials: pd.DataFrame) -> Iterator[str]:
     for split, text in (("valid", "validation"), ("test", "test")):
         tokens = int(trials[f"{split}_tokens"].iloc[0])
         unknown = trials[f"{split}_unknown_tokens"].iloc[0] / tokens
-        if tokens < _FEWEST_TOKENS:
+        if tokens < FEWEST_TOKENS:
             yield f"the {text} text has only {tokens:,} tokens, so its perplexity is mostly chance"
-        elif unknown > _MOST_UNKNOWN:
+        elif unknown > MOST_UNKNOWN:
             yield (
                 f"{unknown:.0%} of the {text} text is <unk>, so its perplexity says little about "
                 "words"
@@ -106,20 +100,22 @@ def _imprecise(results: Results) -> list[str]:
         return []
     steps = speed[speed["phase"] == "step"]
     half = rough(steps)
-    found = []
+    caveats = []
     for size, rows in steps.loc[half.index].groupby("vocab_size"):
-        known = ", ".join(
+        imprecise = ", ".join(
             f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
             for place, row in zip(rows.index, rows.itertuples(), strict=True)
         )
-        found.append(f"step times at V = {size:,} are imprecise, {known}; a larger --time-budget "
-                     "makes them more precise")  # fmt: skip
-    return found
+        caveats.append(
+            f"step times at V = {size:,} are imprecise, {imprecise}; a larger --time-budget makes "
+            "them more precise"
+        )
+    return caveats
 
 
 def _gaps(results: Results) -> list[str]:
     """Layers without a result at vocabulary sizes where others have one."""
-    found = []
+    caveats = []
     for what, frame in (("trained", best_trials(results)), ("timed", latest_speed(results))):
         if frame.empty:
             continue
@@ -128,13 +124,13 @@ def _gaps(results: Results) -> list[str]:
             missing = sorted(sizes - set(rows["vocab_size"]))
             if missing:
                 listed = ", ".join(f"{size:,}" for size in missing)
-                found.append(f"{layer} was not {what} at V = {listed}, where others were")
-    return found
+                caveats.append(f"{layer} was not {what} at V = {listed}, where others were")
+    return caveats
 
 
 def _disturbances(results: Results) -> list[str]:
     """How the machine was disturbed, in at most two sentences per vocabulary size."""
-    found = [
+    caveats = [
         f"timing at V = {size:,} was disturbed: {', '.join(reasons)}"
         for size, reasons in disturbed_sizes(latest_speed(results)).items()
     ]
@@ -143,8 +139,8 @@ def _disturbances(results: Results) -> list[str]:
         layers = best[best["vocab_size"] == size].groupby("layer")
         disturbed = [str(layer) for layer, trials in layers if disturbances(trials)]
         of = "" if len(disturbed) == layers.ngroups else f" of {', '.join(disturbed)}"
-        found.append(
+        caveats.append(
             f"training{of} at V = {size:,} was disturbed: {', '.join(reasons)}; its seconds (time "
             "to the target, perplexity in equal time) are unreliable"
         )
-    return found
+    return caveats

@@ -27,18 +27,18 @@ def disturbances(rows: pd.DataFrame) -> list[str]:
     """
     if not set(_COLUMNS.values()) <= set(rows.columns):
         return []
-    known = rows.dropna(subset=list(_COLUMNS.values()))
-    if known.empty:
+    watched = rows.dropna(subset=list(_COLUMNS.values()))
+    if watched.empty:
         return []
-    return Disturbance(**{name: known[column].max() for name, column in _COLUMNS.items()}).reasons
+    return Disturbance(**{name: watched[column].max() for name, column in _COLUMNS.items()}).reasons
 
 
 def disturbed_sizes(frame: pd.DataFrame) -> dict[int, list[str]]:
     """The vocabulary sizes at which anything was disturbed, and how."""
     if frame.empty:
         return {}
-    found = {int(size): disturbances(rows) for size, rows in frame.groupby("vocab_size")}
-    return {size: reasons for size, reasons in found.items() if reasons}
+    by_size = {int(size): disturbances(rows) for size, rows in frame.groupby("vocab_size")}
+    return {size: reasons for size, reasons in by_size.items() if reasons}
 
 
 def disturbance_text(rows: pd.DataFrame) -> str:
@@ -80,13 +80,13 @@ def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
 
 def mark_notes(table: pd.DataFrame) -> list[str]:
     """The meaning of a table's marks, in at most one sentence."""
-    found = {
+    doubts = {
         doubt: None
         for row in table.to_dict("records")
         for column in ("step_ms", "of_possible", "train_seconds")
         if column in row and (doubt := cell_doubt(column, row))
     }
-    return [f"{MARK} unreliable: {'; '.join(found)}"] if found else []
+    return [f"{MARK} unreliable: {'; '.join(doubts)}"] if doubts else []
 
 
 def disturbed_note(speed: pd.DataFrame) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from softmax_bench.records.frames import Results, derived
+from softmax_bench.report.style import terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,15 +21,15 @@ def latest_fidelity(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Layers can only be compared on the same model.
     """
-    apart, gradients = results.divergences, results.gradients
-    if apart.empty:
-        return gradients, apart
-    latest = apart.sort_values("started").iloc[-1]
+    divergences, gradients = results.divergences, results.gradients
+    if divergences.empty:
+        return gradients, divergences
+    latest = divergences.sort_values("started").iloc[-1]
     settings = ["model", "num_states", "num_draws"]
-    apart = apart[(apart[settings] == latest[settings]).all(axis=1)]
+    divergences = divergences[(divergences[settings] == latest[settings]).all(axis=1)]
     if not gradients.empty:
-        gradients = gradients[gradients["id"].isin(apart["id"])]
-    return gradients, apart
+        gradients = gradients[gradients["id"].isin(divergences["id"])]
+    return gradients, divergences
 
 
 @derived
@@ -39,34 +40,32 @@ def fidelity_table(results: Results) -> pd.DataFrame:
     per token beyond the full model's, and ``log_z_*`` describes what the layer has learned;
     ``bias``, ``variance`` and so on are those of the gradient in the rows, at ``num_samples``.
     """
-    gradients, apart = latest_fidelity(results)
-    if apart.empty:
+    gradients, divergences = latest_fidelity(results)
+    if divergences.empty:
         return pd.DataFrame()
-    table = apart.assign(excess=apart["nats"] - apart["full_nats"])
-    kept = [
+    table = divergences.assign(excess=divergences["nats"] - divergences["full_nats"])
+    columns = [
         "vocab_size", "layer", "divergence", "divergence_low", "divergence_high", "excess",
         "learning_rate", "log_z_mean", "log_z_sd",
     ]  # fmt: skip
-    table = table[kept].rename(
+    table = table[columns].rename(
         columns={"log_z_mean": "learned_log_z_mean", "log_z_sd": "learned_log_z_sd"}
     )
     if not gradients.empty:
         rows = gradients[gradients["of"] == "weight"].sort_values("num_samples")
-        known = [name for name in ("num_samples", *_MOMENTS, *_SAMPLES) if name in rows]
+        measured = [name for name in ("num_samples", *_MOMENTS, *_SAMPLES) if name in rows]
         table = table.merge(
-            rows.groupby("layer")[known].last(), left_on="layer", right_index=True, how="left"
+            rows.groupby("layer")[measured].last(), left_on="layer", right_index=True, how="left"
         )
     return table.sort_values("divergence", ignore_index=True)
 
 
 def print_fidelity(results: Results, console: Console) -> None:
     """Print the table's most important columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     table = fidelity_table(results)
-    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    drawn = terminal_table()
     columns = {
         "layer": "layer", "divergence": "KL [nats]", "learned_log_z_sd": "sd log Z",
         "num_samples": "samples", "bias": "bias", "variance": "variance", "cosine": "cosine",

@@ -76,11 +76,11 @@ def _seconds_to(target: float, curve: pd.DataFrame) -> float:
 
 
 def _perplexity_at(spent: float, curve: pd.DataFrame, of: str) -> float:
-    known = np.log(curve[of].to_numpy(dtype=float))
-    if np.log(spent) < known[0]:
+    evaluated = np.log(curve[of].to_numpy(dtype=float))
+    if np.log(spent) < evaluated[0]:
         return np.nan
     perplexity = np.log(curve["valid_perplexity"].to_numpy(dtype=float))
-    return float(np.exp(np.interp(np.log(spent), known, perplexity)))
+    return float(np.exp(np.interp(np.log(spent), evaluated, perplexity)))
 
 
 def _convergence(curve: pd.DataFrame, trial: Any) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from softmax_bench.intervals import Floats
 from softmax_bench.records.frames import Results, derived
+from softmax_bench.report.style import two_digits
 from softmax_bench.report.tables.disturbed import disturbance_text, disturbances
 from softmax_bench.report.tables.selection import latest_speed
 
@@ -90,19 +91,19 @@ def _pieces(times: pd.DataFrame) -> dict[str, float]:
     def fit(*slopes: Floats) -> tuple[Floats, Floats, float]:
         """Coefficients, their covariance, and the weighted residual sum of squares."""
         design = np.stack([np.ones_like(x), *slopes], 1) / error[:, None]
-        found = np.linalg.lstsq(design, y / error)[0]
-        rest = float(((design @ found - y / error) ** 2).sum())
-        return found, np.linalg.inv(design.T @ design), rest
+        coefficients = np.linalg.lstsq(design, y / error)[0]
+        rest = float(((design @ coefficients - y / error) ** 2).sum())
+        return coefficients, np.linalg.inv(design.T @ design), rest
 
     knots = [fit(np.minimum(x, knot), np.maximum(x - knot, 0)) for knot in x[1:-1]]
     best = int(np.argmin([rest for _, _, rest in knots]))
-    found, covariance, rest = knots[best]
+    coefficients, covariance, rest = knots[best]
     if fit(x)[2] - rest < chi2.ppf(0.99, 2):  # one more slope, and a position
         return nothing
     pieces = {"bend": float(times.index[best + 1])}
     for place, name in enumerate(names, 1):
         half = 1.96 * float(np.sqrt(covariance[place, place]))
-        slope = float(found[place])
+        slope = float(coefficients[place])
         pieces |= {name: slope, f"{name}_low": slope - half, f"{name}_high": slope + half}
     return pieces
 
@@ -132,12 +133,13 @@ def crossing_sentences(table: pd.DataFrame) -> list[str]:
         if row.layer == "full" or "full" not in set(table["layer"]):
             continue
         if np.isnan(row.faster_from):
-            found = "is not faster than full softmax at any size measured"
+            statement = "is not faster than full softmax at any size measured"
         elif row.faster_from == 0:
-            found = f"is faster than full softmax from V = {row.smallest:,} on"
+            statement = f"is faster than full softmax from V = {row.smallest:,} on"
         else:
-            at = float(f"{row.faster_from:.2g}")
-            found = f"is faster than full softmax from about V = {at:,.0f} on"
+            statement = (
+                f"is faster than full softmax from about V = {two_digits(row.faster_from)} on"
+            )
         doubt = " (doubtful, as the timing was disturbed)" if row.doubt or of_full else ""
-        sentences.append(f"{row.layer} {found}{doubt}")
+        sentences.append(f"{row.layer} {statement}{doubt}")
     return sentences

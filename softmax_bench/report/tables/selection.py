@@ -27,12 +27,14 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     if frame.empty:
         return frame, []
     fields = [name for name in configuration_fields(kind) if name not in _VARIED[kind]]
-    known = frame[fields].astype(object).where(frame[fields].notna(), "none")  # none equals none
+    configurations = (
+        frame[fields].astype(object).where(frame[fields].notna(), "none")
+    )  # none equals none
     latest = frame["started"].sort_values().index[-1]
-    same = (known == known.loc[latest]).all(axis=1)
+    same = (configurations == configurations.loc[latest]).all(axis=1)
     if same.all():
         return frame, []
-    differing = [name for name in fields if known[name].nunique() > 1]
+    differing = [name for name in fields if configurations[name].nunique() > 1]
     left_out = frame.loc[~same, "id"].nunique()
     return frame[same], [
         f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
@@ -50,18 +52,18 @@ def one_study(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     Returns:
         Rows of ``results.train``, rows of ``results.speed``, and a warning about what is left out.
     """
-    found = {"train": results.train, "speed": results.speed}
-    latest = {kind: max(frame["started"]) for kind, frame in found.items() if not frame.empty}
-    told: list[str] = []
+    selected = {"train": results.train, "speed": results.speed}
+    latest = {kind: max(frame["started"]) for kind, frame in selected.items() if not frame.empty}
+    warnings: list[str] = []
     first: pd.DataFrame | None = None
     for kind in sorted(latest, key=lambda kind: latest[kind], reverse=True):
         if first is not None:
-            found[kind], left_out = _like(found[kind], _shared(first).iloc[-1], kind)
-            told += left_out
-        found[kind], left_out = one_configuration(found[kind], kind)
-        told += left_out
-        first = found[kind]
-    return found["train"], found["speed"], told
+            selected[kind], left_out = _like(selected[kind], _shared(first).iloc[-1], kind)
+            warnings += left_out
+        selected[kind], left_out = one_configuration(selected[kind], kind)
+        warnings += left_out
+        first = selected[kind]
+    return selected["train"], selected["speed"], warnings
 
 
 def _shared(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from softmax_bench.report.style import markdown_row, printable
+from softmax_bench.report.style import markdown_row, printable, terminal_table
 from softmax_bench.report.tables.disturbed import DOUBTS, MARK, cell_doubt, mark_notes
 
 if TYPE_CHECKING:
@@ -139,13 +139,11 @@ _NARROW = {
 
 def print_table(table: pd.DataFrame, console: Console) -> None:
     """Print the most important columns, one block per vocabulary size."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     text = format_table(table[[name for name in (*_NARROW, *DOUBTS) if name in table]])
     narrow = {COLUMNS[name]: heading for name, heading in _NARROW.items()}
-    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    drawn = terminal_table()
     for heading in text.columns:
         if heading == "layer":
             drawn.add_column(heading, overflow="fold")

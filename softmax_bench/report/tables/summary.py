@@ -37,12 +37,12 @@ def references(results: Results) -> pd.DataFrame:
         for row in source.itertuples()
     ]
     if not results.ngrams.empty:
-        known = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
+        of_these_texts = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
         rows += [
             {"reference": f"{row.order}-gram model", "vocab_size": row.vocab_size}
             | {"valid_perplexity": row.valid_perplexity, "test_perplexity": row.test_perplexity}
             | {"excess": row.test_perplexity / (row.test_true_perplexity or np.nan)}
-            for row in known.itertuples()
+            for row in of_these_texts.itertuples()
         ]
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:2], ignore_index=True)
 
@@ -79,8 +79,8 @@ def _fidelity(results: Results) -> pd.DataFrame:
         "learned_log_z_mean": "learned_log_z_mean",
         "learned_log_z_sd": "learned_log_z_sd",
     }
-    known = [name for name in names if name in table]
-    return table[[*KEY, *known]].rename(columns=names) if known else table
+    measured = [name for name in names if name in table]
+    return table[[*KEY, *measured]].rename(columns=names) if measured else table
 
 
 def _quality(results: Results) -> pd.DataFrame:
@@ -127,14 +127,14 @@ def _quality(results: Results) -> pd.DataFrame:
 
 def _over_full(best: pd.DataFrame) -> pd.DataFrame:
     """Ratio of test perplexity to full softmax's, of the same seed after the same budget."""
-    alike = ["vocab_size", "max_tokens", "seed"]
-    nats = best.pivot_table(index=alike, columns="layer", values="test_nats")
+    same = ["vocab_size", "max_tokens", "seed"]
+    nats = best.pivot_table(index=same, columns="layer", values="test_nats")
     if "full" not in nats:
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=KEY))
     pairs = nats.sub(nats["full"], axis=0).stack().dropna().groupby(level=KEY)
     half = pairs.sem() * t.ppf(0.975, (pairs.size() - 1).clip(lower=1))
-    apart = {"over_full": 0.0, "over_full_low": -half, "over_full_high": half}
-    return pd.DataFrame({name: np.exp(pairs.mean() + shift) for name, shift in apart.items()})
+    shifts = {"over_full": 0.0, "over_full_low": -half, "over_full_high": half}
+    return pd.DataFrame({name: np.exp(pairs.mean() + shift) for name, shift in shifts.items()})
 
 
 def _speed(results: Results) -> pd.DataFrame:

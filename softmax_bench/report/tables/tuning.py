@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from softmax_bench.records.frames import Results
+from softmax_bench.records.frames import Results, derived
+from softmax_bench.report.style import terminal_table
 from softmax_bench.report.tables.selection import KEY, one_study
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ NEAR = 1.05
 """Perplexities within this factor of the best count as nearly as good."""
 
 
+@derived
 def tuning_table(results: Results) -> pd.DataFrame:
     """One row per tuned layer and vocabulary size: its best trial, and the trials close to it.
 
@@ -71,11 +73,9 @@ def _failed_rates(results: Results, like: pd.Series) -> list[float]:
 
 def print_tuning(table: pd.DataFrame, console: Console) -> None:
     """Print the table."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    drawn = terminal_table()
     for heading in ("V", "layer", "trials", "valid ppl", "learning rate", "within 5 %", "tuned"):
         drawn.add_column(heading, overflow="fold")
     for row in table.itertuples():

@@ -28,7 +28,7 @@ from softmax_bench.study.executors.parcel import pack, unpack, work
 from softmax_bench.study.jobs.job import Failure, Job, JobExit, Report, job_id
 from softmax_bench.study.jobs.lock import claim, job_path
 from softmax_bench.study.jobs.process import WORKER
-from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
+from softmax_bench.study.jobs.resources import resources_of, with_absolute_paths
 
 RETRIES = 3
 """Most retries of a job whose node was lost, or ran out of memory or disk space."""
@@ -74,7 +74,7 @@ class RayExecutor(Executor):
         if isinstance(lock, str):
             self._exits.append(JobExit(job_id(job), lock))
             return
-        task = _Task(with_whole_paths(job), lock)
+        task = _Task(with_absolute_paths(job), lock)
         try:
             self._send(task)
         except BaseException:
@@ -117,22 +117,22 @@ class RayExecutor(Executor):
 
     def _options(self, job: Job) -> dict[str, Any]:
         """Resources to request from Ray, without retries, which we count ourselves."""
-        needed = resources_of(job)
+        resources = resources_of(job)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        cpus = needed.threads
-        if needed.whole_node:
+        cpus = resources.threads
+        if resources.whole_node:
             # The largest kind of node, so that times come from one kind of machine.
             cpus = max([cpus, *(int(node.get("CPU", 0)) for node in nodes)])
-        asked = {"CPU": cpus, "GPU": needed.gpus, "memory": needed.bytes or 0}
-        if not any(_fits(asked, node) for node in nodes):
+        request = {"CPU": cpus, "GPU": resources.gpus, "memory": resources.bytes or 0}
+        if not any(_fits(request, node) for node in nodes):
             raise SoftmaxBenchError(
-                f"no node of the Ray cluster has the {_describe(asked)} that a trial needs; nodes: "
-                + ("; ".join(map(_describe, nodes)) or "none")
+                f"no node of the Ray cluster has the {_describe(request)} that a trial needs; "
+                f"nodes: {'; '.join(map(_describe, nodes)) or 'none'}"
             )
         return {
-            "num_cpus": asked["CPU"],
-            "num_gpus": asked["GPU"],
-            "memory": asked["memory"] or None,
+            "num_cpus": request["CPU"],
+            "num_gpus": request["GPU"],
+            "memory": request["memory"] or None,
             "max_retries": 0,
             "name": f"softmax-bench {job_id(job)}",
         }
@@ -141,7 +141,7 @@ class RayExecutor(Executor):
         """Handle one message of a task, or the reason why there is none."""
         errors = self._ray.exceptions
         try:
-            read = unpack(self._ray.get(next(task.stream)), task.job, self._store)
+            received = unpack(self._ray.get(next(task.stream)), task.job, self._store)
         except StopIteration:
             return self._lost(task, "lost", "the task ended without a result")
         except errors.RayTaskError as error:
@@ -152,11 +152,11 @@ class RayExecutor(Executor):
             return self._lost(task, "lost", "its Ray worker was killed")
         except errors.RayError as error:
             return self._lost(task, "lost", f"its node was lost ({type(error).__name__})")
-        if not isinstance(read, JobExit):
-            return [] if read is None else [Report(job_id(task.job), read)]
-        if read.how == "disk full":
+        if not isinstance(received, JobExit):
+            return [] if received is None else [Report(job_id(task.job), received)]
+        if received.how == "disk full":
             return self._lost(task, "lost", "its node had no disk space left for temporary files")
-        return self._end(task, read)
+        return self._end(task, received)
 
     def _lost(self, task: _Task, cause: Cause, reason: str) -> list[Report | JobExit]:
         """Send the job again, or give up."""
@@ -214,8 +214,8 @@ def _start_ray(address: str | None) -> Any:
     return ray
 
 
-def _fits(asked: Mapping[str, float], node: Mapping[str, float]) -> bool:
-    return all(node.get(name, 0) >= amount for name, amount in asked.items())
+def _fits(request: Mapping[str, float], node: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0) >= amount for name, amount in request.items())
 
 
 def _describe(node: Mapping[str, float]) -> str:

@@ -27,7 +27,7 @@ from softmax_bench.study.jobs.event_log import EventLog
 from softmax_bench.study.jobs.job import Failure, Job, JobExit, Report, job_id
 from softmax_bench.study.jobs.lock import claim, job_path
 from softmax_bench.study.jobs.process import WORKER
-from softmax_bench.study.jobs.resources import resources_of, with_whole_paths
+from softmax_bench.study.jobs.resources import resources_of, with_absolute_paths
 from softmax_bench.study.jobs.timing import start_job
 
 _POLL_SECONDS = 0.2
@@ -78,7 +78,7 @@ class SlurmExecutor(Executor):
         path = self._folder / f"{identity}.job"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _ended_path(path).unlink(missing_ok=True)
-        write_file(path, msgspec.json.encode(with_whole_paths(job)))
+        write_file(path, msgspec.json.encode(with_absolute_paths(job)))
         self._executor.update_parameters(**_parameters(job))
         queued = self._executor.submit(RunJob(), str(self._store), str(path), self._worker)
         self._jobs[identity] = _Submitted(job, path, queued)
@@ -129,7 +129,7 @@ class _Submitted:
     queued: Any
     """The job object of submitit."""
     events: EventLog | None = None
-    silent: float | None = None
+    silent_since: float | None = None
     """When it was first seen not running, without a report of how it ended."""
 
     def ended(self, identity: str) -> JobExit | None:
@@ -138,8 +138,8 @@ class _Submitted:
         if not self.queued.done():
             return None
         now = time.monotonic()
-        self.silent = now if self.silent is None else self.silent
-        if now - self.silent < _SILENT_SECONDS:
+        self.silent_since = now if self.silent_since is None else self.silent_since
+        if now - self.silent_since < _SILENT_SECONDS:
             return None
         state = self.queued.state.split()[0]  # "CANCELLED by 1000"
         reason = f"Slurm's job {self.queued.job_id} ended without reporting how ({state})"
@@ -201,17 +201,17 @@ def _open_cluster(folder: Path, cluster: str) -> Any:
 
 def _parameters(job: Job) -> dict[str, Any]:
     """The resources to request; Slurm's own variables (``SBATCH_PARTITION`` ...) add to them."""
-    needed = resources_of(job)
+    resources = resources_of(job)
     seconds = job.limits.seconds
     return {
         "name": "softmax-bench",
         "nodes": 1,
         "tasks_per_node": 1,
-        "cpus_per_task": needed.threads,
-        "gpus_per_node": needed.gpus,
+        "cpus_per_task": resources.threads,
+        "gpus_per_node": resources.gpus,
         "timeout_min": _NO_LIMIT_MINUTES
         if seconds is None
         else math.ceil(seconds / 60) + _SPARE_MINUTES,
-        "slurm_mem": None if needed.bytes is None else f"{math.ceil(needed.bytes / 1e6)}M",
-        "slurm_exclusive": True if needed.whole_node else None,
+        "slurm_mem": None if resources.bytes is None else f"{math.ceil(resources.bytes / 1e6)}M",
+        "slurm_exclusive": True if resources.whole_node else None,
     }

@@ -71,14 +71,14 @@ def work(order: bytes) -> Generator[bytes, None, None]:
     """Execute an order in a process of this machine, and yield messages as they come."""
     # Ray cancels by an interrupt, which Python ignores if a shell has started it in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    asked = msgspec.msgpack.decode(order, type=Order)
+    received = msgspec.msgpack.decode(order, type=Order)
     with tempfile.TemporaryDirectory(prefix="softmax-bench-") as folder:
         store = Path(folder)
-        checkpoint = _checkpoint_of(asked.job, store)
-        if checkpoint is not None and asked.checkpoint is not None:
-            write_file(checkpoint, asked.checkpoint)
+        checkpoint = _checkpoint_of(received.job, store)
+        if checkpoint is not None and received.checkpoint is not None:
+            write_file(checkpoint, received.checkpoint)
         sent = _written(checkpoint)
-        process = start_job(asked.job, store, asked.worker)
+        process = start_job(received.job, store, received.worker)
         try:
             while True:
                 reports = process.poll()
@@ -89,7 +89,7 @@ def work(order: bytes) -> Generator[bytes, None, None]:
                         yield _encode(Checkpoint(content=checkpoint.read_bytes()))
                 for report in reports:
                     if isinstance(report, JobExit):
-                        yield _encode(_parcel(report, asked.job, store))
+                        yield _encode(_parcel(report, received.job, store))
                         return
                     yield _encode(report.event)
                 time.sleep(_POLL_SECONDS)
@@ -106,24 +106,24 @@ def unpack(message: bytes, job: Job, store: Path) -> Event | JobExit | None:
         OSError: There is no disk space left, or the store is not writable.
         DiskFullError: There is no disk space left for a record.
     """
-    read = msgspec.msgpack.decode(message, type=Message)
+    received = msgspec.msgpack.decode(message, type=Message)
     checkpoint = _checkpoint_of(job, store)
-    if isinstance(read, Checkpoint):
+    if isinstance(received, Checkpoint):
         if checkpoint is not None:
-            write_file(checkpoint, read.content)
+            write_file(checkpoint, received.content)
         return None
-    if not isinstance(read, Parcel):
-        return read
-    mine = {trial_id(trial) for trial in trials_of(job)}
-    for record in read.records:
-        if record.id in mine:
+    if not isinstance(received, Parcel):
+        return received
+    own_ids = {trial_id(trial) for trial in trials_of(job)}
+    for record in received.records:
+        if record.id in own_ids:
             write_record(store, record)
-    if read.ended.how == "finished" and checkpoint is not None:
+    if received.ended.how == "finished" and checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    if read.log:
+    if received.log:
         with private_file(job_path(store, job_id(job), "log"), "wb") as log:
-            log.write(read.log)
-    return read.ended
+            log.write(received.log)
+    return received.ended
 
 
 def _encode(message: Message | Order) -> bytes:

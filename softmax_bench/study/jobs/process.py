@@ -45,7 +45,7 @@ _GRACE_SECONDS = 5.0
 killed.
 """
 _MEMORY_INTERVAL = 0.25
-_LEAST_ROOM = 2**16
+_LEAST_FREE_BYTES = 2**16
 _LOG_BYTES = 8000
 """Bytes of the end of a log that are kept in the record of a failure."""
 
@@ -74,11 +74,11 @@ class JobProcess:
         self.id = job_id(job)
         self._job = job
         self._began = time.monotonic()
-        self._weighed = 0.0
+        self._memory_checked = 0.0
         self._killed: tuple[Cause, str] | None = None
         self._oom_kills = _oom_kills()
-        self._to_blame: str | None = None
-        self._said: Failed | None = None
+        self._current_trial: str | None = None
+        self._reported: Failed | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = claim(job, store)
         if isinstance(self._lock, str):
@@ -125,7 +125,7 @@ class JobProcess:
         if status is None:
             self._enforce_limits()
             return reports
-        return [*reports, self._ended(status)]
+        return [*reports, self._end_of(status)]
 
     def kill(self) -> None:
         """End the process and everything it has started, and wait until they are gone."""
@@ -138,9 +138,9 @@ class JobProcess:
         events = self._events.read()
         for event in events:
             if isinstance(event, Running):
-                self._to_blame = event.trial
+                self._current_trial = event.trial
             elif isinstance(event, Failed):
-                self._said = event
+                self._reported = event
         return events
 
     def _enforce_limits(self) -> None:
@@ -150,8 +150,8 @@ class JobProcess:
             return
         if limits.seconds is not None and now - self._began > limits.seconds + _GRACE_SECONDS:
             self._end("time", _too_long(limits.seconds))
-        elif limits.bytes is not None and now - self._weighed > _MEMORY_INTERVAL:
-            self._weighed = now
+        elif limits.bytes is not None and now - self._memory_checked > _MEMORY_INTERVAL:
+            self._memory_checked = now
             assert self._child is not None
             used = _resident_bytes(self._child.pid)
             if used > limits.bytes:
@@ -169,39 +169,37 @@ class JobProcess:
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    def _ended(self, status: int) -> JobExit:
+    def _end_of(self, status: int) -> JobExit:
         seconds = time.monotonic() - self._began
         log = self._log_end()
         self._kill_all()  # leftovers of the process
-        ended = self._how(status, seconds, log)
+        ended = self._exit(status, seconds, log)
         self._close()
         return ended
 
-    def _how(self, status: int, seconds: float, log: str) -> JobExit:
+    def _exit(self, status: int, seconds: float, log: str) -> JobExit:
         if status == 0:
             for part in ("events", "lock", *(() if log else ("log",))):
                 self._paths[part].unlink(missing_ok=True)
             return JobExit(self.id, "finished")
         if status == DISK_FULL or (
-            status > 0 and self._said is None and self._room() < _LEAST_ROOM
+            status > 0
+            and self._reported is None
+            and shutil.disk_usage(self._paths["log"].parent).free < _LEAST_FREE_BYTES
         ):  # a worker without a last word had no disk space
             return JobExit(self.id, "disk full")
-        cause, reason = self._why(status, seconds)
+        cause, reason = self._cause(status, seconds)
         for part in ("events", "lock"):
             self._paths[part].unlink(missing_ok=True)
-        only = trials_of(self._job)
-        blamed = trial_id(only[0]) if len(only) == 1 else self._to_blame
+        trials = trials_of(self._job)
+        blamed = trial_id(trials[0]) if len(trials) == 1 else self._current_trial
         return JobExit(self.id, "failed", Failure(cause, reason, seconds, log, blamed))
 
-    def _room(self) -> int:
-        """Free bytes where the records go."""
-        return shutil.disk_usage(self._paths["log"].parent).free
-
-    def _why(self, status: int, seconds: float) -> tuple[Cause, str]:
+    def _cause(self, status: int, seconds: float) -> tuple[Cause, str]:
         if self._killed is not None:
             return self._killed
-        if self._said is not None:
-            return self._said.cause, self._said.reason
+        if self._reported is not None:
+            return self._reported.cause, self._reported.reason
         limit = self._job.limits.seconds
         if limit is not None and seconds >= limit:
             return "time", _too_long(limit)

@@ -10,7 +10,7 @@ import msgspec
 
 from softmax_bench.corpora.subwords import split_suffix
 from softmax_bench.records.trial import FidelityTrial, NgramTrial
-from softmax_bench.study.jobs.job import Job, Text, needs_quiet, trials_of
+from softmax_bench.study.jobs.job import Job, needs_quiet, trials_of
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,17 @@ def resources_of(job: Job) -> Resources:
     )
 
 
-def with_whole_paths(job: Job) -> Job:
+def with_absolute_paths(job: Job) -> Job:
     """The same job with absolute paths, so that it can run from any folder."""
     text = job.text
     if text is None:
         return job
-    return msgspec.structs.replace(job, text=_whole(text))
-
-
-def _whole(text: Text) -> Text:
     data_dir = text.data_dir or os.environ.get("SOFTMAX_BENCH_DATA")
     source, _ = split_suffix(text.spec)
     is_path = source != "synthetic" and Path(source).exists()
-    return msgspec.structs.replace(
+    absolute = msgspec.structs.replace(
         text,
         spec=str(Path(text.spec).absolute()) if is_path else text.spec,
         data_dir=None if not data_dir else str(Path(data_dir).absolute()),
     )
+    return msgspec.structs.replace(job, text=absolute)

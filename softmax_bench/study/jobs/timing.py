@@ -88,8 +88,8 @@ class TimingProcess:
         """What disturbed the timing; empty if nothing did."""
         with suppress(FileNotFoundError, DamagedRecordError):  # the caller will find out
             record = read_record(record_path(self._store, trial_id(self._job.trials[0])))
-            if isinstance(record, SpeedRecord) and (seen := record.result.disturbance):
-                return ", ".join(seen.reasons) if seen.by_others else ""
+            if isinstance(record, SpeedRecord) and (disturbance := record.result.disturbance):
+                return ", ".join(disturbance.reasons) if disturbance.by_others else ""
         return ""
 
     def kill(self) -> None:

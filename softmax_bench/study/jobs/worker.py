@@ -13,11 +13,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from softmax_bench.records.record import TrainRecord
 from softmax_bench.records.store import checkpoint_path, disk_full, write_record
 from softmax_bench.records.trial import trial_id
 from softmax_bench.study.jobs.job import (
@@ -115,7 +116,7 @@ def _train(job: TrainJob, store: Path, emit: Callable[[Event], None]) -> None:
     from softmax_bench.lm import Progress as Point
     from softmax_bench.study.texts import load_given, load_text
     from softmax_bench.study.trials.hidden_states import train_on_states
-    from softmax_bench.study.trials.train import train_trial
+    from softmax_bench.study.trials.train import make_checkpoint, train_trial
 
     trial = job.trial
     tokens, emitted = 0, 0.0
@@ -136,23 +137,23 @@ def _train(job: TrainJob, store: Path, emit: Callable[[Event], None]) -> None:
             )
         )
 
-    checkpoint = checkpoint_path(store, trial_id(trial))
-    how: Any = {
-        "on_step": on_step,
-        "on_evaluation": on_evaluation,
-        "checkpoint": checkpoint,
-        "checkpoint_seconds": job.checkpoint_seconds,
-    }
+    path = checkpoint_path(store, trial_id(trial))
+    train: Callable[..., TrainRecord] = (
+        partial(train_trial, trial, load_text(job.text, trial.corpus_sha256))
+        if job.text.targets is None
+        else partial(train_on_states, trial, load_given(job.text, trial.corpus_sha256))
+    )
     try:
-        if job.text.targets is None:
-            record = train_trial(trial, load_text(job.text, trial.corpus_sha256), **how)
-        else:
-            record = train_on_states(trial, load_given(job.text, trial.corpus_sha256), **how)
+        record = train(
+            on_step=on_step,
+            on_evaluation=on_evaluation,
+            checkpoint=make_checkpoint(trial, path, job.checkpoint_seconds),
+        )
         write_record(store, record)
-    except DivergedError:  # it would run out again
-        checkpoint.unlink(missing_ok=True)
+    except DivergedError:  # resumed, it would diverge again
+        path.unlink(missing_ok=True)
         raise
-    checkpoint.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _count(job: NgramJob, store: Path) -> None:
@@ -167,10 +168,10 @@ def _time(job: SpeedJob, store: Path, emit: Callable[[Event], None]) -> None:
     from softmax_bench.study.trials.speed import speed_trials
 
     sha256 = job.trials[0].corpus_sha256
-    given = None if job.text is None or sha256 is None else load_given(job.text, sha256)
+    states = None if job.text is None or sha256 is None else load_given(job.text, sha256)
     records = speed_trials(
         job.trials,
-        class_counts=None if given is None else given.class_counts,
+        class_counts=None if states is None else states.class_counts,
         budget_seconds=job.budget_seconds,
         on_round=lambda share: emit(Progress(done=share, total=1.0)),
         on_turn=lambda trial: emit(Running(trial=trial_id(trial))),

@@ -26,7 +26,7 @@ from softmax_bench.records.trial import GIVEN, SpeedTrial, TrainTrial
 from softmax_bench.study.jobs.job import FidelityJob, Job, NgramJob, SpeedJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, State, Step, ids_of
 from softmax_bench.study.plan.time_left import TIMING_OVERHEAD
-from softmax_bench.study.texts import KnownText
+from softmax_bench.study.texts import TextSummary
 from softmax_bench.study.trials.part import affordable_tokens
 
 USUAL_SLOWDOWN = 1.5
@@ -78,10 +78,10 @@ class Estimator:
     """
 
     def __init__(
-        self, machine: Machine, texts: Iterable[KnownText], steps: Iterable[Step], done: Done
+        self, machine: Machine, texts: Iterable[TextSummary], steps: Iterable[Step], done: Done
     ) -> None:
         self._machine = machine
-        self._texts: dict[Text, KnownText] = {text.source: text for text in texts}
+        self._texts: dict[Text, TextSummary] = {text.source: text for text in texts}
         ratios = [
             record.result.train_seconds / self._training_seconds(record.trial)
             for step in steps
@@ -98,7 +98,7 @@ class Estimator:
         text = None if job.text is None else self._texts.get(job.text)
         return Estimate(self._seconds(job, text), memory_of(job, text))
 
-    def _seconds(self, job: Job, text: KnownText | None) -> float:
+    def _seconds(self, job: Job, text: TextSummary | None) -> float:
         if isinstance(job, SpeedJob):
             return _STARTUP_SECONDS + TIMING_OVERHEAD * job.budget_seconds
         assert text is not None
@@ -112,7 +112,7 @@ class Estimator:
         evaluation = evaluated * (layer.evaluation_flops + 2.0 * encoder) / self._machine.flops
         return _STARTUP_SECONDS + self.slowdown * (self._training_seconds(trial) + evaluation)
 
-    def _evaluated(self, trial: TrainTrial, text: KnownText, encoder: int) -> int:
+    def _evaluated(self, trial: TrainTrial, text: TextSummary, encoder: int) -> int:
         """Number of evaluated tokens; those evaluated several times count as often."""
         part = affordable_tokens(trial, encoder)
         curve = min(part, trial.evaluations * text.valid_tokens)
@@ -134,23 +134,26 @@ class Estimator:
         return step * trial.max_tokens / targets
 
 
-def memory_of(job: Job, text: KnownText | None = None) -> float:
+def memory_of(job: Job, text: TextSummary | None = None) -> float:
     """Bytes that the process of a job takes at its peak, those of the text if it is given."""
-    predicted = 0 if text is None else text.train_tokens + text.valid_tokens + text.test_tokens
+    text_tokens = 0 if text is None else text.train_tokens + text.valid_tokens + text.test_tokens
     if isinstance(job, NgramJob):
         counted = 0 if text is None else text.train_tokens
         return _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * counted
     if isinstance(job, SpeedJob):  # all layers are held at once
-        held = [_layer_memory(trial, trial.num_tokens) for trial in job.trials]
-        return _PROCESS_BYTES + sum(kept for kept, _ in held) + max(used for _, used in held)
+        permanents, temporaries = zip(
+            *(_layer_memory(trial, trial.num_tokens) for trial in job.trials), strict=True
+        )
+        return _PROCESS_BYTES + sum(permanents) + max(temporaries)
     trial = job.trials[0].model if isinstance(job, FidelityJob) else job.trial
-    kept, used = _layer_memory(trial, _targets(trial))
+    permanent, temporary = _layer_memory(trial, _targets(trial))
     copies = 1 + OPTIMIZER_STATES[trial.optimizer]
     encoder = 4.0 * (copies + 1) * _encoder_parameters(trial)
     vectors = 0 if trial.encoder == GIVEN else trial.embedding_size
     rows = copies * trial.vocab_size + min(trial.vocab_size, _targets(trial))
     states = _targets(trial) * (vectors + 12 * trial.hidden_size)
-    return _PROCESS_BYTES + kept + used + encoder + 4.0 * (predicted + rows * vectors + states)
+    model = 4.0 * (text_tokens + rows * vectors + states) + encoder
+    return _PROCESS_BYTES + permanent + temporary + model
 
 
 def memory_mistake(steps: Iterable[Step]) -> str:
@@ -158,13 +161,13 @@ def memory_mistake(steps: Iterable[Step]) -> str:
 
     Those with a limit do no harm: they are ended there.
     """
-    machine = psutil.virtual_memory().total
+    total = psutil.virtual_memory().total
     for step in _left(steps):
         needed = memory_of(step.job)
-        if step.job.limits.bytes is None and needed > machine:
+        if step.job.limits.bytes is None and needed > total:
             return (
                 f"{step.title} takes about {needed / 1e9:,.3g} GB, and this machine has "
-                f"{machine / 1e9:.3g} GB: choose fewer classes, a smaller hidden_size or fewer "
+                f"{total / 1e9:.3g} GB: choose fewer classes, a smaller hidden_size or fewer "
                 "layers to be timed together, or set memory_limit to what a machine has on which "
                 "trials run"
             )
@@ -174,16 +177,16 @@ def memory_mistake(steps: Iterable[Step]) -> str:
 def memory_warnings(steps: Sequence[Step], workers: int) -> Iterator[str]:
     """Of trials that will be ended at their limit, and of too many at once for this machine."""
     needed = [(step, memory_of(step.job)) for step in _left(steps)]
-    for step, found in needed:
+    for step, size in needed:
         limit = step.job.limits.bytes
-        if limit is not None and found > limit:
+        if limit is not None and size > limit:
             yield (
-                f"{step.title} takes about {found / 1e9:,.3g} GB, and memory_limit is "
+                f"{step.title} takes about {size / 1e9:,.3g} GB, and memory_limit is "
                 f"{limit / 1e9:.3g} GB"
             )
             break
-    training = sorted(found for step, found in needed if isinstance(step.job, TrainJob))
-    alone = [found for step, found in needed if not isinstance(step.job, TrainJob)]
+    training = sorted(size for step, size in needed if isinstance(step.job, TrainJob))
+    alone = [size for step, size in needed if not isinstance(step.job, TrainJob)]
     most, free = max([sum(training[-workers:]), *alone]), psutil.virtual_memory().available
     if most > free:
         yield (
@@ -200,9 +203,9 @@ def _layer_memory(trial: TrainTrial | SpeedTrial, num_tokens: int) -> tuple[floa
     """Bytes that an output layer holds all the time, and those of a step."""
     size = trial.vocab_size if parse_spec(trial.layer)[1] else min(trial.vocab_size, _LARGE)
     layer = _describe(trial.layer, trial.hidden_size, size, num_tokens)
-    kept = (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes + layer.table_bytes
-    times = trial.vocab_size / size
-    return times * kept, times * (layer.cost.gradient_bytes + layer.activation_bytes)
+    permanent = (1 + OPTIMIZER_STATES[trial.optimizer]) * layer.parameter_bytes + layer.table_bytes
+    scale = trial.vocab_size / size
+    return scale * permanent, scale * (layer.cost.gradient_bytes + layer.activation_bytes)
 
 
 def _targets(trial: TrainTrial) -> int:
@@ -224,12 +227,12 @@ def _describe(spec: str, hidden_size: int, vocab_size: int, num_tokens: int) -> 
 
 def _described(layer: OutputLayer, cost: Cost, num_tokens: int) -> _Layer:
     # A third of an exact layer's step is the forward pass; other layers must read all their rows.
-    once = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
+    evaluation_flops = cost.flops / 3 / num_tokens if layer.exact else 2.0 * cost.parameters
     scored = cost.flops / (6.0 * layer.in_features * num_tokens)  # classes, by a token
     block = next(token_blocks(num_tokens, round(scored)))
     return _Layer(
         cost,
-        once,
+        evaluation_flops,
         float(sum(parameter.nbytes for parameter in layer.parameters())),
         float(sum(buffer.nbytes for buffer in layer.buffers())),
         4.0 * scored * (block.stop - block.start),

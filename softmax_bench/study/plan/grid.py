@@ -13,7 +13,7 @@ from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, Failed, Plan, State, Step, state_of, time_steps
 from softmax_bench.study.plan.tuning import search, widened_grid
 from softmax_bench.study.study import CONDITIONS, Study
-from softmax_bench.study.texts import KnownText
+from softmax_bench.study.texts import TextSummary
 
 NGRAM_ORDER = 5
 """The usual order in the literature."""
@@ -26,8 +26,8 @@ MOST_WORKERS = 8
 
 def usable_threads() -> int:
     """Threads for a single process: OMP_NUM_THREADS, or the number of cores it may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return (int(wanted) if wanted.isdigit() else 0) or usable_cores()
+    configured = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return (int(configured) if configured.isdigit() else 0) or usable_cores()
 
 
 def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
@@ -45,7 +45,7 @@ def sources(study: Study, data_dir: Path | None = None) -> list[Text]:
     ]
 
 
-def plan_study(study: Study, texts: Sequence[KnownText]) -> Plan:
+def plan_study(study: Study, texts: Sequence[TextSummary]) -> Plan:
     """The steps of a study: references first, then training, then timing on a quiet machine."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
@@ -62,7 +62,7 @@ def plan_study(study: Study, texts: Sequence[KnownText]) -> Plan:
     return steps
 
 
-def plan_given(study: Study, text: KnownText) -> Plan:
+def plan_given(study: Study, text: TextSummary) -> Plan:
     """The steps of a study of given hidden states: training, then timing with their counts."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
@@ -77,7 +77,7 @@ def plan_given(study: Study, text: KnownText) -> Plan:
     return steps
 
 
-def _ngram_step(study: Study, text: KnownText, done: Done, failed: Failed) -> Step:
+def _ngram_step(study: Study, text: TextSummary, done: Done, failed: Failed) -> Step:
     """The reference that needs no training."""
     trial = NgramTrial(
         corpus=text.name,
@@ -93,7 +93,7 @@ def _ngram_step(study: Study, text: KnownText, done: Done, failed: Failed) -> St
 
 
 def _train_steps(
-    study: Study, texts: Sequence[KnownText], done: Done, failed: Failed
+    study: Study, texts: Sequence[TextSummary], done: Done, failed: Failed
 ) -> Iterator[Step]:
     for text in texts:
         for encoder in study.encoders:
@@ -103,7 +103,7 @@ def _train_steps(
 
 def _best_rate_steps(
     study: Study,
-    text: KnownText,
+    text: TextSummary,
     encoder: str,
     layer: str,
     done: Done,
@@ -119,13 +119,13 @@ def _best_rate_steps(
             tried.append(trial)
             if step.state is State.DUE:
                 waiting = State.WAITING
-        found = {
+        nats = {
             trial: record.result.valid.nats
             for trial in tried
             if isinstance(record := done.get(trial_id(trial)), TrainRecord)
         }
-        if found:
-            best = min(found, key=lambda trial: found[trial])
+        if nats:
+            best = min(nats, key=lambda trial: nats[trial])
             rate, tuned = best.learning_rate, best.tuned
         elif waiting is None:
             waiting = State.NO_USABLE_RATE
@@ -144,7 +144,7 @@ def _best_rate_steps(
             )
 
 
-def plan_tuning(study: Study, texts: Sequence[KnownText]) -> Plan:
+def plan_tuning(study: Study, texts: Sequence[TextSummary]) -> Plan:
     """Only the steps of a study that find how each layer is best trained."""
 
     def steps(done: Done, failed: Failed) -> list[Step]:
@@ -165,7 +165,7 @@ def is_tuned(study: Study) -> bool:
 
 
 def _tuning_steps(
-    study: Study, text: KnownText, encoder: str, layer: str, done: Done, failed: Failed
+    study: Study, text: TextSummary, encoder: str, layer: str, done: Done, failed: Failed
 ) -> Iterator[tuple[Step, TrainTrial]]:
     """A grid of learning rates, or a search, up to the next trials it needs."""
     title = f"tuning {_title(study, text, encoder, layer)}"
@@ -183,7 +183,7 @@ def _tuning_steps(
 
 def train_trial(
     study: Study,
-    text: KnownText,
+    text: TextSummary,
     encoder: str,
     layer: str,
     rate: float,
@@ -213,7 +213,9 @@ def train_trial(
     )
 
 
-def _train_step(title: str, study: Study, text: KnownText, trial: TrainTrial, state: State) -> Step:
+def _train_step(
+    title: str, study: Study, text: TextSummary, trial: TrainTrial, state: State
+) -> Step:
     job = TrainJob(
         trial=trial,
         text=text.source,
@@ -224,7 +226,7 @@ def _train_step(title: str, study: Study, text: KnownText, trial: TrainTrial, st
 
 
 def _timing_steps(
-    study: Study, texts: Sequence[KnownText], done: Done, failed: Failed
+    study: Study, texts: Sequence[TextSummary], done: Done, failed: Failed
 ) -> Iterator[Step]:
     if not study.time_budget:
         return
@@ -260,12 +262,12 @@ def speed_trials(
     ]
 
 
-def _title(study: Study, text: KnownText, encoder: str, layer: str) -> str:
+def _title(study: Study, text: TextSummary, encoder: str, layer: str) -> str:
     title = f"{layer} {_place(study, text)}"
     return f"{title} {encoder}" if len(study.encoders) > 1 else title
 
 
-def _place(study: Study, text: KnownText) -> str:
+def _place(study: Study, text: TextSummary) -> str:
     name = f"{text.name} " if len(study.corpora) > 1 else ""
     return f"{name}V={text.vocab_size:,}"
 
@@ -279,8 +281,8 @@ def workers_of(study: Study) -> int:
     """Number of trials trained at once."""
     if study.workers:
         return study.workers
-    room = usable_threads() // (study.threads or 1) if study.device == "cpu" else 1
-    return min(max(1, room), MOST_WORKERS)
+    parallel = usable_threads() // (study.threads or 1) if study.device == "cpu" else 1
+    return min(max(1, parallel), MOST_WORKERS)
 
 
 def _limits(study: Study) -> Limits:

@@ -97,11 +97,11 @@ def time_steps(
             state=state,
         )
 
-    well = [trial for trial in trials if trial_id(trial) not in failed]
-    yield from (step([trial], State.FAILED) for trial in trials if trial not in well)
-    if well:
-        stored = all(trial_id(trial) in done for trial in well)
-        yield step(well, State.DONE if stored else State.DUE)
+    not_failed = [trial for trial in trials if trial_id(trial) not in failed]
+    yield from (step([trial], State.FAILED) for trial in trials if trial not in not_failed)
+    if not_failed:
+        stored = all(trial_id(trial) in done for trial in not_failed)
+        yield step(not_failed, State.DONE if stored else State.DUE)
 
 
 def plan_fidelity(trials: Sequence[FidelityTrial], text: Text, limits: Limits) -> Plan:

@@ -33,18 +33,18 @@ def print_plan(steps: Sequence[Step], estimator: Estimator, study: Study, consol
     for step in steps:
         cells = [Text(step.title), Text(step.state, style=_STYLES.get(step.state, ""))]
         if step.state in (State.DUE, State.WAITING):
-            found = estimator.estimate(step)
-            cells += [Text(clock(found.seconds)), Text(f"{found.bytes / 1e9:.2g} GB")]
-            most = max(most, found.bytes)
+            estimate = estimator.estimate(step)
+            cells += [Text(clock(estimate.seconds)), Text(f"{estimate.bytes / 1e9:.2g} GB")]
+            most = max(most, estimate.bytes)
             if isinstance(step.job, SpeedJob):
-                timing += found.seconds
+                timing += estimate.seconds
             else:
-                training += found.seconds
+                training += estimate.seconds
         table.add_row(*cells)
     console.print(table)
     states = Counter(step.state for step in steps for _ in ids_of(step))
-    told = ", ".join(f"{count} {state}" for state, count in states.items())
-    console.print(f"{states.total()} trials: {told}", highlight=False)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    console.print(f"{states.total()} trials: {counts}", highlight=False)
     if training + timing:
         seconds = training / workers_of(study) + timing
         _print_rest(steps, seconds, most, estimator, study, console)

@@ -90,7 +90,7 @@ class TimeLeft:
         self, steps: Iterable[Step], running: Sequence[RunningStep], slots: int
     ) -> float | None:
         """Seconds until everything is done; None as long as nothing is known."""
-        known = self._with(running)
+        seconds_per_token = self._with(running)
         training = timing = 0.0
         for step in steps:
             if step.state not in (State.DUE, State.WAITING):
@@ -105,21 +105,21 @@ class TimeLeft:
                     return None
                 training += share * run.total / run.rate
             elif isinstance(job, TrainJob):
-                if not known:
+                if not seconds_per_token:
                     return None
-                seconds = known.get(_kind(job), mean(known.values()))
+                seconds = seconds_per_token.get(_kind(job), mean(seconds_per_token.values()))
                 training += share * job.trial.max_tokens * seconds
         return training / slots + timing
 
     def _with(self, running: Sequence[RunningStep]) -> dict[tuple[str, int], float]:
         """Seconds per token; running steps count by their progress once others have ended."""
-        known = dict(self._seconds_per_token)
+        seconds_per_token = dict(self._seconds_per_token)
         for run in running:
             if isinstance(run.step.job, TrainJob) and run.rate:
                 kind, share = _kind(run.step.job), run.done / run.total
                 before = self._seconds_per_token.get(kind, 1 / run.rate)
-                known[kind] = (1 - share) * before + share / run.rate
-        return known
+                seconds_per_token[kind] = (1 - share) * before + share / run.rate
+        return seconds_per_token
 
 
 def _kind(job: TrainJob) -> tuple[str, int]:

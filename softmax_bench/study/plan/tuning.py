@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import parse_spec
@@ -18,16 +18,11 @@ from softmax_bench.records.trial import TrainTrial, trial_id
 from softmax_bench.study.plan.plan import Done, Failed, State, state_of
 from softmax_bench.study.study import Study
 
-if TYPE_CHECKING:
-    pass
-
 MakeTrial = Callable[[float, str], TrainTrial]
 """Creates the trial for a learning rate and tuned options, with the tuning budget."""
 
 _RANDOM_TRIALS = 4
 """Number of random trials, after the default values, before results guide the search."""
-
-
 MOST_BEYOND = 4
 """Most learning rates tried beyond each layer's grid."""
 
@@ -42,11 +37,11 @@ def widened_grid(
     """
     rates = sorted(study.learning_rates)
     low, high = rates[0] / rates[1], rates[-1] / rates[-2]
-    asked, beyond = list(study.learning_rates), 0
+    untried, beyond = list(study.learning_rates), 0
     nats: dict[float, float] = {}
-    while asked:
+    while untried:
         due = False
-        for rate in asked:
+        for rate in untried:
             trial = make(rate, "")
             state = state_of(trial_id(trial), done, failed)
             yield trial, state
@@ -58,8 +53,8 @@ def widened_grid(
         best = min(nats, key=lambda rate: nats[rate])
         if best not in (rates[0], rates[-1]):
             return
-        asked = [float(f"{best * (low if best == rates[0] else high):.3g}")]
-        rates = sorted([*rates, *asked])
+        untried = [float(f"{best * (low if best == rates[0] else high):.3g}")]
+        rates = sorted([*rates, *untried])
         beyond += 1
 
 
@@ -82,8 +77,8 @@ def search(
         SoftmaxBenchError: Optuna is not installed.
     """
     optuna = _optuna()
-    kind, given = parse_spec(layer)
-    knobs = {name: knob for name, knob in kind.knobs.items() if name not in given}
+    kind, fixed = parse_spec(layer)
+    knobs = {name: knob for name, knob in kind.knobs.items() if name not in fixed}
     low, high = rate_range(study)
     beyond = (high / low) ** (1 / MOST_BEYOND)
     least, greatest = low / beyond**MOST_BEYOND, high * beyond**MOST_BEYOND
@@ -91,16 +86,18 @@ def search(
         name: optuna.distributions.FloatDistribution(knob.low, knob.high, log=knob.log)
         for name, knob in knobs.items()
     }
-    usual = {name: inspect.signature(kind).parameters[name].default for name in knobs}
+    defaults = {name: inspect.signature(kind).parameters[name].default for name in knobs}
     sampler = optuna.samplers.TPESampler(seed=study.seeds[0], n_startup_trials=_RANDOM_TRIALS)
     history = optuna.create_study(sampler=sampler)
-    history.enqueue_trial({"learning_rate": math.sqrt(low * high), **usual})
+    history.enqueue_trial({"learning_rate": math.sqrt(low * high), **defaults})
     tried: set[str] = set()
     best = math.inf, math.sqrt(low * high)
     for _ in range(3 * study.tuning_trials):  # occasionally it asks for the same again
         rates = optuna.distributions.FloatDistribution(low, high, log=True)
-        asked = history.ask({"learning_rate": rates, **space})
-        rate, *values = (float(f"{asked.params[name]:.3g}") for name in ("learning_rate", *knobs))
+        suggestion = history.ask({"learning_rate": rates, **space})
+        rate, *values = (
+            float(f"{suggestion.params[name]:.3g}") for name in ("learning_rate", *knobs)
+        )
         tuned = ", ".join(f"{name}={value:g}" for name, value in zip(knobs, values, strict=True))
         trial = make(rate, tuned)
         state = state_of(trial_id(trial), done, failed)
@@ -111,9 +108,9 @@ def search(
             return
         record = done.get(trial_id(trial))
         worst = 2 * math.log(trial.vocab_size)
-        found = record.result.valid.nats if isinstance(record, TrainRecord) else worst
-        history.tell(asked, min(found, worst))
-        best = min(best, (found, rate))
+        nats = record.result.valid.nats if isinstance(record, TrainRecord) else worst
+        history.tell(suggestion, min(nats, worst))
+        best = min(best, (nats, rate))
         if best[1] < low * beyond**0.5:
             low = max(least, low / beyond)
         elif best[1] > high / beyond**0.5:

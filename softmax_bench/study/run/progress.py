@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -54,19 +53,14 @@ class ProgressDisplay(Watcher):
         """Keyed by the job object, because hashing one for every event would disturb timings."""
         self._postponed: set[str] = set()
         self._time_left = TimeLeft()
-        self._spoken = time.monotonic()
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.update("", refresh=True)
             self._live.stop()
@@ -125,20 +119,20 @@ class ProgressDisplay(Watcher):
         """Redraw the table; outside a terminal, print the state from time to time."""
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
-        elif time.monotonic() - self._spoken >= _LINE_SECONDS:
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             for run in self._running.values():
                 self._print(", ".join([f"{run.step.title}: {_percent(run)}", *_facts(run)]))
-            self._print(self._standing())
+            self._print(self._status())
 
     def _print(self, text: str, style: str = "") -> None:
-        self._spoken = time.monotonic()
+        self._last_line = time.monotonic()
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _states(self) -> Counter[State]:
         """The number of trials in each state."""
         return Counter(step.state for step in self._steps for _ in trials_of(step.job))
 
-    def _standing(self) -> str:
+    def _status(self) -> str:
         states = self._states()
         failed = states[State.FAILED] + states[State.NO_USABLE_RATE]
         left = self._time_left.estimate(self._steps, list(self._running.values()), self._slots)
@@ -157,7 +151,7 @@ class ProgressDisplay(Watcher):
             bar = ProgressBar(total=run.total or None, completed=run.done, width=12)
             facts = "  ".join(_facts(run))
             table.add_row(Text(run.step.title), bar, _percent(run), facts, _clock(run.seconds))
-        return Group(table, Text(self._standing(), style="bold"))
+        return Group(table, Text(self._status(), style="bold"))
 
 
 def _percent(run: RunningStep) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +18,6 @@ from softmax_bench.records.store import (
     DiskFullError,
     LaterRecordError,
     checkpoint_path,
-    disk_full,
     read_record,
     read_store,
     record_path,
@@ -30,6 +28,7 @@ from softmax_bench.records.trial import trial_id, trial_kind
 from softmax_bench.study.executors.executor import Executor
 from softmax_bench.study.jobs.job import Failure, JobExit, Report, job_id, needs_quiet, trials_of
 from softmax_bench.study.plan.plan import Plan, State, Step, ids_of
+from softmax_bench.study.run.outcome import Outcome, disk_space_errors
 from softmax_bench.study.run.watcher import Watcher
 
 S = TypeVar("S", bound=Stored)
@@ -39,25 +38,6 @@ _QUIET_WAIT_SECONDS = 1.0
 """Longer while layers are timed, because waking up disturbs them."""
 _ELSEWHERE_SECONDS = 2.0
 """Seconds between two looks at another study's work."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a study ended."""
-
-    done: int
-    """Trials that have a result."""
-    failures: dict[str, FailureRecord]
-    """Trials without a result, by identity."""
-    no_usable_rate: int
-    """Trials not run because every learning rate failed."""
-    waiting: int = 0
-    """Trials not run because others, on which they depend, were killed."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every trial of the study has a result."""
-        return not (self.failures or self.no_usable_rate or self.waiting)
 
 
 def run(
@@ -86,7 +66,7 @@ def run(
         LaterRecordError: The store holds a record of a later version.
     """
     session = _Session(plan, store, executor, watchers)
-    with _room_in(store):
+    with disk_space_errors(store):
         session.load(again=again, retry_failed=retry_failed)
         return session.run()
 
@@ -207,14 +187,14 @@ class _Session:
 
     def _finish(self, step: Step) -> None:
         records = [self._stored(identity) for identity in ids_of(step)]
-        found = [record for record in records if record is not None]
-        if len(found) < len(records):
+        stored = [record for record in records if record is not None]
+        if len(stored) < len(records):
             reason = "the process succeeded, but its record is not in the store"
             self._fail(step, Failure("error", reason, 0.0, ""))
             return
-        self._done |= {record.id: record for record in found}
+        self._done |= {record.id: record for record in stored}
         for watcher in self._watchers:
-            watcher.finished(step, found)
+            watcher.finished(step, stored)
 
     def _stored(self, identity: str) -> Record | None:
         try:
@@ -271,12 +251,12 @@ class _Session:
         }
 
     def _outcome(self, steps: Sequence[Step]) -> Outcome:
-        mine = [identity for step in steps for identity in ids_of(step)]
+        identities = [identity for step in steps for identity in ids_of(step)]
         failed = self._failed | self._stopped
         states = Counter(step.state for step in steps)
         return Outcome(
-            done=len(set(mine) & set(self._done)),
-            failures={i: failed[i] for i in dict.fromkeys(mine) if i in failed},
+            done=len(set(identities) & set(self._done)),
+            failures={i: failed[i] for i in dict.fromkeys(identities) if i in failed},
             no_usable_rate=states[State.NO_USABLE_RATE],
             waiting=states[State.WAITING],
         )
@@ -284,22 +264,3 @@ class _Session:
     def _note(self, text: str) -> None:
         for watcher in self._watchers:
             watcher.note(text)
-
-
-@contextmanager
-def _room_in(store: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not disk_full(error):
-            raise
-        raise DiskFullError(_no_room(store)) from error
-    except DiskFullError as error:
-        raise DiskFullError(_no_room(store)) from error
-
-
-def _no_room(store: Path) -> str:
-    return (
-        f"no disk space left in {store}: all written results are kept; free some space and repeat "
-        "the command to continue"
-    )

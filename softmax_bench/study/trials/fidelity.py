@@ -154,10 +154,10 @@ def _states(model: LanguageModel, words: Ids, batch_size: int, corpus: Corpus) -
     text = make_streams(words, batch_size, corpus.eos_id).to(device)
     state, hidden, target = None, [], []
     for inputs, targets in text.windows(50):
-        found, state = model.hidden(inputs, state)
-        kept = targets != IGNORED
-        hidden.append(found[kept])
-        target.append(targets[kept])
+        states, state = model.hidden(inputs, state)
+        predicted = targets != IGNORED
+        hidden.append(states[predicted])
+        target.append(targets[predicted])
     return _States(torch.cat(hidden), torch.cat(target))
 
 
@@ -168,10 +168,10 @@ def _points(
     on_share: Callable[[float], None],
 ) -> Iterator[SamplePoint]:
     """The layer's gradient at each number of samples; none for exact or other objectives."""
-    kind, own = parse_spec(trial.layer)
+    kind, options_of_spec = parse_spec(trial.layer)
     if kind.exact:
         return
-    varied = "num_samples" in layer_options(kind) and "num_samples" not in own
+    varied = "num_samples" in layer_options(kind) and "num_samples" not in options_of_spec
     hidden = reference.train.hidden[-trial.num_states :]
     target = reference.train.target[-trial.num_states :]
     counts = [k for k in trial.sample_counts if k <= corpus.vocab_size]
@@ -195,7 +195,7 @@ def _points(
         )
         samples = measure_samples(layer, hidden, target, draws=trial.num_draws)
         yield SamplePoint(
-            num_samples=options.get("num_samples", own.get("num_samples")),
+            num_samples=options.get("num_samples", options_of_spec.get("num_samples")),
             samples=samples,
             **moments,
         )

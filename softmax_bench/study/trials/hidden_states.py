@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from softmax_bench.lm import (
     run_steps,
     start_uniformly,
 )
-from softmax_bench.lm.checkpoint import SECONDS_BETWEEN
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.measure import watch_machine
 from softmax_bench.records.record import TrainRecord
@@ -32,7 +30,6 @@ from softmax_bench.study.trials.part import affordable_tokens
 from softmax_bench.study.trials.setting import now
 from softmax_bench.study.trials.train import (
     Final,
-    make_checkpoint,
     train_record,
     trial_optimizer,
     trial_schedule,
@@ -52,8 +49,7 @@ def train_on_states(
     *,
     on_step: Callable[[int], None] = lambda examples: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = SECONDS_BETWEEN,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainRecord:
     """Train a layer on the training examples, in a new random order for each pass over them.
 
@@ -65,7 +61,6 @@ def train_on_states(
             those before the checkpoint.
         on_evaluation: Called after each evaluation on the validation examples.
         checkpoint: As for :func:`softmax_bench.study.trials.train.train_trial`.
-        checkpoint_seconds: Time between two checkpoints.
 
     Raises:
         SoftmaxBenchError: The checkpoint cannot be written.
@@ -81,27 +76,26 @@ def train_on_states(
     )  # fmt: skip
     if trial.init_range is not None:
         start_uniformly(layer, trial.init_range)
-    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
     with watch_machine() as watched:
-        history = _train(layer, trial, states, on_step, on_evaluation, saved)
+        history = _train(layer, trial, states, on_step, on_evaluation, checkpoint)
 
     def final() -> Final:
         valid = states.split("valid")
         if trial.tuning:
             part = _part(valid, affordable_tokens(trial))
             return Final(valid=evaluation_of_part(_quality(layer, states, part)))
-        seen = _seen(trial, states, history[-1].tokens)
+        trained_part = _seen(trial, states, history[-1].tokens)
         return Final(
             valid=_evaluation(layer, states, valid),
             test=_evaluation(layer, states, states.split("test")),
-            train_perplexity=_quality(layer, states, seen).perplexity,
+            train_perplexity=_quality(layer, states, trained_part).perplexity,
         )
 
     return train_record(
         trial,
         started,
         history,
-        saved,
+        checkpoint,
         layer,
         layer,
         disturbance=watched[0],
@@ -193,16 +187,16 @@ def _quality(layer: OutputLayer, states: States, places: Ids) -> Quality:
 
 def _evaluation(layer: OutputLayer, states: States, places: Ids) -> Evaluation:
     quality = _quality(layer, states, places)
-    best, ten, gain = _ranking(layer, states, places[:_RANKED])
+    top1, top10, ndcg10 = _ranking(layer, states, places[:_RANKED])
     return Evaluation(
         tokens=quality.tokens,
         unknown_tokens=0,
         nats=quality.nats,
         perplexity=quality.perplexity,
         adjusted_perplexity=quality.perplexity,
-        top1=best,
-        top10=ten,
-        ndcg10=gain,
+        top1=top1,
+        top10=top10,
+        ndcg10=ndcg10,
         block_nats=list(quality.block_nats),
         bands=list(quality.bands),
     )
@@ -217,7 +211,7 @@ def _ranking(layer: OutputLayer, states: States, places: Ids) -> tuple[float, fl
         _, classes = layer.topk(hidden, min(10, layer.num_classes))
         hits.append(classes == target.unsqueeze(1))
     layer.train()
-    found = torch.cat(hits).double()
-    discount = 1 / torch.arange(2, found.shape[1] + 2, device=found.device).log2().double()
-    gain = found @ discount  # the ideal gain, with the right class in first place, is 1
-    return float(found[:, 0].mean()), float(found.sum(1).mean()), float(gain.mean())
+    hit = torch.cat(hits).double()
+    discount = 1 / torch.arange(2, hit.shape[1] + 2, device=hit.device).log2().double()
+    gain = hit @ discount  # the ideal gain, with the right class in first place, is 1
+    return float(hit[:, 0].mean()), float(hit.sum(1).mean()), float(gain.mean())

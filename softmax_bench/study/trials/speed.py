@@ -68,7 +68,7 @@ def speed_trials(
         }
 
     training = 1 - INFERENCE_SHARE
-    with watch_machine() as seen:
+    with watch_machine() as disturbance:
         intervals = interleave(
             taking_turns(list(steps.values())),
             budget_seconds=training * budget_seconds,
@@ -86,7 +86,7 @@ def speed_trials(
         phases = intervals[name] | {
             phase: interval for phase, interval in inference[name].items() if phase != "step"
         }
-        result = _speed_result(steps[name], trial, phases, machine, seen[0])
+        result = _speed_result(steps[name], trial, phases, machine, disturbance[0])
         records.append(
             SpeedRecord(
                 id=name, started=started, trial=trial, environment=describe_machine(), result=result
@@ -132,15 +132,15 @@ def _speed_result(
     disturbance: Disturbance,
 ) -> SpeedResult:
     cost = step.layer.cost(trial.num_tokens)
-    held = step.memory()
+    memory = step.memory()
     return SpeedResult(
         phases=phases,
-        peak_bytes=held.peak,
+        peak_bytes=memory.peak,
         parameters=cost.parameters,
         rows_touched=cost.rows_touched,
         flops=cost.flops,
         bytes=cost.bytes,
-        memory=held,
+        memory=memory,
         machine_flops=machine.flops,
         machine_bytes=machine.bytes,
         machine_products=machine.products,

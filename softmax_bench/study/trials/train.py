@@ -57,8 +57,7 @@ def train_trial(
     *,
     on_step: Callable[[int], None] = lambda tokens: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = SECONDS_BETWEEN,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainRecord:
     """Train one language model and evaluate it exactly.
 
@@ -68,26 +67,24 @@ def train_trial(
         on_step: Called after each step with the number of tokens it predicted, and before the
             first with those predicted before the checkpoint.
         on_evaluation: Called after each evaluation on the validation text.
-        checkpoint: File from which interrupted training resumes, with the same result as
-            uninterrupted training. It still exists at the end; remove it once the record is
-            stored.
-        checkpoint_seconds: Time between two checkpoints.
+        checkpoint: From :func:`make_checkpoint`. Interrupted training resumes from it, with the
+            same result as uninterrupted training. Its file still exists at the end; remove it once
+            the record is stored.
 
     Raises:
         SoftmaxBenchError: The trial is invalid, or the checkpoint cannot be written.
         DivergedError: Training diverged to NaN or infinity.
     """
     started = now()
-    saved = None if checkpoint is None else make_checkpoint(trial, checkpoint, checkpoint_seconds)
     with watch_machine() as watched:
         model, history = train_model(
-            trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=saved
+            trial, corpus, on_step=on_step, on_evaluation=on_evaluation, checkpoint=checkpoint
         )
     return train_record(
         trial,
         started,
         history,
-        saved,
+        checkpoint,
         model,
         model.layer,
         disturbance=watched[0],
@@ -107,13 +104,13 @@ def _final(trial: TrainTrial, corpus: Corpus, model: LanguageModel, trained: int
     if trial.tuning:
         return Final(valid=evaluation_of_part(quality(valid.part(affordable))))
     test = make_streams(corpus.test, EVALUATION_BATCH, corpus.eos_id)
-    seen = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
-    seen = seen.part(min(trained, len(corpus.test), affordable))
+    trained_part = make_streams(corpus.train, trial.batch_size, corpus.eos_id)
+    trained_part = trained_part.part(min(trained, len(corpus.test), affordable))
     counts = torch.from_numpy(corpus.class_counts).to(device)
     return Final(
         valid=evaluation_of_split(quality(valid), corpus, "valid"),
         test=evaluation_of_split(quality(test, counts), corpus, "test"),
-        train_perplexity=quality(seen).perplexity,
+        train_perplexity=quality(trained_part).perplexity,
     )
 
 
@@ -121,7 +118,7 @@ def train_record(
     trial: TrainTrial,
     started: str,
     history: Sequence[Progress],
-    saved: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     model: nn.Module,
     layer: nn.Module,
     *,
@@ -141,7 +138,7 @@ def train_record(
         result=TrainResult(
             train_tokens=last.tokens,
             train_seconds=last.seconds,
-            resumed=0 if saved is None else saved.resumed,
+            resumed=0 if checkpoint is None else checkpoint.resumed,
             parameters=size_of(model),
             layer_parameters=size_of(layer),
             curve=[
@@ -164,11 +161,14 @@ def train_record(
     )
 
 
-def make_checkpoint(trial: TrainTrial, path: Path, seconds: float) -> Checkpoint:
-    """The checkpoint of a trial; those of other trials or other code are not resumed from."""
+def make_checkpoint(trial: TrainTrial, path: Path, every: float = SECONDS_BETWEEN) -> Checkpoint:
+    """The checkpoint of a trial in a file, written ``every`` so many seconds.
+
+    Training does not resume from a checkpoint of another trial or of other code.
+    """
     layer, _ = parse_spec(trial.layer)
     identity = {"trial": trial_id(trial), "version of the code": code_version(layer)}
-    return Checkpoint(path, identity, every=seconds)
+    return Checkpoint(path, identity, every=every)
 
 
 def train_model(
