@@ -13,8 +13,8 @@ from softmax_bench.report.tables.fidelity import latest_fidelity
 
 _GRADIENTS = {"hidden": "gradient of the hidden states", "weight": "gradient of the rows"}
 _SAME_ROWS = (
-    "Each layer uses the rows of one trained full model on a batch of its training text, relative "
-    "to the exact gradient. Level lines: layers that have no number of samples to choose."
+    "Each layer uses the rows of one trained full model, on a batch of its training text. Values "
+    "are relative to the exact gradient. Horizontal lines are layers without a number of samples."
 )
 _ROUNDING = 1e-7
 """Zero, up to rounding in float32."""
@@ -27,9 +27,9 @@ def gradient_bias(results: Results) -> Chart | None:
         "bias",
         name="gradient-bias",
         title="Bias of the gradient",
-        caption=f"{_SAME_ROWS} More steps do not average a bias away. Bars are 95 % intervals, "
-        "without what the finite number of draws adds; one that reaches the bottom does not tell "
-        "the bias from 0, and where the estimate is 0 there is no point.",
+        caption=f"{_SAME_ROWS} A bias does not average out over steps. Bars are 95 % intervals, "
+        "without the contribution of the finite number of draws. If a bar reaches the bottom, the "
+        "bias cannot be distinguished from 0; if the estimate is 0, there is no point.",
         y=Axis("|mean gradient - exact| / |exact|", log=True),
     )
 
@@ -41,7 +41,7 @@ def gradient_variance(results: Results) -> Chart | None:
         "variance",
         name="gradient-variance",
         title="Variance of the gradient",
-        caption=f"{_SAME_ROWS} At 1 a step's noise is as long as the exact gradient.",
+        caption=f"{_SAME_ROWS} At 1, a step's noise is as long as the exact gradient.",
         y=Axis("variance / |exact|^2", log=True),
     )
 
@@ -53,8 +53,8 @@ def gradient_cosine(results: Results) -> Chart | None:
         "cosine",
         name="gradient-cosine",
         title="Cosine of a step's gradient to the exact one",
-        caption=f"{_SAME_ROWS} 1 is the exact direction. A learning rate makes up for a wrong "
-        "length, nothing for a wrong direction.",
+        caption=f"{_SAME_ROWS} 1 is the exact direction. A learning rate can compensate for a "
+        "wrong length, but not for a wrong direction.",
         y=Axis("cosine"),
     )
 
@@ -65,10 +65,9 @@ def effective_samples(results: Results) -> Chart | None:
         results,
         "effective_samples",
         name="effective-samples",
-        title="What the samples are worth",
-        caption="Effective sample size, median over hidden states: how many draws from the "
-        "softmax itself would estimate the normaliser as well. Bars begin at the tenth of the "
-        "hidden states that the samples suit least.",
+        title="Effective sample size",
+        caption="How many draws from the softmax itself would estimate the normaliser as well: the "
+        "median over hidden states. Bars begin at the lower decile.",
         y=Axis("effective samples", log=True),
         panels={"weight": ""},
         spread=lambda rows: (rows["effective_samples_low"], rows["effective_samples"]),
@@ -152,8 +151,8 @@ def divergence(results: Results) -> Chart | None:
         title="Divergence from the full model",
         caption="Kullback-Leibler divergence, exact, mean over test text with 95 % intervals. "
         "Each layer was trained from scratch on the hidden states of one full model, with as many "
-        "tokens; full softmax trained so shows what is owed to starting anew. Hidden states are "
-        "made for rows of full softmax, to the disadvantage of trees and clusters.",
+        "tokens. Full softmax trained in this way shows how much is due to starting anew. The "
+        "hidden states were made for full softmax, to the disadvantage of trees and clusters.",
         x=Axis("KL(full model || layer) [nats]", log=True),
         panels=groups,
     )

@@ -16,8 +16,8 @@ def memory(results: Results) -> Chart | None:
         "memory_mb",
         name="memory",
         title="Memory of a step: activations, scratch and gradients",
-        caption="Most bytes that tensors held at once during forward and backward, the gradients "
-        "of the parameters included, the parameters not.",
+        caption="The most bytes that tensors held at once during forward and backward, including "
+        "the gradients of the parameters but not the parameters.",
         y=Axis("peak memory beyond parameters [MB]", log=True),
     )
 

@@ -73,8 +73,8 @@ def bits_per_byte(results: Results) -> Chart | None:
         "bits_per_byte",
         name="bits-per-byte",
         title="Bits per byte of the test text: one scale for all V and tokenisers",
-        caption="Every vocabulary predicts the same bytes; unknown words are charged for saying "
-        "which word outside the vocabulary each is.",
+        caption="Every vocabulary predicts the same bytes. Unknown words are charged for the "
+        "choice among the words outside the vocabulary.",
         y=Axis("bits per byte"),
     )
 
@@ -86,8 +86,9 @@ def adjusted_perplexity(results: Results) -> Chart | None:
         "adjusted_perplexity",
         name="adjusted-perplexity",
         title="Test perplexity with unknown words charged: one scale for all V",
-        caption="Each unknown word also pays for saying which of the words outside the vocabulary "
-        "it is, all alike (Ueberla 1994), so that all vocabularies predict the same text.",
+        caption="Each unknown word is also charged for the choice among the words outside the "
+        "vocabulary, taken as equally likely (Ueberla 1994), so that all vocabularies predict the "
+        "same text.",
         y=Axis("test perplexity, unknown words charged", log=True),
     )
 
@@ -104,8 +105,8 @@ def excess_perplexity(results: Results) -> Chart | None:
         "excess",
         name="excess-perplexity",
         title="Excess over the source's own perplexity (1 is perfect)",
-        caption="On the synthetic language the best possible perplexity is known exactly. What a "
-        "model has above it is what it has not learned, and can be compared across vocabularies.",
+        caption="The best possible perplexity of the synthetic language is known exactly. The "
+        "excess over it has not been learned, and can be compared across vocabularies.",
         y=Axis("test perplexity / true perplexity"),
         bounds=("excess_low", "excess_high"),
         beside=references(results),
@@ -147,9 +148,9 @@ def frequency(results: Results) -> Chart | None:
     ]
     return Lines(
         name="frequency",
-        title="Rare words and frequent ones",
-        caption="The same models, the test text split by how often the training text has each "
-        f"word: above the line of {reference} is where an approximation loses.",
+        title="Perplexity by word frequency",
+        caption="The words of the test text are grouped by how often they occur in the training "
+        f"text. A layer loses where it is above the line of {reference}.",
         x=Axis("occurrences of the word in the training text", ticks=ticks),
         y=Axis(f"test perplexity / that of {reference}", log=True),
         panels=panels,

@@ -51,12 +51,12 @@ def roofline(results: Results) -> Chart | None:
     return Lines(
         name="roofline",
         title=f"Roofline: products at {flops / 1e9:.0f} GFLOP/s, memory at {width / 1e9:.0f} GB/s",
-        caption="Draw, forward and backward against what the machine can do at most: a large "
-        "matrix product's rate, or a large copy's, both measured just before. A line goes from "
-        "the smallest V to the largest. What products in bfloat16 could do is shown beside it."
+        caption="Drawing, forward and backward compared with the limits of the machine: the rate "
+        "of a large matrix product, or of a large copy, both measured just before. Each line goes "
+        "from the smallest V to the largest. The rate of bfloat16 products is shown as well."
         + (
-            f" Left out, as faster than the roof allows, which was measured on a busier machine: "
-            f"{above} of {above + len(steps)} steps."
+            f" {above} of {above + len(steps)} steps are left out: they were faster than the roof, "
+            "which was measured while the machine was busier."
             if above
             else ""
         )

@@ -161,7 +161,7 @@ def profile(results: Results) -> Chart | None:
         title=f"Performance profile over {len(ratios)} measurements of time",
         caption="Dolan & Moré (2002): the share of all measurements (training step, evaluation "
         "and decoding at each V, training to the target perplexity) in which a layer is within a "
-        "factor of the fastest. At 1: how often it is the fastest. Higher is better.",
+        "factor of the fastest. At 1, it is how often the layer is the fastest. Higher is better.",
         x=Axis("within this factor of the fastest", log=True),
         y=Axis("share of measurements [%]"),
         panels=[Panel("", series)],

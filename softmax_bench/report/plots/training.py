@@ -150,8 +150,8 @@ def learning_rates(results: Results) -> Chart | None:
         Lines(
             name="learning-rates",
             title="Sensitivity to the learning rate",
-            caption="Every rate that was tried, on the budget of tuning: how sharp each optimum "
-            "is, and whether it lies at an end of the grid.",
+            caption="Every rate that was tried, with the budget of tuning. The curves show how "
+            "sharp each optimum is, and whether it lies at an end of the grid.",
             x=Axis("learning rate", log=True),
             y=Axis("validation perplexity", log=True),
             panels=panels,
