@@ -33,7 +33,7 @@ def unpack(archive: Path, folder: Path, *, limit: int) -> None:
             written += size
             if written > limit:
                 raise SoftmaxBenchError(
-                    f"{archive} holds more than {limit:,} bytes: it is not what it should be"
+                    f"{archive} unpacks to more than the {limit:,} bytes that are allowed for it"
                 )
             path = folder / _inside(archive, name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,9 @@ def _inside(archive: Path, name: str) -> str:
     """The name, if it stays inside the folder on every system."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
-            raise SoftmaxBenchError(f"{archive} is refused: {name!r} leads out of its folder")
+            raise SoftmaxBenchError(
+                f"{archive} is refused: {name!r} would be written outside the folder"
+            )
     return name
 
 

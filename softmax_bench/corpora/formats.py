@@ -132,5 +132,11 @@ def not_a_file(path: Path) -> str:
         mode = path.stat().st_mode
     except OSError:
         return ""
-    what = "a pipe" if stat.S_ISFIFO(mode) else "a device" if stat.S_ISCHR(mode) else "no file"
+    what = (
+        "a pipe"
+        if stat.S_ISFIFO(mode)
+        else "a device"
+        if stat.S_ISCHR(mode)
+        else "not a regular file"
+    )
     return f"{path} is {what}: a text is read more than once, so write it to a file first"

@@ -213,5 +213,5 @@ def _obtain(name: str, download: Download, data_dir: Path | None, folder: Path) 
             raise SoftmaxBenchError(f"cannot fetch {name}: {error}{by_hand}") from error
         except ValueError as error:
             raise SoftmaxBenchError(
-                f"{download.url} did not send what it should: {error}{by_hand}"
+                f"{download.url} did not send the expected file: {error}{by_hand}"
             ) from error

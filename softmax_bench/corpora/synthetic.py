@@ -98,23 +98,6 @@ class SyntheticLanguage:
         """``p(c | last class b, class before last a)`` as [a, b, c]."""
         return _MIX * self._near[None, :, :] + (1 - _MIX) * self._far[:, None, :]
 
-    def entropy_rate(self) -> float:
-        """Entropy of a word given all preceding words, in nats."""
-        transition = self.transition_given_pair
-        of_class = -np.einsum(
-            "ab,abc,abc->", self._pair_probabilities, transition, np.log(transition)
-        )
-        return float(of_class) + self._entropy_within_class()
-
-    def unigram_entropy(self) -> float:
-        """Entropy of a word without any context, in nats."""
-        p = self.word_probabilities
-        return float(-(p * np.log(p)).sum())
-
-    def _entropy_within_class(self) -> float:
-        pi = self.class_probabilities
-        return self.unigram_entropy() + float((pi * np.log(pi)).sum())
-
     def draw(self, num_tokens: int, rng: np.random.Generator) -> Ints:
         """Draw a text of ``num_tokens`` words from the stationary source."""
         classes = self._draw_classes(num_tokens, rng)

@@ -26,7 +26,7 @@ from softmax_bench.lm.training_state import Progress, TrainingState
 _log = logging.getLogger(__name__)
 
 CONSTANT = Schedule()
-HOPELESS = 30.0
+DIVERGED_NATS = 30.0
 """Validation loss in nats at which training stops; guessing among a billion classes has 21."""
 
 
@@ -76,7 +76,7 @@ def train(
 
     Raises:
         DivergedError: The loss or the hidden states are no longer finite, or the validation loss
-            exceeds ``HOPELESS``.
+            exceeds ``DIVERGED_NATS``.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
     if cuda_graph and (reason := why_no_graph(model.layer)):
@@ -152,7 +152,7 @@ def run_steps(
 
     Raises:
         DivergedError: The loss or the hidden states are no longer finite, or the validation loss
-            exceeds ``HOPELESS``. On a GPU, losses are only checked before each evaluation and
+            exceeds ``DIVERGED_NATS``. On a GPU, losses are only checked before each evaluation and
             checkpoint.
         SoftmaxBenchError: The checkpoint cannot be written.
     """
@@ -186,7 +186,7 @@ def run_steps(
             state.seconds += trained - started
             evaluation = quality()
             evaluation_seconds = time.perf_counter() - trained
-            if not evaluation.nats < HOPELESS:
+            if not evaluation.nats < DIVERGED_NATS:
                 raise DivergedError(
                     f"training diverged after {state.tokens} {unit}: the validation perplexity is "
                     f"{evaluation.perplexity:.3g}; try a lower learning rate"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from softmax_bench.records.record import (
     FailureRecord,
     FidelityRecord,
+    NgramRecord,
     Record,
     SpeedRecord,
     TrainRecord,
@@ -37,24 +39,24 @@ def _nothing() -> pd.DataFrame:
 class Results:
     """Stored results as tidy tables: one row per observation, configuration in the columns."""
 
-    train: pd.DataFrame
+    train: pd.DataFrame = field(default_factory=_nothing)
     """One row per trained model: the trial's fields, budgets, ``valid_*`` and ``test_*`` quality.
     ``train_seconds`` are those of a quiet machine if the step was timed (see
     :mod:`softmax_bench.records.training_time`), otherwise wall-clock seconds, which are always in
     ``clock_seconds``; ``disturbance_*`` describes what disturbed the machine during training.
     """
-    curves: pd.DataFrame
+    curves: pd.DataFrame = field(default_factory=_nothing)
     """One row per evaluation during training; ``id`` refers to ``train``, and ``seconds`` are of
     the same kind as there.
     """
-    speed: pd.DataFrame
+    speed: pd.DataFrame = field(default_factory=_nothing)
     """One row per timed phase of a layer: ``phase``, ``seconds``, ``low``, ``high``, ``samples``,
     cost, memory, and what disturbed the machine (``disturbance_*``).
     """
-    ngrams: pd.DataFrame
+    ngrams: pd.DataFrame = field(default_factory=_nothing)
     """One row per n-gram model: ``order``, ``train_seconds``, ``valid_*`` and ``test_*`` quality.
     """
-    environments: pd.DataFrame
+    environments: pd.DataFrame = field(default_factory=_nothing)
     """One row per record: the machine it was made on; ``id`` refers to the other tables."""
     gradients: pd.DataFrame = field(default_factory=_nothing)
     """One row per layer, number of samples and gradient (``of``: ``"hidden"`` or ``"weight"``):
@@ -99,85 +101,82 @@ def frames(records: Sequence[Record], failures: Sequence[FailureRecord] = ()) ->
     """Convert records into tidy tables."""
     import pandas as pd
 
-    train: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    speed: list[dict[str, Any]] = []
-    ngrams: list[dict[str, Any]] = []
-    gradients: list[dict[str, Any]] = []
-    divergences: list[dict[str, Any]] = []
-    environments: list[dict[str, Any]] = []
+    rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     quiet = quiet_times(records)
     for record in records:
-        environments.append({"id": record.id, **msgspec.structs.asdict(record.environment)})
-        if isinstance(record, FidelityRecord):
-            gradients += _gradients(record)
-            divergences.append(_divergence(record))
-            continue
-        head = {
-            "id": record.id,
-            "started": record.started,
-            **msgspec.structs.asdict(record.trial),
-        }
+        environment = msgspec.structs.asdict(record.environment)
+        rows["environments"].append({"id": record.id, **environment})
         if isinstance(record, TrainRecord):
-            result = record.result
             step = quiet.get(record.id)
-            budget = {
-                "train_tokens": result.train_tokens,
-                "train_seconds": _seconds(step, result.train_tokens, result.train_seconds),
-                "clock_seconds": result.train_seconds,
-                "curve_seconds": result.curve_seconds,
-                "final_seconds": result.final_seconds,
-                "curve_tokens": result.curve_tokens,
-                "train_perplexity": result.train_perplexity,
-                "parameters": result.parameters,
-                "layer_parameters": result.layer_parameters,
-            }
-            quality = _quality(valid=result.valid, test=result.test)
-            disturbance = result.disturbance if step is None else step.disturbance
-            train.append(head | budget | quality | _nested("disturbance", disturbance))
-            curves += [
-                {
-                    "id": record.id,
-                    "layer": record.trial.layer,
-                    "vocab_size": record.trial.vocab_size,
-                }
-                | msgspec.structs.asdict(point)
-                | {"seconds": _seconds(step, point.tokens, point.seconds)}
-                for point in result.curve
-            ]
+            rows["train"].append(_trained(record, step))
+            rows["curves"] += _curve(record, step)
         elif isinstance(record, SpeedRecord):
-            cost = msgspec.structs.asdict(record.result)
-            phases = cost.pop("phases")
-            for part in ("memory", "disturbance"):
-                cost |= _nested(part, cost.pop(part))
-            speed += [
-                head
-                | {
-                    "phase": phase,
-                    "seconds": timing.median,
-                    "low": timing.low,
-                    "high": timing.high,
-                    "repetitions": timing.repetitions,
-                    "samples": timing.samples,
-                    "stopped": timing.stopped,
-                }
-                | cost
-                for phase, timing in phases.items()
-            ]
+            rows["speed"] += _timings(record)
+        elif isinstance(record, FidelityRecord):
+            rows["gradients"] += _gradients(record)
+            rows["divergences"].append(_divergence(record))
         else:
-            counted = record.result
-            quality = _quality(valid=counted.valid, test=counted.test)
-            ngrams.append(head | {"train_seconds": counted.train_seconds} | quality)
-    return Results(
-        train=pd.DataFrame(train),
-        curves=pd.DataFrame(curves),
-        speed=pd.DataFrame(speed),
-        ngrams=pd.DataFrame(ngrams),
-        gradients=pd.DataFrame(gradients),
-        divergences=pd.DataFrame(divergences),
-        environments=pd.DataFrame(environments),
-        failures=pd.DataFrame([_failure(record) for record in failures]),
-    )
+            result = record.result
+            quality = _quality(valid=result.valid, test=result.test)
+            seconds = {"train_seconds": result.train_seconds}
+            rows["ngrams"].append(_head(record) | seconds | quality)
+    rows["failures"] = [_failure(record) for record in failures]
+    return Results(**{table: pd.DataFrame(of_table) for table, of_table in rows.items()})
+
+
+def _head(record: TrainRecord | SpeedRecord | NgramRecord) -> dict[str, Any]:
+    trial = msgspec.structs.asdict(record.trial)
+    return {"id": record.id, "started": record.started, **trial}
+
+
+def _trained(record: TrainRecord, step: QuietTime | None) -> dict[str, Any]:
+    result = record.result
+    budget = {
+        "train_tokens": result.train_tokens,
+        "train_seconds": _seconds(step, result.train_tokens, result.train_seconds),
+        "clock_seconds": result.train_seconds,
+        "curve_seconds": result.curve_seconds,
+        "final_seconds": result.final_seconds,
+        "curve_tokens": result.curve_tokens,
+        "train_perplexity": result.train_perplexity,
+        "parameters": result.parameters,
+        "layer_parameters": result.layer_parameters,
+    }
+    quality = _quality(valid=result.valid, test=result.test)
+    disturbance = result.disturbance if step is None else step.disturbance
+    return _head(record) | budget | quality | _nested("disturbance", disturbance)
+
+
+def _curve(record: TrainRecord, step: QuietTime | None) -> list[dict[str, Any]]:
+    trial = record.trial
+    return [
+        {"id": record.id, "layer": trial.layer, "vocab_size": trial.vocab_size}
+        | msgspec.structs.asdict(point)
+        | {"seconds": _seconds(step, point.tokens, point.seconds)}
+        for point in record.result.curve
+    ]
+
+
+def _timings(record: SpeedRecord) -> list[dict[str, Any]]:
+    """One row per phase."""
+    cost = msgspec.structs.asdict(record.result)
+    phases = cost.pop("phases")
+    for part in ("memory", "disturbance"):
+        cost |= _nested(part, cost.pop(part))
+    return [
+        _head(record)
+        | {
+            "phase": phase,
+            "seconds": timing.median,
+            "low": timing.low,
+            "high": timing.high,
+            "repetitions": timing.repetitions,
+            "samples": timing.samples,
+            "stopped": timing.stopped,
+        }
+        | cost
+        for phase, timing in phases.items()
+    ]
 
 
 def _seconds(step: QuietTime | None, tokens: int, by_the_clock: float) -> float:

@@ -76,12 +76,8 @@ def read_pytest_benchmark(path: Path) -> Results:
     if not file.benchmarks:
         raise SoftmaxBenchError(f"{path} holds no benchmark")
     environment = msgspec.structs.asdict(file.machine_info.softmax_bench)
-    empty = pd.DataFrame()
     return Results(
-        train=empty,
-        curves=empty,
         speed=pd.DataFrame([_row(path, file.datetime, one) for one in file.benchmarks]),
-        ngrams=empty,
         environments=pd.DataFrame([{"id": one.fullname, **environment} for one in file.benchmarks]),
     )
 

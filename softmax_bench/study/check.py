@@ -74,7 +74,7 @@ def common_mistakes(
 
 def _layer_mistakes(layers: Sequence[str]) -> Iterator[Mistake]:
     if not layers:
-        yield Mistake("layers", "name at least one of layers")
+        yield Mistake("layers", "layers must not be empty")
     checked: list[tuple[Any, str]] = []
     for spec in layers:
         try:
@@ -132,7 +132,7 @@ def sample_notes(layers: Sequence[str], vocab_size: int) -> Iterator[str]:
 
 def _list_mistakes(key: str, values: Sequence[Any]) -> Iterator[Mistake]:
     if not values:
-        yield Mistake(key, f"name at least one of {key}")
+        yield Mistake(key, f"{key} must not be empty")
     for number, value in enumerate(values):
         if value in values[:number]:
             yield Mistake(key, f"{value!r} is listed twice", value)

@@ -77,7 +77,7 @@ def _doubts(corpus: Corpus) -> Iterator[str]:
                 "little about words"
             )
         if np.array_equal(corpus.split(split), corpus.train[:tokens]):
-            yield f"its {split} text is the beginning of its training text, and known by heart"
+            yield f"its {split} text is also the beginning of its training text"
     if len(corpus.train) < corpus.vocab_size:
         yield (
             f"its training text has fewer tokens ({len(corpus.train):,}) than there are classes "

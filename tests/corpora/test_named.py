@@ -171,8 +171,8 @@ def test_a_tampered_download(tmp_path: Path, site: Site, monkeypatch: pytest.Mon
     ("sent", "announced", "message"),
     [
         (0.5, 1.0, r"cannot fetch wikitext-2: .*--data-dir"),  # the connection breaks
-        (0.5, 0.5, r"did not send what it should: .*--data-dir"),  # truncated where it lies
-        (0.0, 0.0, r"did not send what it should: .*--data-dir"),
+        (0.5, 0.5, r"did not send the expected file: .*--data-dir"),  # truncated where it lies
+        (0.0, 0.0, r"did not send the expected file: .*--data-dir"),
     ],
 )
 def test_a_part_of_a_download_and_then_the_whole(

@@ -30,7 +30,8 @@ def test_training_by_torchrun_is_that_of_one_process(options: list[str]) -> None
         check=True,
     )
     apart = [
-        float(number) for number in re.findall(r"farthest from one.*?([\d.]+e[+-]\d+)", done.stdout)
+        float(number)
+        for number in re.findall(r"largest difference of.*?([\d.]+e[+-]\d+)", done.stdout)
     ]
     assert len(apart) == 2, done.stdout
     assert max(apart) < 1e-5

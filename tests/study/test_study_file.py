@@ -80,7 +80,7 @@ def test_changes() -> None:
         ('layers = ["sampled", "sampled(num_samples=1024)"]', "is 'sampled' in another spelling"),
         ("", "my.toml is empty: give at least one key"),
         ("# nothing yet\n", "my.toml is empty: give at least one key"),
-        ("layers = []", "line 1: name at least one of layers"),
+        ("layers = []", "line 1: layers must not be empty"),
         ('encoders = ["lsmt"]', "line 1: unknown encoder 'lsmt': did you mean 'lstm'"),
         ('optimizer = "adagard"', "line 1: unknown optimizer 'adagard'"),
         ('device = "tpu"', "line 1: unknown device 'tpu'"),

@@ -6,7 +6,7 @@ browser and in the terminal, and is written as CSV. All four show the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,14 @@ class Series:
     markers: bool = True
     curve: int = 0
     """Distinguishes the curves of one layer (its seeds); only the first is labelled."""
+
+
+def layer_line(
+    layer: object, x: Iterable[float], y: Iterable[float], *, curve: int = 0, step: bool = False
+) -> Series:
+    """The line of a layer, labelled with its name; a staircase has no markers."""
+    name = str(layer)
+    return Series(name, list(x), list(y), layer=name, step=step, markers=not step, curve=curve)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, layer_line
 from softmax_bench.report.plots.vocabulary import against_vocabulary, size_title
 from softmax_bench.report.tables.selection import best_trials
 from softmax_bench.report.tables.summary import references, summary_table
@@ -134,9 +134,8 @@ def frequency(results: Results) -> Chart | None:
         if reference not in nats:
             continue
         ratio = np.exp(nats.sub(nats[reference], axis=0))
-        x = [places[low] for low in ratio.index]
         series = [
-            Series(name=str(layer), layer=str(layer), x=x, y=ratio[layer].tolist())
+            layer_line(layer, [places[low] for low in ratio.index], ratio[layer])
             for layer in ratio.columns
         ]
         panels.append(Panel(size_title(int(size)), series, int(size)))

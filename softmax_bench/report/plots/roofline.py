@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, layer_line
 from softmax_bench.report.tables.disturbed import disturbed_note
 from softmax_bench.report.tables.selection import latest_speed
 from softmax_bench.report.tables.summary import summary_table
@@ -31,13 +31,7 @@ def roofline(results: Results) -> Chart | None:
     steps["intensity"] = steps["flops"] / steps["bytes"]
     steps["rate"] = steps["of_possible"] * np.minimum(flops, steps["intensity"] * width) / 1e9
     series = [
-        Series(
-            name=str(layer),
-            layer=str(layer),
-            x=rows["intensity"].tolist(),
-            y=rows["rate"].tolist(),
-        )
-        for layer, rows in steps.groupby("layer")
+        layer_line(layer, rows["intensity"], rows["rate"]) for layer, rows in steps.groupby("layer")
     ]
     low, high = steps["intensity"].min() / 2, steps["intensity"].max() * 2
     edge = sorted({low, high, *([flops / width] if low < flops / width < high else [])})

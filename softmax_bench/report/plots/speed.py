@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, Stack
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Stack, layer_line
 from softmax_bench.report.plots.vocabulary import against_vocabulary, stacked
 from softmax_bench.report.style import two_digits
 from softmax_bench.report.tables.disturbed import disturbed_note
@@ -153,9 +153,7 @@ def profile(results: Results) -> Chart | None:
         solved = np.sort(ratios[layer].dropna().to_numpy())
         x = np.unique([1.0, *solved, end])
         y = np.searchsorted(solved, x, side="right") / len(ratios) * 100
-        series.append(
-            Series(name=layer, layer=layer, x=x.tolist(), y=y.tolist(), step=True, markers=False)
-        )
+        series.append(layer_line(layer, x.tolist(), y.tolist(), step=True))
     return Lines(
         name="profile",
         title=f"Performance profile over {len(ratios)} measurements of time",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from softmax_bench.records.frames import Results
-from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series
+from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, layer_line
 from softmax_bench.report.plots.vocabulary import size_title
 from softmax_bench.report.style import family
 from softmax_bench.report.tables.price import price_table
@@ -20,45 +20,7 @@ def price(results: Results) -> Chart | None:
     if "train_seconds" not in table or table["train_seconds"].isna().all():
         return None
     trained = table.dropna(subset="train_seconds")
-    panels = []
-    for size, rows in trained.groupby("vocab_size"):
-        rows = rows.sort_values("train_seconds")
-        series = [
-            Series(
-                name=str(row.layer),
-                layer=str(row.layer),
-                x=[row.train_seconds],
-                y=[row.test_perplexity],
-                low=[row.test_low],
-                high=[row.test_high],
-            )
-            for row in rows.itertuples()
-        ]
-        for name, options in rows.groupby(rows["layer"].map(family)):
-            best = _front(options)
-            if len(best) > 1:
-                series.append(
-                    Series(
-                        name=f"front of {name}",
-                        layer=str(best["layer"].iloc[0]),
-                        x=best["train_seconds"].tolist(),
-                        y=best["test_perplexity"].tolist(),
-                        markers=False,
-                        curve=1,
-                    )
-                )
-        front = _front(rows)
-        end = rows["train_seconds"].max()
-        series.append(
-            Series(
-                name="the front",
-                x=[*front["train_seconds"].tolist(), end],
-                y=[*front["test_perplexity"].tolist(), front["test_perplexity"].iloc[-1]],
-                step=True,
-                markers=False,
-            )
-        )
-        panels.append(Panel(size_title(int(size)), series, int(size)))
+    panels = [_price_panel(int(size), rows) for size, rows in trained.groupby("vocab_size")]
     tokens = trained["train_tokens"].iloc[0]
     return Lines(
         name="price",
@@ -70,6 +32,46 @@ def price(results: Results) -> Chart | None:
         y=Axis("test perplexity", log=True),
         panels=panels,
     )
+
+
+def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
+    """A point for each layer, the front of each layer's options, and that of all layers."""
+    rows = rows.sort_values("train_seconds")
+    series = [
+        Series(
+            name=str(row.layer),
+            layer=str(row.layer),
+            x=[row.train_seconds],
+            y=[row.test_perplexity],
+            low=[row.test_low],
+            high=[row.test_high],
+        )
+        for row in rows.itertuples()
+    ]
+    for name, options in rows.groupby(rows["layer"].map(family)):
+        best = _front(options)
+        if len(best) > 1:
+            series.append(
+                Series(
+                    name=f"front of {name}",
+                    layer=str(best["layer"].iloc[0]),
+                    x=best["train_seconds"].tolist(),
+                    y=best["test_perplexity"].tolist(),
+                    markers=False,
+                    curve=1,
+                )
+            )
+    front = _front(rows)
+    series.append(
+        Series(
+            name="the front",
+            x=[*front["train_seconds"].tolist(), rows["train_seconds"].max()],
+            y=[*front["test_perplexity"].tolist(), front["test_perplexity"].iloc[-1]],
+            step=True,
+            markers=False,
+        )
+    )
+    return Panel(size_title(size), series, size)
 
 
 def _front(rows: pd.DataFrame) -> pd.DataFrame:
@@ -90,15 +92,8 @@ def learning_curves(results: Results) -> Chart | None:
         for layer, trials in at_size.groupby("layer"):
             for number, identity in enumerate(trials["id"]):
                 curve = results.curves[results.curves["id"] == identity]
-                series.append(
-                    Series(
-                        name=str(layer),
-                        layer=str(layer),
-                        x=curve["seconds"].tolist(),
-                        y=curve["valid_perplexity"].tolist(),
-                        curve=number,
-                    )
-                )
+                x, y = curve["seconds"], curve["valid_perplexity"]
+                series.append(layer_line(layer, x, y, curve=number))
         ends = [at for one in series for at in (min(one.x), max(one.x))]
         span = [min(ends), max(ends)]
         level = [(f"target {prices.loc[prices['vocab_size'] == size, 'target'].iloc[0]:.4g}",
@@ -139,12 +134,7 @@ def learning_rates(results: Results) -> Chart | None:
             # Take the mean over seeds, then the best of the layer's own options.
             tried_so = rows.groupby(["learning_rate", "tuned"])["valid_perplexity"].mean()
             by_rate = tried_so.groupby("learning_rate").min()
-            series.append(
-                Series(
-                    name=str(layer), layer=str(layer),
-                    x=[float(rate) for rate in by_rate.index], y=by_rate.tolist(),
-                )
-            )  # fmt: skip
+            series.append(layer_line(layer, by_rate.index, by_rate))
         panels.append(Panel(f"{size_title(int(size))}, {tokens:,} tokens", series, int(size)))
     return (
         Lines(

@@ -38,7 +38,7 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     left_out = frame.loc[~same, "id"].nunique()
     return frame[same], [
         f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
-        "latest; unlike things are not compared"
+        "latest, and only equal settings are compared"
     ]
 
 
@@ -88,7 +88,7 @@ def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame,
     other = "trained models" if kind == "speed" else "timings"
     return frame[same], [
         f"{frame.loc[~same, 'id'].nunique()} {kind} record(s) are left out: their "
-        f"{', '.join(differing)} differ from those of the {other}; unlike things are not compared"
+        f"{', '.join(differing)} differ from those of the {other}, and only equal settings are compared"
     ]
 
 

@@ -28,7 +28,7 @@ class State(StrEnum):
     DUE = "due"
     WAITING = "waiting"
     """It waits for the learning rate, which other steps find."""
-    NO_USABLE_RATE = "hopeless"
+    NO_USABLE_RATE = "no usable rate"
     """Every learning rate failed."""
 
 
