@@ -79,9 +79,7 @@ class Tree:
         except (OSError, ValueError) as error:
             raise SoftmaxBenchError(f"cannot read a tree from {str(path)!r}: {error}") from None
         if children.dtype.kind != "i":
-            raise SoftmaxBenchError(
-                f"{str(path)!r} holds {children.dtype} numbers instead of a tree"
-            )
+            raise SoftmaxBenchError(f"{str(path)!r} holds {children.dtype} numbers, not a tree")
         return cls(children.astype(np.int64))
 
     @cached_property

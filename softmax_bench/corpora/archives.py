@@ -69,9 +69,7 @@ def _inside(archive: Path, name: str) -> str:
     """The name, if it stays inside the folder on every system."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
-            raise SoftmaxBenchError(
-                f"{archive} is refused: {name!r} would be written outside the folder"
-            )
+            raise SoftmaxBenchError(f"{archive} is refused: {name!r} is outside its folder")
     return name
 
 

@@ -126,8 +126,8 @@ def _check_apart(files: Files) -> None:
             other, first = seen.setdefault((status.st_dev, status.st_ino), (split, path))
             if other != split:
                 raise SoftmaxBenchError(
-                    f"{path} and {first} are the same file, in {split} and in {other}: a split that "
-                    "is part of another measures nothing, so give each a text of its own"
+                    f"{path} and {first} are the same file, in {split} and in {other}: a split "
+                    "that is part of another measures nothing, so give each a text of its own"
                 )
 
 

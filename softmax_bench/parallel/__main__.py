@@ -143,10 +143,8 @@ def train(
         loss_difference = max(
             abs(one - other) for one, other in zip(losses, single_losses, strict=True)
         )
-        table.add_row("largest difference of a loss from one process's", f"{loss_difference:.1e}")
-        table.add_row(
-            "largest difference of a parameter from one process's", f"{parameter_difference:.1e}"
-        )
+        table.add_row("largest difference of a loss", f"{loss_difference:.1e}")
+        table.add_row("largest difference of a parameter", f"{parameter_difference:.1e}")
     console.print(table)
 
 

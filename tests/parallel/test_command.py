@@ -29,10 +29,8 @@ def test_training_by_torchrun_is_that_of_one_process(options: list[str]) -> None
         text=True,
         check=True,
     )
-    apart = [
-        float(number)
-        for number in re.findall(r"largest difference of.*?([\d.]+e[+-]\d+)", done.stdout)
-    ]
+    found = re.findall(r"largest difference of.*?([\d.]+e[+-]\d+)", done.stdout)
+    apart = [float(number) for number in found]
     assert len(apart) == 2, done.stdout
     assert max(apart) < 1e-5
 

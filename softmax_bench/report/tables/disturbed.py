@@ -68,9 +68,8 @@ def cell_doubt(column: str, row: Mapping[str, Any]) -> str:
         if column == "speedup" and not doubt and row.get("full_doubt"):
             doubt = f"full softmax {row['full_doubt']}"
         if column == "of_possible" and row[column] > 1:
-            doubt = (
-                doubt
-                or "more than possible, as the machine was busier when its rates were measured"
+            doubt = doubt or (
+                "more than possible, as the machine was busier when its rates were measured"
             )
     elif column == "train_seconds" and row.get("train_doubt"):
         doubt = f"trained while {row['train_doubt']}"

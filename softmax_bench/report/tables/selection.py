@@ -88,7 +88,8 @@ def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame,
     other = "trained models" if kind == "speed" else "timings"
     return frame[same], [
         f"{frame.loc[~same, 'id'].nunique()} {kind} record(s) are left out: their "
-        f"{', '.join(differing)} differ from those of the {other}, and only equal settings are compared"
+        f"{', '.join(differing)} differ from those of the {other}, and only equal settings are "
+        "compared"
     ]
 
 
