@@ -110,8 +110,8 @@ def _learn(words: Tokens, vocab_size: int, marks: list[str]) -> Tokenizer:
     offered = tokenizer.get_vocab_size()
     if offered < vocab_size:
         raise SoftmaxBenchError(
-            f"a vocabulary of {vocab_size:,} subwords was asked for, but the training text yields "
-            f"only {offered:,}: use {offered} or less"
+            f"the training text yields only {offered:,} subwords, too few for a vocabulary of "
+            f"{vocab_size:,}: use {offered} or less"
         )
     return tokenizer
 

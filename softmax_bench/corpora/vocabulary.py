@@ -80,8 +80,8 @@ def choose_vocabulary(
         raise SoftmaxBenchError(f"the vocabulary must have at least 2 types, not {size}")
     if size > offered:
         raise SoftmaxBenchError(
-            f"a vocabulary of {size:,} was asked for, but the training text has only "
-            f"{offered:,} types: use {offered} or less"
+            f"the training text has only {offered:,} types, too few for a vocabulary of "
+            f"{size:,}: use {offered} or less"
         )
     # Stable: of equally frequent types, the one that appears first comes first.
     order = np.argsort(-counts, kind="stable")

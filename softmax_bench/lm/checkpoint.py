@@ -80,7 +80,7 @@ class Checkpoint:
         except OSError as error:
             raise SoftmaxBenchError(
                 f"the checkpoint {self.path} cannot be written: {error}; training stops here, and "
-                "goes on from the checkpoint before when it is started again"
+                "resumes from the previous checkpoint when it is started again"
             ) from error
         now = time.monotonic()
         self._next = now + max(self.every, (now - begin) / _SHARE)
@@ -136,11 +136,11 @@ def recall(module: nn.Module, remembered: Mapping[str, Tensor]) -> None:
     for name, value in remembered.items():
         owner, _, leaf = name.rpartition(".")
         part = module.get_submodule(owner)
-        held: Tensor | None = getattr(part, leaf)
-        if held is not None and held.shape == value.shape and held.dtype == value.dtype:
-            held.copy_(value)  # in place, because others may share it
+        current: Tensor | None = getattr(part, leaf)
+        if current is not None and current.shape == value.shape and current.dtype == value.dtype:
+            current.copy_(value)  # in place, because others may share it
         else:
-            setattr(part, leaf, value.to(device if held is None else held.device, copy=True))
+            setattr(part, leaf, value.to(device if current is None else current.device, copy=True))
 
 
 def _generators() -> dict[str, Tensor]:

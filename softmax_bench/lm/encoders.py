@@ -7,7 +7,6 @@ returned. In evaluation, hidden states do not depend on how a text is cut into s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 
 State = Any
 """What an encoder carries from one stretch of text to the next; None at the start."""
@@ -35,9 +34,9 @@ class _WindowEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "time batch H"], Float[Tensor, "before batch E"]]:
         time, batch, size = vectors.shape
         before = vectors.new_zeros(CONTEXT - 1, batch, size) if state is None else state
-        known = torch.cat([before, vectors])
-        context = torch.cat([known[place : place + time] for place in range(CONTEXT)], -1)
-        return self.combine(context), known[time:]
+        with_context = torch.cat([before, vectors])
+        context = torch.cat([with_context[place : place + time] for place in range(CONTEXT)], -1)
+        return self.combine(context), with_context[time:]
 
     combine: Callable[[Tensor], Tensor]
 
@@ -94,9 +93,9 @@ class _Block(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "time batch H"], before: Float[Tensor, "before batch H"]
     ) -> Float[Tensor, "time batch H"]:
-        known = self.before_attention(torch.cat([before, hidden]))
-        query = self._by_head(self.query(known[len(before) :]))
-        key, value = (self._by_head(part) for part in self.key_value(known).chunk(2, -1))
+        inputs = self.before_attention(torch.cat([before, hidden]))
+        query = self._by_head(self.query(inputs[len(before) :]))
+        key, value = (self._by_head(part) for part in self.key_value(inputs).chunk(2, -1))
         attended = F.scaled_dot_product_attention(
             _rotate(query, len(before)),
             _rotate(key, 0),
@@ -162,11 +161,11 @@ class TransformerEncoder(nn.Module):
         """Hidden states, and for each layer its last inputs."""
         hidden = self.widen(vectors)
         memories = (hidden[:0],) * len(self.blocks) if state is None else state
-        kept = []
+        last_inputs = []
         for block, memory in zip(self.blocks, memories, strict=True):
-            kept.append(torch.cat([memory, hidden])[-(SPAN - 1) :])
+            last_inputs.append(torch.cat([memory, hidden])[-(SPAN - 1) :])
             hidden = block(hidden, memory)
-        return self.norm(hidden), tuple(kept)
+        return self.norm(hidden), tuple(last_inputs)
 
 
 def _recurrent(kind: Callable[..., nn.Module]) -> Callable[[int, int, int, float], nn.Module]:
@@ -197,9 +196,7 @@ def make_encoder(
         SoftmaxBenchError: There is no such encoder, or it cannot have these sizes.
     """
     if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SoftmaxBenchError(f"unknown encoder {name!r}: choose {', '.join(ENCODERS)}{hint}")
+        raise SoftmaxBenchError(f"unknown encoder {name!r}{nearest(name, ENCODERS)}")
     return ENCODERS[name](embedding_size, hidden_size, num_layers, dropout)
 
 

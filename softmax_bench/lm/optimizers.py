@@ -11,7 +11,6 @@ gradients.
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.ops.cpu.scaling import scale_all_
 from softmax_bench.ops.cpu.updates import (
     adagrad,
@@ -199,9 +198,7 @@ _RULES: dict[str, Callable[..., Optimizer]] = {
 def check_optimizer(name: str, initial_accumulator_value: float = 0.0) -> None:
     """Raise a SoftmaxBenchError if there is no such optimiser, or its options are invalid."""
     if name not in _RULES:
-        near = difflib.get_close_matches(name, _RULES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SoftmaxBenchError(f"unknown optimizer {name!r}: choose {', '.join(_RULES)}{hint}")
+        raise SoftmaxBenchError(f"unknown optimizer {name!r}{nearest(name, _RULES)}")
     if initial_accumulator_value and name != "adagrad":
         raise SoftmaxBenchError(
             f"initial_accumulator_value is an option of adagrad, not of {name}: set it to 0"
