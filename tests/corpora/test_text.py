@@ -287,7 +287,7 @@ def test_missing_things(tmp_path: Path) -> None:
 
 def test_vocabulary_that_is_not_there(tmp_path: Path) -> None:
     folder_of(tmp_path, train="a b\n", valid="a\n", test="a\n")
-    with pytest.raises(SoftmaxBenchError, match="has only 3 types, .* use 3 or less"):
+    with pytest.raises(SoftmaxBenchError, match=r"has only 3 types, .* use 3 or less"):
         load_corpus(str(tmp_path), vocab_size=4)
     with pytest.raises(SoftmaxBenchError, match="at least 2"):
         load_corpus(str(tmp_path), vocab_size=1)

@@ -37,6 +37,24 @@ def test_compare_result_sets() -> None:
     }
 
 
+def test_times_of_older_records_are_compared_by_their_medians() -> None:
+    def without_samples(layer: str, seconds: float) -> SpeedRecord:
+        record = speed_record(layer, 10, seconds)
+        phases = {
+            name: msgspec.structs.replace(phase, samples=None)
+            for name, phase in record.result.phases.items()
+        }
+        return msgspec.structs.replace(
+            record, result=msgspec.structs.replace(record.result, phases=phases)
+        )
+
+    results = frames([without_samples("full", 1.0), without_samples("nce", 0.5)])
+    comparison = compare_layers(results, "full", "nce")
+    assert comparison.table["time_ratio"].tolist() == [2.0]
+    assert comparison.table["time_verdict"].tolist() == [""]
+    assert any("of time have no interval" in warning for warning in comparison.warnings)
+
+
 def test_compare_warns_of_unlike_things() -> None:
     a = frames([speed_record("full", 10, 1.0)])
     b = frames([speed_record("full", 10, 1.0, threads=1)])

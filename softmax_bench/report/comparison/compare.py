@@ -153,7 +153,8 @@ def _steps(results: Results, size: int, layer: str) -> pd.DataFrame:
 
 
 def _samples(steps: pd.DataFrame) -> Floats | None:
-    return None if steps.empty else np.array(steps["samples"].iloc[0])
+    samples = None if steps.empty else steps["samples"].iloc[0]
+    return np.array(samples) if isinstance(samples, list) else None  # older records have none
 
 
 def _disturbed(a: pd.DataFrame, b: pd.DataFrame) -> str:
