@@ -18,7 +18,7 @@ def shared(value: Tensor, mesh: DeviceMesh) -> Tensor:
 
     Nothing is sent; in the backward, its gradient is summed over the processes.
     """
-    return _moved(value, mesh, Replicate(), Replicate(), Partial())
+    return _redistributed(value, mesh, Replicate(), Replicate(), Partial())
 
 
 def gathered(part: Tensor, mesh: DeviceMesh) -> Tensor:
@@ -26,32 +26,32 @@ def gathered(part: Tensor, mesh: DeviceMesh) -> Tensor:
 
     In the backward, every process gets its own part of the summed gradient.
     """
-    return _moved(part, mesh, Shard(0), Replicate(), Partial())
+    return _redistributed(part, mesh, Shard(0), Replicate(), Partial())
 
 
 def total(part: Tensor, mesh: DeviceMesh) -> Tensor:
     """The sum over processes, whose gradient is the same in each of its parts."""
-    return _moved(part, mesh, Partial(), Replicate(), Replicate())
+    return _redistributed(part, mesh, Partial(), Replicate(), Replicate())
 
 
 def side_by_side(part: Tensor, dim: int, mesh: DeviceMesh) -> Tensor:
     """The parts of all processes along a dimension, for computations that all perform alike."""
-    return _moved(part, mesh, Shard(dim), Replicate(), Replicate())
+    return _redistributed(part, mesh, Shard(dim), Replicate(), Replicate())
 
 
 def own_part(value: Tensor, mesh: DeviceMesh) -> Tensor:
     """This process's part of a tensor that all have: equal parts of its first dimension."""
-    return _moved(value, mesh, Replicate(), Shard(0), Shard(0))
+    return _redistributed(value, mesh, Replicate(), Shard(0), Shard(0))
 
 
-def _moved(
-    value: Tensor, mesh: DeviceMesh, lies: Placement, goes: Placement, gradient: Placement
+def _redistributed(
+    value: Tensor, mesh: DeviceMesh, source: Placement, destination: Placement, gradient: Placement
 ) -> Tensor:
     if not torch.is_grad_enabled():
         value = value.detach()
-    distributed = DTensor.from_local(value, mesh, [lies], run_check=False)
-    if goes != lies:
-        distributed = distributed.redistribute(placements=[goes])
+    distributed = DTensor.from_local(value, mesh, [source], run_check=False)
+    if destination != source:
+        distributed = distributed.redistribute(placements=[destination])
     return distributed.to_local(grad_placements=[gradient])
 
 

@@ -84,7 +84,7 @@ def test_more_than_there_should_be(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"bomb.{kind}"
     archive = zip_of(path, {"x": bomb}) if kind == "zip" else tar_of(path, entry("x"), content=bomb)
     assert archive.stat().st_size < 10_000
-    refused(archive, tmp_path, "more than 999,999 bytes", limit=10**6 - 1)
+    refused(archive, tmp_path, "more than the 999,999 bytes", limit=10**6 - 1)
     assert not list(tmp_path.rglob("x"))
 
 

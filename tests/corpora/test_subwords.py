@@ -86,7 +86,7 @@ def test_unknown_words_that_the_text_has_itself_stay_one_token(folder: Path) -> 
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [(100, "does not hold the 256 bytes and <eos>: use 257 or more"), (5000, "leads to only")],
+    [(100, "does not hold the 256 bytes and <eos>: use 257 or more"), (5000, "yields only")],
 )
 def test_a_size_that_does_not_suit_the_text_is_refused(
     folder: Path, size: int, message: str

@@ -246,7 +246,7 @@ def test_what_is_faster_than_possible_is_doubtful() -> None:
     assert "more than possible" in cell_doubt("of_possible", row)
     assert "more than possible" in markdown_table(table)
     chart = next(chart for chart in charts(found) if chart.name == "roofline")
-    assert "busier machine: 1 of 2 steps." in chart.caption
+    assert "1 of 2 steps are left out: they were faster than the roof" in chart.caption
     assert layers_of(chart) == ["full"]
 
 

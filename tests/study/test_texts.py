@@ -34,7 +34,12 @@ def test_an_ordinary_text_leaves_no_doubt(tmp_path: Path) -> None:
         (CHINESE * 9, CHINESE * 999, CHINESE * 999, "have 48 letters on average"),
         (ENGLISH * 900, OTHER, "one more\n" * 4, "test text has only 12 tokens"),
         (ENGLISH * 900, "z y x w\n" * 300, OTHER, "80% of its valid text is <unk>"),
-        (ENGLISH * 900, OTHER, ENGLISH * 99, "test text is the beginning of its training text"),
+        (
+            ENGLISH * 900,
+            OTHER,
+            ENGLISH * 99,
+            "test text is also the beginning of its training text",
+        ),
         ("a b c d\n", "a x\n" * 600, "a\n" * 600, "fewer tokens (5) than there are classes (6)"),
     ],
 )

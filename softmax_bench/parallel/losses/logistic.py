@@ -44,9 +44,9 @@ class LogisticPass:
         if coefficient is None:  # for the losses alone, any weights would do
             coefficient = hidden.new_ones(hidden.shape[0])
         positions, target = self.vocabulary.owned(self.target)
-        of_owned, rows = hidden[positions], self.drawn.rows
-        own, own_rows = target_scores(of_owned, weight, bias, target)
-        own = own - log_z + self.drawn.target_offset.to(own.dtype)
+        owned_hidden, rows = hidden[positions], self.drawn.rows
+        target_score, target_rows = target_scores(owned_hidden, weight, bias, target)
+        target_score = target_score - log_z + self.drawn.target_offset.to(target_score.dtype)
         losses, gradients = logistic_noise(
             hidden,
             weight.index_select(0, rows).to(hidden.dtype),
@@ -56,12 +56,17 @@ class LogisticPass:
         )
         assert gradients.hidden is not None
         assert gradients.bias is not None
-        losses.index_add_(0, positions, F.softplus(-own).to(losses.dtype))
-        pull = (-torch.sigmoid(-own) * coefficient[positions]).to(hidden.dtype)
-        gradients.hidden.index_add_(0, positions, own_rows * pull.unsqueeze(1))
-        log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
+        losses.index_add_(0, positions, F.softplus(-target_score).to(losses.dtype))
+        score_gradient = (-torch.sigmoid(-target_score) * coefficient[positions]).to(hidden.dtype)
+        gradients.hidden.index_add_(0, positions, target_rows * score_gradient.unsqueeze(1))
+        log_z_gradient = -(gradients.bias.sum() + score_gradient.sum()).to(log_z.dtype)
         weight_gradient, bias_gradient = join_rows(
-            gradients, rows, target, of_owned * pull.unsqueeze(1), pull, weight
+            gradients,
+            rows,
+            target,
+            owned_hidden * score_gradient.unsqueeze(1),
+            score_gradient,
+            weight,
         )
         return losses, (
             gradients.hidden,

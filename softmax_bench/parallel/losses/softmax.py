@@ -62,23 +62,23 @@ class SoftmaxPass:
     ) -> tuple[Tensor, Gradients]:
         """Loss of each token (N,), the same on all processes, and gradients by local rows."""
         positions, target = self.vocabulary.owned(self.target)
-        of_owned = hidden[positions]
-        own, own_rows = target_scores(of_owned, weight, bias, target)
-        own = own.to(accumulator(hidden.dtype))  # autocast lowers it
+        owned_hidden = hidden[positions]
+        target_score, target_rows = target_scores(owned_hidden, weight, bias, target)
+        target_score = target_score.to(accumulator(hidden.dtype))  # autocast lowers it
         excluded = None
         scored, scored_bias = weight, bias
         if self.drawn is not None:
-            own = own + self.drawn.target_offset.to(own.dtype)
+            target_score = target_score + self.drawn.target_offset.to(target_score.dtype)
             scored = weight.index_select(0, self.drawn.rows).to(hidden.dtype)
             scored_bias = row_bias(bias, self.drawn.rows, self.drawn.row_offset, hidden.dtype)
             excluded = torch.full_like(self.target, -1)
             excluded[positions] = column_of(target, self.drawn.rows)
 
-        join = _Join(self, hidden, positions, own)
+        join = _Join(self, hidden, positions, target_score)
         if coefficient is None:
             log2_sum = log_sum_exp(hidden, scored, scored_bias, excluded=excluded) * LOG2_E
             log_z = join(slice(0, hidden.shape[0]), log2_sum) / LOG2_E
-            return self._losses(log_z, join.own, self._mean_scores(hidden, weight, bias)), ()
+            return self._losses(log_z, join.scores, self._mean_scores(hidden, weight, bias)), ()
 
         log_z, gradients = softmax_loss(
             hidden,
@@ -92,25 +92,25 @@ class SoftmaxPass:
         )
         assert gradients.hidden is not None
         assert gradients.weight is not None
-        share = coefficient[positions].to(own.dtype)
+        share = coefficient[positions].to(target_score.dtype)
         # The target's score is among those of all classes, but not among those of a sample.
-        pull = (
+        score_gradient = (
             (self.label_smoothing - 1) * share
             if self.drawn is None
-            else share * torch.expm1(own - log_z[positions])
+            else share * torch.expm1(target_score - log_z[positions])
         )
-        pull = pull.to(hidden.dtype)
-        gradients.hidden.index_add_(0, positions, own_rows * pull.unsqueeze(1))
-        of_target = of_owned * pull.unsqueeze(1)
+        score_gradient = score_gradient.to(hidden.dtype)
+        gradients.hidden.index_add_(0, positions, target_rows * score_gradient.unsqueeze(1))
+        of_target = owned_hidden * score_gradient.unsqueeze(1)
         weight_gradient, bias_gradient = gradients.weight, gradients.bias
         if self.drawn is not None:
             weight_gradient, bias_gradient = join_rows(
-                gradients, self.drawn.rows, target, of_target, pull, weight
+                gradients, self.drawn.rows, target, of_target, score_gradient, weight
             )
         else:
             weight_gradient.index_add_(0, target, of_target)
             if bias_gradient is not None:
-                bias_gradient.index_add_(0, target, pull)
+                bias_gradient.index_add_(0, target, score_gradient)
         if self.label_smoothing:  # each row has a weight of 1 / V in the mean score
             of_rows = (-self.label_smoothing / self.vocabulary.num_classes) * coefficient
             of_rows = of_rows.to(hidden.dtype)
@@ -118,7 +118,7 @@ class SoftmaxPass:
             weight_gradient += of_rows @ hidden
             if bias_gradient is not None:
                 bias_gradient += of_rows.sum()
-        losses = self._losses(log_z, join.own, self._mean_scores(hidden, weight, bias))
+        losses = self._losses(log_z, join.scores, self._mean_scores(hidden, weight, bias))
         return losses, (
             gradients.hidden,
             weight_gradient,
@@ -136,28 +136,30 @@ class SoftmaxPass:
         dist.all_reduce(here, group=self.vocabulary.mesh.get_group())
         return here / self.vocabulary.num_classes
 
-    def _losses(self, log_z: Tensor, own: Tensor, mean: Tensor | None) -> Tensor:
-        target = own if mean is None else torch.lerp(own, mean.to(own.dtype), self.label_smoothing)
-        losses = log_z - target
+    def _losses(self, log_z: Tensor, scores: Tensor, mean: Tensor | None) -> Tensor:
+        if mean is not None:
+            scores = torch.lerp(scores, mean.to(scores.dtype), self.label_smoothing)
+        losses = log_z - scores
         return losses + self.penalty * log_z.square() if self.penalty else losses
 
 
 class _Join:
     """Combines the normalisers of a block of tokens, and shares the targets' scores."""
 
-    def __init__(self, run: SoftmaxPass, hidden: Tensor, positions: Tensor, own: Tensor) -> None:
+    def __init__(self, run: SoftmaxPass, hidden: Tensor, positions: Tensor, scores: Tensor) -> None:
         self._mesh = run.vocabulary.mesh
-        sums = accumulator(hidden.dtype)
-        self._here = hidden.new_zeros(hidden.shape[0], dtype=sums).index_copy_(0, positions, own)
-        self._besides: Tensor | None = None
+        dtype = accumulator(hidden.dtype)
+        zeros = hidden.new_zeros(hidden.shape[0], dtype=dtype)
+        self._owned_scores = zeros.index_copy_(0, positions, scores)
+        self._log2_of_targets: Tensor | None = None
         if run.drawn is not None:  # the target enters its token's sum on the process of its class
-            absent = hidden.new_full(hidden.shape[:1], -math.inf, dtype=sums)
-            self._besides = absent.index_copy_(0, positions, own * LOG2_E)
-        self.own = torch.empty_like(self._here)
+            absent = hidden.new_full(hidden.shape[:1], -math.inf, dtype=dtype)
+            self._log2_of_targets = absent.index_copy_(0, positions, scores * LOG2_E)
+        self.scores = torch.empty_like(self._owned_scores)
         """(N,) score of each token's target."""
 
     def __call__(self, block: slice, log2_sum: Tensor) -> Tensor:
-        if self._besides is not None:
-            log2_sum = torch.logaddexp2(log2_sum, self._besides[block])
-        joined, self.own[block] = join_log2_sums(log2_sum, self._here[block], self._mesh)
+        if self._log2_of_targets is not None:
+            log2_sum = torch.logaddexp2(log2_sum, self._log2_of_targets[block])
+        joined, self.scores[block] = join_log2_sums(log2_sum, self._owned_scores[block], self._mesh)
         return joined
