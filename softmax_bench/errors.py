@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -27,5 +28,5 @@ def check_positive(what: str, value: object) -> None:
     Raises:
         SoftmaxBenchError: ``value``, which the message calls ``what``, is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise SoftmaxBenchError(f"{what} must be a positive whole number, not {value!r}")

@@ -14,7 +14,12 @@ def check_counts(counts: npt.ArrayLike, num_classes: int | None = None) -> npt.N
     Raises:
         SoftmaxBenchError: They are not one finite, non-negative number per class.
     """
-    array = np.asarray(counts, dtype=np.float64)
+    try:
+        array = np.asarray(counts, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SoftmaxBenchError(
+            f"class_counts must be an array of one count per class, not {type(counts).__name__}"
+        ) from None
     if array.ndim != 1 or (num_classes is not None and array.shape[0] != num_classes):
         expected = "V" if num_classes is None else num_classes
         raise SoftmaxBenchError(

@@ -17,7 +17,8 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.precision import lowered
-from softmax_bench.ops import Terms, TokenSums
+from softmax_bench.ops import Terms, TokenSums, accumulator
+from softmax_bench.ops.objective import Objective
 
 
 class AllClassesOptions(CommonOptions, total=False):
@@ -36,10 +37,6 @@ class AllClassesOptions(CommonOptions, total=False):
     * ``class_weight``: (V,) weight of each class, as in torch's ``cross_entropy``: a mean is
       divided by the sum of the targets' weights.
     * ``log_z_penalty``: weight of ``(log Z)^2`` (z-loss).
-
-    This changes how it is computed:
-
-    * ``save_memory``: on CUDA, hold a quarter of the scores at once, which takes slightly longer.
     """
 
     temperature: float
@@ -47,7 +44,6 @@ class AllClassesOptions(CommonOptions, total=False):
     label_smoothing: float
     class_weight: Tensor | None
     log_z_penalty: float
-    save_memory: bool
 
 
 class TokenStatistics(NamedTuple):
@@ -60,18 +56,6 @@ class TokenStatistics(NamedTuple):
     """Entropy in nats."""
     correct: Bool[Tensor, "*batch"]
     """Whether the target is the most probable class; false if it is ignored."""
-
-
-def check_objective(label_smoothing: float, log_z_penalty: float) -> None:
-    """Check the range of the options of the objective.
-
-    Raises:
-        SoftmaxBenchError: One of them is out of range.
-    """
-    if not 0 <= label_smoothing < 1:
-        raise SoftmaxBenchError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
-    if not log_z_penalty >= 0:
-        raise SoftmaxBenchError(f"log_z_penalty must be at least 0, not {log_z_penalty}")
 
 
 class AllClassesLayer(OutputLayer):
@@ -89,12 +73,16 @@ class AllClassesLayer(OutputLayer):
         self.soft_cap = options.get("soft_cap", 0.0)
         self.label_smoothing = options.get("label_smoothing", 0.0)
         self.log_z_penalty = options.get("log_z_penalty", 0.0)
-        self.save_memory = options.get("save_memory", False)
         if not self.temperature > 0:
             raise SoftmaxBenchError(f"temperature must be positive, not {self.temperature}")
         if not self.soft_cap >= 0:
             raise SoftmaxBenchError(f"soft_cap must be at least 0, not {self.soft_cap}")
-        check_objective(self.label_smoothing, self.log_z_penalty)
+        if not 0 <= self.label_smoothing < 1:
+            raise SoftmaxBenchError(
+                f"label_smoothing must be in [0, 1), not {self.label_smoothing}"
+            )
+        if not self.log_z_penalty >= 0:
+            raise SoftmaxBenchError(f"log_z_penalty must be at least 0, not {self.log_z_penalty}")
         class_weight = options.get("class_weight")
         if class_weight is not None:
             class_weight = torch.as_tensor(class_weight).to(options.get("device")).float()
@@ -142,19 +130,16 @@ class AllClassesLayer(OutputLayer):
         return TokenStatistics(*(of.view(target.shape) for of in statistics))
 
     def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        smoothing = self.label_smoothing
-        sums = self._token_sums(
-            hidden, target, Terms(class_weight=self.class_weight, mean=bool(smoothing))
-        )
-        losses = (1 - smoothing) * (sums.log_z - sums.target_score)
-        weighted = losses if self.class_weight is None else losses * self.class_weight[target]
-        if smoothing:
-            assert sums.mean_score is not None
-            mean = 1.0 if self.class_weight is None else self.class_weight.mean()
-            weighted = weighted + smoothing * (mean * sums.log_z - sums.mean_score)
-        if self.log_z_penalty:
-            weighted = weighted + self.log_z_penalty * sums.log_z.square()
-        return weighted
+        objective = self._objective(hidden)
+        terms = Terms(class_weight=objective.class_weight, mean=bool(objective.label_smoothing))
+        return objective.losses(self._token_sums(hidden, target, terms), target)
+
+    def _objective(self, hidden: Tensor) -> Objective:
+        """The training objective, for scores of these hidden states."""
+        weight = self.class_weight
+        if weight is not None:
+            weight = weight.to(accumulator(hidden.dtype))
+        return Objective(self.log_z_penalty, self.label_smoothing, self._cap, weight)
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
         sums = self._token_sums(hidden, target, Terms())

@@ -106,8 +106,8 @@ class OutputLayer(CheckedInputs, ABC):
                 f"{type(self).__name__} has no option {option!r}{nearest(option, known)}"
             )
         super().__init__()
-        self.in_features = in_features
-        self.num_classes = num_classes
+        self.in_features = int(in_features)
+        self.num_classes = int(num_classes)
         self.ignore_index = common.get("ignore_index", -100)
         self.reduction: Reduction = common.get("reduction", "mean")
         if self.reduction not in get_args(Reduction):
@@ -148,6 +148,8 @@ class OutputLayer(CheckedInputs, ABC):
                 makes the loss NaN and the gradients zero; ``torch.autograd.detect_anomaly`` enables
                 both checks everywhere.
         """
+        self._check_tensor("hidden", hidden)
+        self._check_tensor("target", target)
         if weight is not None and weight.shape != hidden.shape[:-1]:
             raise self._refusal(
                 f"weight must have the shape {tuple(hidden.shape[:-1])} of the hidden states, one "

@@ -20,10 +20,17 @@ class CheckedInputs(KeptBuffers):
         """An error that names the layer, since a model may have several."""
         return SoftmaxBenchError(f"{type(self).__name__}: {what}")
 
+    def _check_tensor(self, what: str, given: object) -> None:
+        if not isinstance(given, Tensor):
+            raise self._refusal(f"{what} must be a torch.Tensor, not {type(given).__name__}")
+
     def _flatten(self, hidden: Tensor) -> Tensor:
+        self._check_tensor("hidden", hidden)
         if hidden.dim() == 0 or hidden.shape[-1] != self.in_features:
+            scores = hidden.dim() > 1 and hidden.shape[-1] == self.num_classes
             raise self._refusal(
                 f"hidden must have shape (..., {self.in_features}), not {tuple(hidden.shape)}"
+                + (": give hidden states; the layer computes the scores itself" if scores else "")
             )
         if not hidden.is_floating_point():
             raise self._refusal(f"hidden must be floating-point, not {hidden.dtype}")
@@ -40,13 +47,17 @@ class CheckedInputs(KeptBuffers):
 
     def _check_target(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Flatten the targets, set ignored ones to class 0, and return which are kept."""
+        self._check_tensor("target", target)
         if target.shape != hidden.shape[:-1]:
             raise self._refusal(
                 f"target must have the shape {tuple(hidden.shape[:-1])} of the hidden states, "
                 f"not {tuple(target.shape)}"
             )
         if target.dtype not in (torch.int64, torch.int32):
-            raise self._refusal(f"target must be int64 class ids, not {target.dtype}")
+            raise self._refusal(
+                f"target must be class ids in int64 or int32, not {target.dtype}: convert it by "
+                "target.long()"
+            )
         self._check_device("target", target, hidden)
         flat = target.reshape(-1).long()
         kept = flat != self.ignore_index

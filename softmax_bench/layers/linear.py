@@ -16,7 +16,7 @@ from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.precision import exactly
-from softmax_bench.ops import keep_coalesced, linear_nll, log_sum_exp
+from softmax_bench.ops import Terms, TokenSums, keep_coalesced, log_sum_exp, token_sums
 
 SCORES_AT_ONCE = 2**22
 """Most scores that ``topk`` and ``sample`` hold at once."""
@@ -107,8 +107,13 @@ class LinearOutputLayer(OutputLayer):
     def _log_prob(self, hidden: Tensor) -> Tensor:
         return self._scores(hidden).log_softmax(-1)
 
+    def _score_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
+        """Sums over the scores of all classes, differentiable and in bounded memory."""
+        return token_sums(hidden, self.weight, self.offsets(), target, terms)
+
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return -linear_nll(hidden, self.weight, self.offsets(), target)[0]
+        sums = self._score_sums(hidden, target, Terms())
+        return sums.target_score - sums.log_z
 
     def _topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
         best = [self._scores(h).topk(k) for h in self._token_chunks(hidden)]

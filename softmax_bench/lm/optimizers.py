@@ -91,6 +91,11 @@ class Optimizer(ABC):
         self._rate_factor = 1.0
         self._states: dict[nn.Parameter, State] = {}
 
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameters, where ``torch.amp.GradScaler`` looks for them."""
+        return [{"params": list(self._rates)}]
+
     def scale_rate(self, factor: float) -> None:
         """Set the learning rates to ``factor`` times those at the start."""
         self._rate_factor = factor

@@ -149,6 +149,7 @@ def _summed_type(class_weight: Tensor | None, hidden: Tensor) -> Tensor | None:
     return None if class_weight is None else class_weight.to(accumulator(hidden.dtype))
 
 
+@no_second_derivative
 class _TokenSums(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -162,7 +163,6 @@ class _TokenSums(torch.autograd.Function):
         return tuple(of for of in sums if of is not None)
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target, log_z, expected = ctx.saved_tensors
         sums = TokenSums(log_z, log_z, None, expected)

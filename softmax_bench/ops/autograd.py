@@ -7,8 +7,10 @@ So the forward computes them, and the backward only multiplies them by the incom
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ Wanted = Sequence[bool]
 """Whether each operand needs a gradient."""
 Gradients = tuple[Tensor | None, ...]
 """Gradients of each operand; None if not needed."""
+F = TypeVar("F", bound=torch.autograd.Function)
 Fused = Callable[..., tuple[Tensor, Gradients]]
 """Called with :data:`Wanted` and the operands; returns a scalar loss and its gradients in them."""
 
@@ -44,10 +47,20 @@ def weighted_loss(
     return unit * loss(coefficient / unit)
 
 
-Backward = Callable[..., Gradients]
+_caller: ContextVar[str] = ContextVar("caller", default="this operation of softmax_bench.ops")
 
 
-def no_second_derivative(backward: Backward) -> Backward:
+@contextmanager
+def called_by(name: str) -> Iterator[None]:
+    """Let errors in the backward of what is computed here start with a name that users know."""
+    token = _caller.set(name)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+def no_second_derivative(function: type[F]) -> type[F]:
     """Make differentiating the backward of an autograd function an error.
 
     ``torch.autograd.function.once_differentiable`` detaches the gradients from the operands, and
@@ -55,9 +68,16 @@ def no_second_derivative(backward: Backward) -> Backward:
     gradient penalty would silently lack a term. Here, the gradients stay connected to what was
     saved.
     """
+    forward: Callable[..., Any] = function.forward
+    backward: Callable[..., Gradients] = function.backward
+
+    @functools.wraps(forward)
+    def remember_caller(ctx: Any, *operands: Any) -> Any:
+        ctx.caller = _caller.get()
+        return forward(ctx, *operands)
 
     @functools.wraps(backward)
-    def run(ctx: Any, *grads: Tensor) -> Gradients:
+    def connected(ctx: Any, *grads: Tensor) -> Gradients:
         with torch.no_grad():
             made = backward(ctx, *grads)
         if not torch.is_grad_enabled():  # the graph of the gradients is not requested
@@ -66,23 +86,27 @@ def no_second_derivative(backward: Backward) -> Backward:
         there = [x for x in made if x is not None]
         if not sources or not there:
             return made
-        connected = iter(_Raising.apply(len(there), *there, *sources))
-        return tuple(None if x is None else next(connected) for x in made)
+        same = iter(_Raising.apply(ctx.caller, len(there), *there, *sources))
+        return tuple(None if x is None else next(same) for x in made)
 
-    return run
+    function.forward = staticmethod(remember_caller)  # type: ignore[method-assign]
+    function.backward = staticmethod(connected)  # type: ignore[method-assign]
+    return function
 
 
 class _Raising(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, number: int, *gradients_and_sources: Tensor) -> Gradients:
+    def forward(ctx: Any, caller: str, number: int, *gradients_and_sources: Tensor) -> Gradients:
+        ctx.caller = caller
         return tuple(x.detach() for x in gradients_and_sources[:number])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         raise RuntimeError(
-            "this loss has no second derivative: its gradients are computed without a graph of "
-            "their own. For a gradient penalty or a Hessian-vector product take the loss from "
-            "layer.log_prob, which torch differentiates as often as it is asked to"
+            f"{ctx.caller} has no second derivative here, because its gradients are computed "
+            "without a graph of their own: for a gradient penalty or a Hessian-vector product, "
+            "compute the loss from a layer's log_prob, which torch differentiates as often as it "
+            "is asked to"
         )
 
 
@@ -105,6 +129,7 @@ def differentiable_once(*operands: Tensor) -> tuple[Tensor, ...]:
     return same
 
 
+@no_second_derivative
 class _DifferentiableOnce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *operands: Tensor) -> Gradients:
@@ -112,11 +137,11 @@ class _DifferentiableOnce(torch.autograd.Function):
         return tuple(x.view_as(x) for x in operands)
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         return grads
 
 
+@no_second_derivative
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Fused, *operands: Tensor | None) -> Tensor:
@@ -124,20 +149,20 @@ class _FusedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 ctx.save_for_backward(_Source.apply(*operands))
         loss, gradients = run(ctx.needs_input_grad[1:], *operands)
-        ctx.held = PrecomputedGradients(gradients)
+        ctx.held = PrecomputedGradients(gradients, ctx.caller)
         return loss
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (None, *ctx.held.times(grad))
 
 
 class PrecomputedGradients:
-    """Gradients of a scalar loss, which can be taken once."""
+    """Gradients of a scalar loss of ``caller``, which can be taken once."""
 
-    def __init__(self, gradients: Gradients) -> None:
+    def __init__(self, gradients: Gradients, caller: str) -> None:
         self._gradients: Gradients | None = gradients
+        self._caller = caller
 
     def times(self, upstream: Tensor) -> Gradients:
         """The gradients times the incoming gradient of the loss.
@@ -148,8 +173,8 @@ class PrecomputedGradients:
         """
         if self._gradients is None:
             raise RuntimeError(
-                "this loss made its gradients in the forward pass and has handed them out: call "
-                "forward again before a second backward (retain_graph has no effect here)"
+                f"{self._caller} computed the gradients of this loss with it and has handed them "
+                "out: call forward again before a second backward (retain_graph has no effect here)"
             )
         gradients, self._gradients = self._gradients, None
         for gradient in gradients:

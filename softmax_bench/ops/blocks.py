@@ -79,6 +79,7 @@ def block_scores(
     return scores if bias is None else scores + embed_rows(bias, block)
 
 
+@no_second_derivative
 class _BlockScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, block: Tensor) -> Tensor:
@@ -86,6 +87,5 @@ class _BlockScores(torch.autograd.Function):
         return blocks.block_scores(hidden, weight, block)
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*blocks.block_score_gradients(grad, *ctx.saved_tensors), None)

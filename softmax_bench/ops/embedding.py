@@ -13,6 +13,7 @@ from softmax_bench.ops.compiling import untraced
 from softmax_bench.ops.cpu.updates import sum_entries
 
 
+@no_second_derivative
 class _EmbedRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
@@ -21,7 +22,6 @@ class _EmbedRows(torch.autograd.Function):
         return weight.index_select(0, ids.reshape(-1)).view(*ids.shape, *weight.shape[1:])
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
         values = grad.reshape(-1, *grad.shape[ids.dim() :])

@@ -25,6 +25,36 @@ class Objective(NamedTuple):
     class_weight: Tensor | None = None
     """(V,) float32, or float64 if the scores are."""
 
+    def losses(self, sums: TokenSums, target: Tensor) -> Tensor:
+        """The loss of each token (n,)."""
+        penalty, smoothing, _, class_weight = self
+        of_target: Tensor | float = 1.0
+        mean: Tensor | float = 1.0
+        if class_weight is not None:
+            # A target outside the classes, which nothing has checked on CUDA, has the score NaN.
+            known = target.clamp(0, class_weight.shape[0] - 1)
+            of_target, mean = class_weight[known], class_weight.mean()
+        result = (1 - smoothing) * of_target * (sums.log_z - sums.target_score)
+        if smoothing:
+            assert sums.mean_score is not None
+            result = result + smoothing * (mean * sums.log_z - sums.mean_score)
+        return result + penalty * sums.log_z.square() if penalty else result
+
+    def pulls(self, sums: TokenSums, target: Tensor, coefficient: Tensor) -> Pulls:
+        """Gradients of ``sum_n coefficient_n loss_n`` in the sums."""
+        penalty, smoothing, _, class_weight = self
+        c = coefficient.to(sums.log_z.dtype)
+        mean: Tensor | float = 1.0
+        of_target = (1 - smoothing) * c
+        if class_weight is not None:
+            of_target, mean = of_target * class_weight[target], class_weight.mean()
+        log_z = of_target
+        if smoothing:
+            log_z = log_z + smoothing * mean * c
+        if penalty:
+            log_z = log_z + 2 * penalty * c * sums.log_z
+        return Pulls(-of_target, log_z, -smoothing * c if smoothing else None)
+
 
 class Terms(NamedTuple):
     """Which of :class:`TokenSums` are needed, and of which scores."""

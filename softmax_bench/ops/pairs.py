@@ -41,6 +41,7 @@ def pair_scores(
     return scores
 
 
+@no_second_derivative
 class _PairScores(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -50,6 +51,5 @@ class _PairScores(torch.autograd.Function):
         return pairs.pair_scores(hidden, weight, bias, starts, rows)
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*pairs.pair_gradients(grad, *ctx.saved_tensors), None, None)

@@ -58,7 +58,7 @@ def cross_entropy(
     if not any(wanted):
         terms = Terms(objective.soft_cap, objective.class_weight, bool(objective.label_smoothing))
         sums = token_sums(hidden, weight, bias, target, terms)
-        losses = score_rows.losses(sums, target, objective)
+        losses = objective.losses(sums, target)
         return torch.dot(losses, coefficient.to(losses.dtype)), (None, None, None)
     gradients = _Gradients(hidden, weight, bias, wanted)
     budget = FOR_MEMORY if save_memory else FOR_TIME

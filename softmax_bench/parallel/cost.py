@@ -78,11 +78,11 @@ class Step:
         return self.rows * (self.width + self.bias)
 
 
-def full(step: Step) -> Cost:
-    """Three products of all hidden states with the rows of one process."""
+def full(step: Step, *, products: int = 3) -> Cost:
+    """Three products of all hidden states with the rows of one process, or as many as given."""
     rows, width = step.rows, step.width
     return Cost(
-        flops=6.0 * step.tokens * rows * width,
+        flops=2.0 * products * step.tokens * rows * width,
         bytes=step.number_bytes * (2.0 * rows * width + 2.0 * step.tokens * width),
         parameters=step.parameters,
         rows_touched=rows,
@@ -107,8 +107,11 @@ def sampled(step: Step, samples: int, *, learned: bool = False) -> Cost:
     )
 
 
-def hidden_traffic(step: Step) -> Sent:
-    """Hidden states to all processes, if each has its own, and the sum of their gradients."""
+def hidden_traffic(step: Step, *, weighted: bool = True) -> Sent:
+    """Hidden states to all processes, if each has its own, and the sum of their gradients.
+
+    ``weighted`` says whether the weights of tokens are sent with them.
+    """
     processes = step.processes
     hidden = float(step.tokens * step.width * step.number_bytes)
     if not step.divided:
@@ -119,7 +122,7 @@ def hidden_traffic(step: Step) -> Sent:
         + all_reduce(ID_BYTES, processes)  # the largest number on any process
         + all_gather(own_tokens * step.width * step.number_bytes, processes)
         + all_gather(own_tokens * ID_BYTES, processes)
-        + all_gather(own_tokens * step.sum_bytes, processes)
+        + (all_gather(own_tokens * step.sum_bytes, processes) if weighted else NOTHING)
         + reduce_scatter(hidden, processes)
     )
 
@@ -135,6 +138,23 @@ def softmax_traffic(step: Step, rows: int) -> Sent:
     for block in token_blocks(step.tokens, rows):
         size = (block.stop - block.start) * step.sum_bytes
         sent += all_reduce(size, step.processes) + all_reduce(2 * size, step.processes)
+    return sent
+
+
+def sums_traffic(step: Step, *, numbers: int) -> Sent:
+    """Besides the hidden states, the maximum of each token's scores, and its sums.
+
+    Args:
+        step: The step.
+        numbers: Sums of a token's scores, the normaliser and the target's score among them.
+    """
+    processes, of_token = step.processes, step.sum_bytes * numbers
+    sent = hidden_traffic(step, weighted=False)
+    sent += all_reduce(step.tokens * step.sum_bytes, processes)
+    sent += all_reduce(step.tokens * of_token, processes)
+    if step.divided:  # each process weights its own tokens
+        own_tokens = -(-step.tokens // processes)
+        sent += all_gather(own_tokens * of_token, processes) + all_reduce(step.sum_bytes, processes)
     return sent
 
 

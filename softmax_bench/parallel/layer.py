@@ -17,21 +17,18 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import CommonOptions
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.linear import SCORES_AT_ONCE, LinearOutputLayer
-from softmax_bench.ops import accumulator, log_sum_exp
-from softmax_bench.ops.cpu.exponentials import LOG2_E
+from softmax_bench.ops import Terms, TokenSums, accumulator
 from softmax_bench.parallel.cost import Sent, Step
 from softmax_bench.parallel.exchange import (
     all_reduce_max,
     broadcast_from_first,
     gathered,
-    join_log2_sums,
     own_part,
     padded,
     shared,
     side_by_side,
+    total,
 )
-from softmax_bench.parallel.losses.passes import each
-from softmax_bench.parallel.losses.softmax import SoftmaxPass
 from softmax_bench.parallel.vocabulary import ShardedClasses
 
 Tokens = Literal["shared", "divided"]
@@ -170,39 +167,49 @@ class ParallelOutputLayer(LinearOutputLayer):
         dist.all_reduce(of_all, group=self.mesh.get_group())
         return own + (of_all - own.detach())
 
-    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        return self._loss_of_all(*self._spread(hidden, target, coefficient))
+    # Sums over all classes
 
-    def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return self._own(self._losses_of_all(*self._spread(hidden, target)), hidden.shape[0])
+    def _score_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
+        of_all, targets = self._spread(hidden, target)
+        here, rows = self.vocabulary.located(targets)
+        if terms.class_weight is not None:
+            terms = terms._replace(class_weight=self.vocabulary.shard(terms.class_weight))
+        sums = super()._score_sums(of_all, rows, terms)
+        largest = sums.log_z.detach().clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX, self.mesh.get_group())
+        share = (sums.log_z - largest).exp()  # of this process's classes in Z, but for a factor
+        parts = {"log_z": share, "target_score": torch.where(here, sums.target_score, 0.0)}
+        if sums.mean_score is not None:
+            parts["mean_score"] = sums.mean_score * (self.vocabulary.num_rows / self.num_classes)
+        if sums.expected_score is not None:
+            parts["expected_score"] = share * sums.expected_score
+        joined = dict(zip(parts, total(torch.stack([*parts.values()]), self.mesh), strict=True))
+        if sums.expected_score is not None:
+            joined["expected_score"] = joined["expected_score"] / joined["log_z"]
+        joined["log_z"] = largest + joined["log_z"].log()
+        own = self._own(torch.stack([*joined.values()], 1), hidden.shape[0]).unbind(1)
+        best = sums.best
+        if best is not None:
+            best = self._own(self._best(of_all, best), hidden.shape[0])
+        return TokenSums(**dict(zip(joined, own, strict=True)), best=best)
 
-    @abstractmethod
-    def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        """The loss over the tokens of all processes."""
+    @torch.no_grad()
+    def _best(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """The class with the highest score, given the best row of each process."""
+        scores = super()._target_scores(hidden.to(self.weight.dtype), rows)
+        columns = scores.unsqueeze(1), self.vocabulary.classes(rows).unsqueeze(1)
+        of_processes, classes = (side_by_side(of, 1, self.mesh) for of in columns)
+        return classes.gather(1, of_processes.argmax(1, keepdim=True)).squeeze(1)
 
-    @abstractmethod
-    def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The losses of the tokens of all processes."""
+    def _normalizer(self, hidden: Tensor) -> Tensor:
+        nothing = hidden.new_zeros(hidden.shape[0]).long()
+        return self._score_sums(hidden, nothing, Terms()).log_z
 
     # Inference
 
-    def _normalizer(self, hidden: Tensor) -> Tensor:
-        (of_all,) = self._spread(hidden)
-        return self._own(self._log_z(of_all), hidden.shape[0])
-
-    def _log_z(self, hidden: Tensor) -> Tensor:
-        log2_sum = log_sum_exp(hidden, self.weight, self.bias) * LOG2_E
-        return join_log2_sums(log2_sum, torch.zeros_like(log2_sum), self.mesh)[0] / LOG2_E
-
-    def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:
-        of_all, targets = self._spread(hidden, target)
-        exact = SoftmaxPass(self.vocabulary, targets, self.vocabulary.max_rows)
-        losses = each(exact, of_all, self.weight, self.bias)
-        return self._own(-losses, hidden.shape[0])
-
     def _log_prob(self, hidden: Tensor) -> Tensor:
         (of_all,) = self._spread(hidden)
-        scores = F.linear(of_all, self.weight, self.bias)
+        scores = self._scores(of_all)
         missing = self.vocabulary.max_rows - self.vocabulary.num_rows
         columns = F.pad(scores, (0, missing)).unsqueeze(2)
         everything = side_by_side(columns, 2, self.mesh).flatten(1)[:, : self.num_classes]
@@ -216,9 +223,9 @@ class ParallelOutputLayer(LinearOutputLayer):
         classes = self.vocabulary.classes(torch.cat([rows for _, rows in best]))
         candidates = side_by_side(F.pad(classes, (0, k - here)), 1, self.mesh)
         values, place = side_by_side(values, 1, self.mesh).topk(k)
-        values = values - self._log_z(of_all).unsqueeze(1)
         number = hidden.shape[0]
-        return self._own(values, number), self._own(candidates.gather(1, place), number)
+        values = self._own(values, number) - self._normalizer(hidden).unsqueeze(1)
+        return values, self._own(candidates.gather(1, place), number)
 
     def _sample(self, hidden: Tensor) -> Tensor:
         """Draw a process in proportion to its share of Z, then one of its classes.
@@ -227,22 +234,23 @@ class ParallelOutputLayer(LinearOutputLayer):
         process, and only that process draws the class.
         """
         (of_all,) = self._spread(hidden)
-        log_z = log_sum_exp(of_all, self.weight, self.bias)
+        # Equally wide on all, so that equal generators stay equal, or dropout would differ.
+        missing = self.vocabulary.max_rows - self.vocabulary.num_rows
+        parts = []
+        for scores in self._scores_by_chunks(of_all):
+            wide = F.pad(scores.float(), (0, missing), value=-math.inf)
+            parts.append((draw(wide), wide.logsumexp(1)))
+        drawn, log_z = (torch.cat(part) for part in zip(*parts, strict=True))
         chosen = broadcast_from_first(
             draw(side_by_side(log_z.unsqueeze(1), 1, self.mesh)), self.mesh
         )
-        # Equally wide on all processes, so that equal generators stay equal, or dropout would
-        # differ.
-        missing = self.vocabulary.max_rows - self.vocabulary.num_rows
-        wide = (F.pad(s, (0, missing), value=-math.inf) for s in self._scores_by_chunks(of_all))
-        drawn = torch.cat([draw(scores.float()) for scores in wide])
         classes = self.vocabulary.classes(drawn) * (chosen == self.vocabulary.rank)
         dist.all_reduce(classes, group=self.mesh.get_group())
         return self._own(classes, hidden.shape[0])
 
     def _scores_by_chunks(self, hidden: Tensor) -> Iterator[Tensor]:
         for some in hidden.split(max(1, SCORES_AT_ONCE // self.vocabulary.max_rows)):
-            yield F.linear(some, self.weight, self.bias)
+            yield self._scores(some)
 
     @torch.no_grad()
     def _target_scores(self, hidden: Tensor, target: Tensor) -> Tensor:

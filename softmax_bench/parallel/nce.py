@@ -7,21 +7,21 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from softmax_bench.classes.noise import log_unigram, make_noise
+from softmax_bench.classes.noise import log_unigram
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import Cost
-from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.exchange import shared, total
-from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.layer import ParallelOptions
 from softmax_bench.parallel.losses.logistic import LogisticPass
 from softmax_bench.parallel.losses.passes import each, weighted_sum
 from softmax_bench.parallel.losses.softmax import Drawn
-from softmax_bench.parallel.noise import BroadcastNoise, draw_here
+from softmax_bench.parallel.noise import draw_here
+from softmax_bench.parallel.sampling import ParallelSamplingLayer
 
 
-class ParallelNCE(ParallelOutputLayer):
+class ParallelNCE(ParallelSamplingLayer):
     """Noise-contrastive estimation with V / P classes and their noise on each process.
 
     All processes draw the same noise, which all tokens share, so the objective equals that of a
@@ -40,9 +40,7 @@ class ParallelNCE(ParallelOutputLayer):
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
     good_for = "the most classes, if scores are used without a normaliser afterwards"
     step_flops = "6 N (num_samples + 1) H / P"
-    exact = False
     normalised = "by training"
-    touches_all_rows = False
 
     log_z: Tensor
 
@@ -60,11 +58,15 @@ class ParallelNCE(ParallelOutputLayer):
         if isinstance(log_z, str) and log_z != "learned":
             raise SoftmaxBenchError(f"log_z must be a number or 'learned', not {log_z!r}")
         self._start = 0.0 if isinstance(log_z, str) else float(log_z)
-        super().__init__(in_features, num_classes, **common)
-        distribution = BroadcastNoise(
-            make_noise(noise, num_classes, self._counts, power), self.mesh
+        super().__init__(
+            in_features,
+            num_classes,
+            num_samples=num_samples,
+            noise=noise,
+            power=power,
+            replacement=True,
+            **common,
         )
-        self.sampler = SharedSampler(distribution, num_samples, replacement=True)
         start = torch.tensor(self._start, dtype=self.weight.dtype)
         if isinstance(log_z, str):
             self.log_z = nn.Parameter(start)

@@ -6,18 +6,17 @@ from typing import Unpack
 
 from torch import Tensor
 
-from softmax_bench.classes.noise import make_noise
 from softmax_bench.layers import Cost
-from softmax_bench.layers.sampled.drawing import SharedSampler
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
-from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
+from softmax_bench.parallel.layer import ParallelOptions
 from softmax_bench.parallel.losses.passes import each, weighted_sum
 from softmax_bench.parallel.losses.softmax import Drawn, SoftmaxPass
-from softmax_bench.parallel.noise import BroadcastNoise, draw_here
+from softmax_bench.parallel.noise import draw_here
+from softmax_bench.parallel.sampling import ParallelSamplingLayer
 
 
-class ParallelSampledSoftmax(ParallelOutputLayer):
+class ParallelSampledSoftmax(ParallelSamplingLayer):
     """Sampled softmax with V / P classes and their part of the sample on each process.
 
     All processes draw the same sample, so it is the estimator of a single process, draw by draw.
@@ -35,9 +34,7 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
     source = "Jean et al. 2015; sharded as in An et al. 2021"
     good_for = "the most classes, if only training must be fast"
     step_flops = "6 N (num_samples + 1) H / P"
-    exact = False
     normalised = "no"
-    touches_all_rows = False
 
     def __init__(
         self,
@@ -50,10 +47,15 @@ class ParallelSampledSoftmax(ParallelOutputLayer):
         replacement: bool = False,
         **common: Unpack[ParallelOptions],
     ) -> None:
-        super().__init__(in_features, num_classes, **common)
-        proposal = BroadcastNoise(make_noise(noise, num_classes, self._counts, power), self.mesh)
-        self.sampler = SharedSampler(proposal, num_samples, replacement=replacement)
-        self.sampler.to(self.weight.device)
+        super().__init__(
+            in_features,
+            num_classes,
+            num_samples=num_samples,
+            noise=noise,
+            power=power,
+            replacement=replacement,
+            **common,
+        )
 
     def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
         return weighted_sum(

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError, check_positive
+from softmax_bench.errors import SoftmaxBenchError
 
 
 class ShardedClasses:
@@ -26,7 +26,7 @@ class ShardedClasses:
         mesh: The P processes, in one dimension.
 
     Raises:
-        SoftmaxBenchError: The mesh has more than one dimension.
+        SoftmaxBenchError: The mesh has more than one dimension, or more processes than classes.
     """
 
     def __init__(self, num_classes: int, mesh: DeviceMesh) -> None:
@@ -35,7 +35,11 @@ class ShardedClasses:
                 f"the classes need a mesh of one dimension, not {mesh.ndim}: give one of its "
                 "dimensions, mesh['name']"
             )
-        check_positive("num_classes", num_classes)
+        if num_classes < mesh.size():
+            raise SoftmaxBenchError(
+                f"{num_classes} classes cannot be sharded over {mesh.size()} processes: each needs "
+                "at least one"
+            )
         self.num_classes = num_classes
         self.mesh = mesh
         self.size = mesh.size()
@@ -64,7 +68,14 @@ class ShardedClasses:
         """Class ids of this process's rows."""
         return rows * self.size + self.rank
 
+    def located(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether this process has each of ``classes`` (N,), and its local row, 0 if not."""
+        here = classes % self.size == self.rank
+        rows = torch.div(classes, self.size, rounding_mode="floor")
+        return here, torch.where(here, rows, 0)
+
     def owned(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of those ``classes`` (N,) that this process has, and their local rows."""
-        positions = (classes % self.size == self.rank).nonzero().squeeze(1)
-        return positions, torch.div(classes[positions], self.size, rounding_mode="floor")
+        here, rows = self.located(classes)
+        positions = here.nonzero().squeeze(1)
+        return positions, rows[positions]

@@ -49,7 +49,7 @@ def spec_of(name: str) -> str:
 def test_a_layer_learns_a_language(name: str) -> None:
     torch.manual_seed(0)
     seen, target, counts, truth, unigram = language()
-    layer = create_layer(spec_of(name), seen.shape[1], V, counts)
+    layer = create_layer(spec_of(name), seen.shape[1], V, counts, sparse=True)
     encoder = nn.Linear(seen.shape[1], seen.shape[1])
     parameters = [*encoder.parameters(), *layer.parameters()]
     optimizer = make_optimizer("adagrad", parameters, 0.1, initial_accumulator_value=1e-5)

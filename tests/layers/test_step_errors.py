@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 V, H = 40, 16
 COUNTS = torch.arange(1, V + 1)
@@ -19,7 +23,8 @@ def test_a_scaler_skips_a_step_that_overflows_float16(spec: str, sparse: bool) -
     torch.manual_seed(0)
     layer = create_layer(spec, H, V, COUNTS, sparse=sparse)
     model = nn.ModuleList([nn.Linear(H, H), layer])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ours = make_optimizer("sgd", model.parameters(), lr=0.1)
+    optimizer: Any = ours if sparse else torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     inputs, target = torch.randn(9, H), torch.arange(9)
 
@@ -30,6 +35,8 @@ def test_a_scaler_skips_a_step_that_overflows_float16(spec: str, sparse: bool) -
         with torch.autocast("cpu", torch.float16):
             loss = layer(model[0](inputs), target)
         scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        clip_grad_norm(model.parameters(), 5.0)
         scaler.step(optimizer)
         scaler.update()
         same = all(map(torch.equal, before, model.parameters()))
@@ -61,10 +68,32 @@ def test_mistakes_are_told_with_the_name_of_the_layer(spec: str) -> None:
         "hidden is on meta, but the layer's parameters are on cpu": (hidden.to("meta"), target),
         "target is on meta": (hidden, target.to("meta")),
         "weight must have the shape": (hidden, target, torch.ones(2)),
+        r"target must be class ids in int64 or int32, not torch.float32.*long\(\)": (
+            hidden,
+            target.float(),
+        ),
+        "target must be a torch.Tensor, not list": (hidden, target.tolist()),
+        "hidden must be a torch.Tensor, not ndarray": (hidden.numpy(), target),
+        "hidden must have shape.*computes the scores itself": (torch.randn(3, V), target),
     }
     for message, arguments in mistakes.items():
+        given: Any = arguments
         with pytest.raises(SoftmaxBenchError, match=f"^{name}: {message}"):
-            layer(*arguments)
+            layer(*given)
+
+
+def test_sizes_may_be_integers_of_numpy_and_counts_must_be_numbers() -> None:
+    layer: Any = create_layer("sampled", H, np.int64(V), num_samples=np.int32(5))  # type: ignore[arg-type]
+    assert type(layer.num_classes) is int
+    wrong: Any
+    for wrong in ("abc", {1: 2}, [[1], [2, 3]]):
+        with pytest.raises(SoftmaxBenchError, match="class_counts must be an array of one count"):
+            create_layer("sampled", H, V, wrong)
+
+
+def test_the_penalty_of_self_normalized_has_one_name() -> None:
+    with pytest.raises(TypeError, match="log_z_penalty is called penalty here"):
+        create_layer("self_normalized", H, V, log_z_penalty=0.5)
 
 
 @pytest.mark.parametrize(

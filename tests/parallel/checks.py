@@ -35,10 +35,16 @@ from softmax_bench.testing import check_output_layer
 from tests.parallel.processes import check
 
 H = 8
+ALL_OPTIONS = {
+    "label_smoothing": 0.2, "log_z_penalty": 0.1, "temperature": 0.7, "soft_cap": 6.0
+}  # fmt: skip
 PAIRS: list[tuple[type[OutputLayer], type[ParallelOutputLayer], dict[str, Any]]] = [
     (FullSoftmax, ParallelFullSoftmax, {}),
     (FullSoftmax, ParallelFullSoftmax, {"bias": False}),
     (FullSoftmax, ParallelFullSoftmax, {"label_smoothing": 0.2, "log_z_penalty": 0.1}),
+    (FullSoftmax, ParallelFullSoftmax, {"soft_cap": 6.0}),
+    (FullSoftmax, ParallelFullSoftmax, ALL_OPTIONS | {"soft_cap": 0.0}),
+    (FullSoftmax, ParallelFullSoftmax, ALL_OPTIONS),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9}),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "replacement": True}),
     (SampledSoftmax, ParallelSampledSoftmax, {"num_samples": 9, "noise": "unigram", "bias": False}),
@@ -96,8 +102,11 @@ def pair(
     classes: int, dtype: torch.dtype, **also: Any,
 ) -> tuple[OutputLayer, ParallelOutputLayer]:  # fmt: skip
     counts = torch.randint(0, 20, (classes,)).clamp(min=0) + (torch.arange(classes) == 0)
-    alone = single(H, classes, class_counts=counts, dtype=dtype, **options, **also)
-    together = parallel(H, classes, class_counts=counts, dtype=dtype, **options, **also)
+    also |= {"class_counts": counts, "dtype": dtype}
+    if options.keys() >= ALL_OPTIONS.keys():
+        also["class_weight"] = torch.rand(classes)
+    alone = single(H, classes, **options, **also)
+    together = parallel(H, classes, **options, **also)
     together.load_whole_state(alone.state_dict())
     return alone, together
 
@@ -109,7 +118,7 @@ def drawn(layer: OutputLayer, hidden: Tensor, target: Tensor) -> Any:
 
 @check
 def losses_and_gradients_are_those_of_one_process() -> None:
-    sizes = [(1, torch.float64, "mean"), (2, torch.float64, "mean"), (5, torch.float64, "sum")]
+    sizes = [(2, torch.float64, "mean"), (5, torch.float64, "sum")]
     sizes += [(700, torch.float64, "none"), (700, torch.float32, "mean")]
     for (single, parallel, options), (classes, dtype, reduction) in itertools.product(PAIRS, sizes):
         torch.manual_seed(classes)
@@ -196,7 +205,60 @@ def the_whole_contract() -> None:
         def factory(width: int, classes: int, **also: Any) -> OutputLayer:
             return parallel(width, classes, **options, **also)  # noqa: B023
 
-        check_output_layer(factory, sizes=(1, 2, 3, 17))
+        check_output_layer(factory, sizes=(2, 3, 17))
+
+
+def dealt(layer: ParallelOutputLayer, first: int, number: int) -> Iterator[slice]:
+    """This process's tokens: first if all processes have all of them, then if each has its own."""
+    for tokens, here in (
+        ("shared", slice(None)),
+        ("divided", slice(0, first) if rank() == 0 else slice(first, number)),
+    ):
+        layer.tokens = tokens  # type: ignore[assignment]
+        yield here
+
+
+@check
+def statistics_of_tokens() -> None:
+    hidden = torch.randn(6, H).double()
+    weights = torch.linspace(1, 2, 18).double().view(6, 3)
+    for options in ({}, ALL_OPTIONS):
+        alone, together = pair(FullSoftmax, ParallelFullSoftmax, options, 31, torch.float64)
+        target = torch.randint(31, (6,))
+        target[1] = -100
+        target[4] = alone.topk(hidden[4], 1)[1]
+
+        def statistics(layer: OutputLayer, part: slice) -> list[Tensor]:
+            states = hidden[part].clone().requires_grad_()
+            assert isinstance(layer, FullSoftmax)
+            found = layer.token_statistics(states, target[part])  # noqa: B023
+            layer.zero_grad()
+            sums = torch.stack(found[:3], 1)
+            (sums * weights[part]).sum().backward()
+            assert states.grad is not None
+            return [sums.detach(), states.grad, found.correct]
+
+        wanted = statistics(alone, slice(None))
+        assert wanted[2][4]
+        for here in dealt(together, 2, 6):
+            for ours, of_all in zip(statistics(together, here), wanted, strict=True):
+                torch.testing.assert_close(ours, of_all[here])
+            own = gradients(together)
+            torch.testing.assert_close(whole_gradients(together, own), gradients(alone))
+
+
+@check
+def several_positives() -> None:
+    for single, parallel, options in PAIRS:
+        alone, together = pair(single, parallel, options, 31, torch.float64)
+        hidden, target = torch.randn(6, H).double(), torch.randint(31, (6, 3))
+        target[0, 1:] = target[3] = -100
+        wanted = drawn(alone, hidden, target)
+        for here in dealt(together, 4, 6):
+            loss, of_hidden, own = drawn(together, hidden[here], target[here])
+            torch.testing.assert_close(loss, wanted[0])
+            torch.testing.assert_close(of_hidden, wanted[1][here])
+            torch.testing.assert_close(whole_gradients(together, own), wanted[2])
 
 
 @check
@@ -340,10 +402,14 @@ def what_cannot_be_divided_is_refused() -> None:
         ("hierarchical", "'hierarchical' cannot be sharded"),
         ("nce(shared=False)", "no option 'shared'"),
         ("nce(log_z='estimated')", "log_z must be a number or 'learned'"),
+        ("full(save_memory=True)", "no option 'save_memory'"),
+        ("sampled(label_smoothing=0.1)", "no option 'label_smoothing'"),
     ):
         with pytest.raises(SoftmaxBenchError, match=message):
             create_parallel_layer(spec, H, 9)
     with pytest.raises(SoftmaxBenchError, match="tokens must be"):
         create_parallel_layer("full", H, 9, tokens="mine")
+    with pytest.raises(SoftmaxBenchError, match="1 classes cannot be sharded over 2 processes"):
+        create_parallel_layer("full", H, 1)
     with pytest.raises(SoftmaxBenchError, match="cannot tell how many bytes"), Traffic():
         dist.gather(torch.ones(1), [torch.ones(1)] * 2 if rank() == 0 else None)

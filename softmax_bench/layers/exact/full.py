@@ -9,8 +9,17 @@ from torch.nn import functional as F
 
 from softmax_bench.layers.all_classes import AllClassesLayer, AllClassesOptions
 from softmax_bench.layers.linear import LinearOutputLayer
-from softmax_bench.layers.options import Normalised
-from softmax_bench.ops import Terms, TokenSums, linear_cross_entropy, token_sums
+from softmax_bench.layers.options import CommonOptions, Normalised
+from softmax_bench.ops import Terms, TokenSums, linear_cross_entropy
+
+
+class FullOptions(AllClassesOptions, total=False):
+    """Constructor arguments of full softmax.
+
+    * ``save_memory``: on CUDA, hold a quarter of the scores at once, which takes slightly longer.
+    """
+
+    save_memory: bool
 
 
 class FullSoftmax(AllClassesLayer, LinearOutputLayer):
@@ -20,8 +29,8 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
     N x V scores. A step takes 6NVH floating-point operations.
 
     Args:
-        **options: As for every output layer, and
-            :class:`~softmax_bench.layers.all_classes.AllClassesOptions`.
+        **options: :class:`FullOptions`, besides those of
+            :class:`~softmax_bench.layers.all_classes.AllClassesOptions` and of every output layer.
     """
 
     name = "full"
@@ -33,11 +42,11 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
     normalised: ClassVar[Normalised] = "no"
     touches_all_rows = True
     traceable = True
+    options_type: ClassVar[type[CommonOptions]] = FullOptions
 
-    def __init__(
-        self, in_features: int, num_classes: int, **options: Unpack[AllClassesOptions]
-    ) -> None:
-        super().__init__(in_features, num_classes, **options)
+    def __init__(self, in_features: int, num_classes: int, **options: Unpack[FullOptions]) -> None:
+        super().__init__(in_features, num_classes, **options)  # type: ignore[misc]
+        self.save_memory = options.get("save_memory", False)
 
     def offsets(self) -> Tensor | None:
         """The bias, divided by the temperature as the scores are."""
@@ -54,16 +63,12 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
             self.offsets(),
             target,
             coefficient,
-            penalty=self.log_z_penalty,
-            label_smoothing=self.label_smoothing,
-            soft_cap=self._cap,
-            class_weight=self.class_weight,
             save_memory=self.save_memory,
+            **self._objective(hidden)._asdict(),
         )
 
     def _token_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
-        terms = terms._replace(soft_cap=self._cap)
-        return token_sums(hidden, self.weight, self.offsets(), target, terms)
+        return self._score_sums(hidden, target, terms._replace(soft_cap=self._cap))
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self._capped(F.linear(hidden, self.weight, self.offsets()))

@@ -6,8 +6,7 @@ from types import MappingProxyType
 from typing import Unpack
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.all_classes import AllClassesOptions
-from softmax_bench.layers.exact.full import FullSoftmax
+from softmax_bench.layers.exact.full import FullOptions, FullSoftmax
 from softmax_bench.layers.options import Knob
 
 
@@ -36,9 +35,11 @@ class SelfNormalizedSoftmax(FullSoftmax):
         num_classes: int,
         *,
         penalty: float = 0.1,
-        **options: Unpack[AllClassesOptions],
+        **options: Unpack[FullOptions],
     ) -> None:
         check_penalty(penalty)
+        if "log_z_penalty" in options:
+            raise TypeError(f"{type(self).__name__}: log_z_penalty is called penalty here")
         options["log_z_penalty"] = penalty
         super().__init__(in_features, num_classes, **options)
 

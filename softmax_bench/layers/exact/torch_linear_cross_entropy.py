@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers.all_classes import AllClassesOptions
-from softmax_bench.layers.exact.full import FullSoftmax
+from softmax_bench.layers.exact.full import FullOptions, FullSoftmax
 from softmax_bench.ops.autograd import differentiable_once
 
 
@@ -35,7 +34,7 @@ class TorchLinearCrossEntropy(FullSoftmax):
         num_classes: int,
         *,
         chunk_tokens: int | None = 256,
-        **options: Unpack[AllClassesOptions],
+        **options: Unpack[FullOptions],
     ) -> None:
         if not hasattr(F, "linear_cross_entropy"):
             raise SoftmaxBenchError(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from softmax_bench.ops import token_chunks
-from softmax_bench.ops.cpu import score_rows
 from softmax_bench.ops.cpu.exponentials import accumulator
 from softmax_bench.ops.cpu.softmax_loss import Gradients, log_sum_exp, softmax_loss
 from softmax_bench.ops.dispatch import by_device
@@ -47,13 +46,12 @@ def cross_entropy(
     own, rows = target_scores(hidden, weight, bias, target)
     mean_row = None
     if objective.label_smoothing:
-        mean_row = _MeanRow(weight, bias, objective.class_weight)
+        mean_row = MeanRow(weight, bias, objective.class_weight, weight.shape[0])
     parts: Parts = None, None, None
     if any(wanted):
         # All pulls except that of the penalty are known before log Z.
-        pulls = score_rows.pulls(
-            TokenSums(own, own), target, coefficient, objective._replace(penalty=0.0)
-        )
+        linear = objective._replace(penalty=0.0)
+        pulls = linear.pulls(TokenSums(own, own), target, coefficient)
         log_z, gradients = softmax_loss(
             hidden,
             weight,
@@ -62,12 +60,12 @@ def cross_entropy(
             square=objective.penalty * coefficient if objective.penalty else None,
             wanted=wanted,
         )
-        _add_linear(gradients, pulls, hidden, target, rows, mean_row)
+        add_linear(gradients, pulls, hidden, target, rows, mean_row)
         parts = gradients.hidden, gradients.weight, gradients.bias
     else:
         log_z = log_sum_exp(hidden, weight, bias)
     sums = TokenSums(own, log_z, None if mean_row is None else mean_row.scores(hidden))
-    losses = score_rows.losses(sums, target, objective)
+    losses = objective.losses(sums, target)
     return torch.dot(losses, coefficient.to(losses.dtype)), parts
 
 
@@ -81,7 +79,7 @@ def token_sums(
     own, _ = target_scores(hidden, weight, bias, target)
     mean = None
     if terms.mean:
-        mean = _MeanRow(weight, bias, terms.class_weight).scores(hidden)
+        mean = MeanRow(weight, bias, terms.class_weight, weight.shape[0]).scores(hidden)
     return TokenSums(own, log_sum_exp(hidden, weight, bias), mean)
 
 
@@ -102,20 +100,27 @@ def token_sum_gradients(
         operands = hidden, weight, bias, target, terms
         return token_chunks.token_sum_gradients(pulls, sums, *operands, wanted=wanted)
     _, gradients = softmax_loss(hidden, weight, bias, pulls.log_z, wanted=wanted)
-    mean_row = _MeanRow(weight, bias, terms.class_weight) if terms.mean else None
+    mean_row = None
+    if terms.mean:
+        mean_row = MeanRow(weight, bias, terms.class_weight, weight.shape[0])
     rows = weight.index_select(0, target)
-    _add_linear(gradients, pulls, hidden, target, rows, mean_row)
+    add_linear(gradients, pulls, hidden, target, rows, mean_row)
     return gradients.hidden, gradients.weight, gradients.bias
 
 
-class _MeanRow:
-    """The class-weighted mean of all rows, whose score is the mean of all scores."""
+class MeanRow:
+    """The class-weighted mean of all rows, whose score is the mean of all scores.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, class_weight: Tensor | None) -> None:
+    Of ``num_classes`` rows, ``weight`` may hold some; then it is their part of the mean.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, class_weight: Tensor | None, num_classes: int
+    ) -> None:
         dtype = accumulator(weight.dtype)
         if class_weight is None:
             class_weight = weight.new_ones(weight.shape[0], dtype=dtype)
-        self.shares = class_weight.to(dtype) / weight.shape[0]
+        self.shares = class_weight.to(dtype) / num_classes
         """(V,) weight of each row in the mean."""
         self.row = (self.shares.to(weight.dtype) @ weight).to(dtype)
         self.offset = None if bias is None else self.shares @ bias.to(dtype)
@@ -126,13 +131,13 @@ class _MeanRow:
         return scores if self.offset is None else scores + self.offset
 
 
-def _add_linear(
+def add_linear(
     gradients: Gradients,
     pulls: Pulls,
     hidden: Tensor,
     target: Tensor,
     rows: Tensor,
-    mean_row: _MeanRow | None,
+    mean_row: MeanRow | None,
 ) -> None:
     """Add the gradients that come through the targets' scores and the mean scores."""
     pull = pulls.target_score.to(hidden.dtype)

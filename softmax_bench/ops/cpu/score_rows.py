@@ -11,38 +11,6 @@ from softmax_bench.ops.dispatch import by_device
 from softmax_bench.ops.objective import Objective, Pulls, Terms, TokenSums
 
 
-def losses(sums: TokenSums, target: Tensor, objective: Objective) -> Tensor:
-    """The loss of each token (n,)."""
-    penalty, smoothing, _, class_weight = objective
-    of_target: Tensor | float = 1.0
-    mean: Tensor | float = 1.0
-    if class_weight is not None:
-        # A target outside the classes, which nothing has checked on CUDA, has the score NaN.
-        known = target.clamp(0, class_weight.shape[0] - 1)
-        of_target, mean = class_weight[known], class_weight.mean()
-    result = (1 - smoothing) * of_target * (sums.log_z - sums.target_score)
-    if smoothing:
-        assert sums.mean_score is not None
-        result = result + smoothing * (mean * sums.log_z - sums.mean_score)
-    return result + penalty * sums.log_z.square() if penalty else result
-
-
-def pulls(sums: TokenSums, target: Tensor, coefficient: Tensor, objective: Objective) -> Pulls:
-    """Gradients of ``sum_n coefficient_n loss_n`` in the sums."""
-    penalty, smoothing, _, class_weight = objective
-    c = coefficient.to(sums.log_z.dtype)
-    mean: Tensor | float = 1.0
-    of_target = (1 - smoothing) * c
-    if class_weight is not None:
-        of_target, mean = of_target * class_weight[target], class_weight.mean()
-    log_z = of_target
-    if smoothing:
-        log_z = log_z + smoothing * mean * c
-    if penalty:
-        log_z = log_z + 2 * penalty * c * sums.log_z
-    return Pulls(-of_target, log_z, -smoothing * c if smoothing else None)
-
-
 @by_device
 def sums(scores: Tensor, bias: Tensor | None, target: Tensor, terms: Terms) -> TokenSums:
     """The sums of each row of scores, which may be overwritten."""
@@ -73,9 +41,9 @@ def loss_(
     """Write ``coefficient_n loss_n`` into ``out``, and its gradient in the scores over them."""
     terms = Terms(objective.soft_cap, objective.class_weight, bool(objective.label_smoothing))
     of_rows = sums(scores.to(out.dtype, copy=True), bias, target, terms)
-    out.copy_(losses(of_rows, target, objective) * coefficient)
-    pulls_ = pulls(of_rows, target, coefficient, objective)
-    gradient_(scores, bias, target, pulls_, of_rows, terms)
+    out.copy_(objective.losses(of_rows, target) * coefficient)
+    pulls = objective.pulls(of_rows, target, coefficient)
+    gradient_(scores, bias, target, pulls, of_rows, terms)
 
 
 @by_device

@@ -31,6 +31,7 @@ def path_losses(
     return losses
 
 
+@no_second_derivative
 class _PathLosses(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -63,7 +64,6 @@ class _PathLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, pulls, rows, pull_hidden = ctx.saved_tensors
         tokens, room = pulls.shape

@@ -36,6 +36,7 @@ def each(run: Pass, *operands: Tensor | None) -> Tensor:
     return losses
 
 
+@no_second_derivative
 class _Each(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Pass, *operands: Tensor | None) -> Tensor:
@@ -45,7 +46,6 @@ class _Each(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, gradients = ctx.run(grad.contiguous(), *ctx.saved_tensors)
         return (None, *gradients)
