@@ -65,6 +65,8 @@ class Terms(NamedTuple):
     mean: bool = False
     expected: bool = False
     best: bool = False
+    save_memory: bool = False
+    """Whether the gradient holds only a quarter of the scores at once on CUDA."""
 
 
 class TokenSums(NamedTuple):

@@ -68,9 +68,10 @@ def token_sums(
     mean: bool,
     expected: bool,
     best: bool,
+    save_memory: bool,
 ) -> list[Tensor]:
     """The requested sums of :func:`all_classes.token_sums`."""
-    terms = Terms(soft_cap, class_weight, mean, expected, best)
+    terms = Terms(soft_cap, class_weight, mean, expected, best, save_memory)
     sums = all_classes.token_sums(hidden, weight, bias, target, terms)
     return [of for of in sums if of is not None]
 
@@ -86,6 +87,7 @@ def _(
     mean: bool,
     expected: bool,
     best: bool,
+    save_memory: bool,
 ) -> list[Tensor]:
     dtype = accumulator(hidden.dtype)
     sums = [hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in range(2 + mean + expected)]
@@ -105,9 +107,10 @@ def token_sum_gradients(
     class_weight: Tensor | None,
     mean: bool,
     expected: bool,
+    save_memory: bool,
 ) -> list[Tensor]:
     """:func:`all_classes.token_sum_gradients` in the existing operands."""
-    terms = Terms(soft_cap, class_weight, mean, expected)
+    terms = Terms(soft_cap, class_weight, mean, expected, save_memory=save_memory)
     sums = TokenSums(log_z, log_z, None, expected_score)
     operands = hidden, weight, bias, target, terms
     pulls = pulls_of(terms, grads)
@@ -129,16 +132,17 @@ def _(
 
 
 def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    hidden, weight, bias, target, ctx.soft_cap, class_weight, ctx.mean, ctx.expected, _ = inputs
+    hidden, weight, bias, target, ctx.soft_cap, class_weight, *wanted, ctx.save_memory = inputs
+    ctx.mean, ctx.expected, _ = wanted
     expected = output[2 + ctx.mean] if ctx.expected else None
     ctx.save_for_backward(output[1], expected, hidden, weight, bias, target, class_weight)
 
 
 def _make_gradients(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     *operands, class_weight = ctx.saved_tensors
-    options = ctx.soft_cap, class_weight, ctx.mean, ctx.expected
+    options = ctx.soft_cap, class_weight, ctx.mean, ctx.expected, ctx.save_memory
     made = token_sum_gradients(grads[: 2 + ctx.mean + ctx.expected], *operands, *options)
-    return (*made, *(None,) * (9 - len(made)))
+    return (*made, *(None,) * (10 - len(made)))
 
 
 token_sums.register_autograd(_make_gradients, setup_context=_keep_operands)

@@ -104,12 +104,61 @@ def subset_logistic(
     return (coefficient * (F.softplus(-own) + noise)).sum()
 
 
+def subset_blackout(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    row_count: Tensor,
+    target_offset: Tensor,
+) -> Tensor:
+    """BlackOut's loss, from the probabilities of target and sample."""
+    scores = F.linear(hidden, weight, bias)
+    own = scores.gather(1, target.unsqueeze(1)).squeeze(1) + target_offset
+    hit = rows == target.unsqueeze(1)
+    powers = (scores[:, rows] + row_offset).exp().masked_fill(hit, 0)
+    z = own.exp() + powers @ row_count
+    p = (powers / z.unsqueeze(1)).clamp(max=1 - 1e-6)
+    return (coefficient * (z.log() - own - torch.log1p(-p) @ row_count)).sum()
+
+
+def pair_logistic(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: Tensor,
+    offset: Tensor,
+    positive_weight: float = 1.0,
+) -> Tensor:
+    """Logistic losses of pairs, selected from all N x V scores."""
+    odds = F.linear(hidden, weight, bias).gather(1, rows) + offset
+    return positive_weight * F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
+
+
 def pair_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, starts: Tensor, rows: Tensor
 ) -> Tensor:
     """Scores of pairs, selected from all N x V scores."""
     tokens = torch.arange(hidden.shape[0]).repeat_interleave(starts.diff())
     return F.linear(hidden, weight, bias)[tokens, rows]
+
+
+def group_nll(
+    hidden: Tensor,
+    projection: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    group: Tensor,
+    index: int,
+) -> Tensor:
+    """``-log softmax`` of all tokens, 0 for those that are not in the group."""
+    own = torch.where(group == index, target, 0)
+    losses = linear_nll(F.linear(hidden, projection), weight, bias, own)
+    return torch.where(group == index, losses, 0)
 
 
 def subset_scores(

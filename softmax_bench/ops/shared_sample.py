@@ -62,6 +62,47 @@ def subset_cross_entropy(
 
 
 @untraced
+def subset_blackout(
+    hidden: Float[Tensor, "N H"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, "V"] | None,
+    target: Int[Tensor, "N"],
+    coefficient: Float[Tensor, "N"],
+    rows: Int[Tensor, "S"],
+    row_offset: Float[Tensor, "S"],
+    row_count: Float[Tensor, "S"],
+    target_offset: Float[Tensor, "N"],
+) -> Float[Tensor, ""]:
+    """BlackOut's loss of each target against a shared sample of other classes.
+
+    ``sum_n c_n (log z_n - t_n - sum_j row_count_j log(1 - p_nj))`` with
+    ``p_nj = exp(s_nj + row_offset_j) / z_n``, at most ``1 - 1e-6`` to bound the loss,
+    ``t_n = s_n,target(n) + target_offset_n`` and ``z_n = exp(t_n) + sum_j row_count_j z_n p_nj``.
+    A sampled class that is the token's own target is left out for that token.
+
+    Args:
+        hidden: Hidden states.
+        weight: One row per class; its gradient is row-sparse.
+        bias: One offset per class; its gradient is row-sparse.
+        target: Class of each token.
+        coefficient: Weight of each token in the sum.
+        rows: Sampled classes, distinct and sorted.
+        row_offset: Added to the scores of each sampled class: minus the log of its probability.
+        row_count: How often each class was drawn.
+        target_offset: Added to the score of each token's target.
+    """
+
+    def loss(shares: Tensor) -> Tensor:
+        def run(wanted: Wanted, h: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Gradients]:
+            operands = h, w, b, target, shares, rows, row_offset, row_count, target_offset
+            return shared_sample.subset_blackout(*operands)
+
+        return fused_loss(run, hidden, weight, bias)
+
+    return weighted_loss(loss, coefficient, hidden.dtype)
+
+
+@untraced
 def subset_logistic(
     hidden: Float[Tensor, "N H"],
     weight: Float[Tensor, "V H"],

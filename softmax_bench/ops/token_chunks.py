@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,8 +61,8 @@ def cross_entropy(
         sums = token_sums(hidden, weight, bias, target, terms)
         losses = objective.losses(sums, target)
         return torch.dot(losses, coefficient.to(losses.dtype)), (None, None, None)
-    gradients = _Gradients(hidden, weight, bias, wanted)
-    budget = FOR_MEMORY if save_memory else FOR_TIME
+    budget, dtype = _budget(hidden, weight, save_memory=save_memory)
+    gradients = _Gradients(hidden, weight, bias, wanted, dtype)
     losses = hidden.new_empty(hidden.shape[0], dtype=accumulator(hidden.dtype))
     for chunk, scores in _scores(hidden, weight, budget, hidden.dtype):
         score_rows.loss_(scores, bias, target[chunk], coefficient[chunk], objective, losses[chunk])
@@ -97,13 +98,29 @@ def token_sum_gradients(
     wanted: Sequence[bool],
 ) -> Parts:
     """Gradients of a loss whose gradients in the sums are ``pulls``; scores are recomputed."""
-    gradients, target = _Gradients(hidden, weight, bias, wanted), target.contiguous()
-    for chunk, scores in _scores(hidden, weight, FOR_TIME, hidden.dtype):
+    budget, dtype = _budget(hidden, weight, save_memory=terms.save_memory)
+    gradients, target = _Gradients(hidden, weight, bias, wanted, dtype), target.contiguous()
+    for chunk, scores in _scores(hidden, weight, budget, hidden.dtype):
         here = Pulls._make(None if pull is None else pull[chunk] for pull in pulls)
         of_chunk = TokenSums._make(None if of is None else of[chunk] for of in sums)
         score_rows.gradient_(scores, bias, target[chunk], here, of_chunk, terms)
         gradients.add(chunk, scores)
     return gradients.parts()
+
+
+def _budget(hidden: Tensor, weight: Tensor, *, save_memory: bool) -> tuple[int, torch.dtype]:
+    """Bytes of scores held at once, and the dtype in which chunks' weight gradients are summed.
+
+    Sums in half precision are rounded after each chunk. If float32 sums take at most half of the
+    budget, they do not let memory exceed it, and the scores get the rest. Otherwise they would
+    triple the memory of the gradient.
+    """
+    budget, dtype = FOR_MEMORY if save_memory else FOR_TIME, accumulator(weight.dtype)
+    of_sums = weight.numel() * dtype.itemsize
+    size = hidden.shape[0], weight.shape[0], hidden.dtype.itemsize
+    if dtype == weight.dtype or of_sums > budget // 2 or len(list(chunks(*size, budget))) < 2:
+        return budget, weight.dtype
+    return budget - of_sums, dtype
 
 
 def _scores(
@@ -121,28 +138,37 @@ def _scores(
         yield chunk, scores
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``out = a @ b``, summed and written in the dtype of ``out``."""
-    if out.dtype == a.dtype:
-        torch.mm(a, b, out=out)
-    elif a.is_cuda:
-        torch.mm(a, b, out_dtype=out.dtype, out=out)
-    else:  # elsewhere, torch has no product with another result dtype
-        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
+def _product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """``out = a @ b``, or ``out += a @ b``, summed and written in the dtype of ``out``."""
+    options: dict[str, Any] = {"out": out}
+    if out.dtype != a.dtype:
+        if a.is_cuda:
+            options["out_dtype"] = out.dtype
+        else:  # elsewhere, torch has no product with another result dtype
+            a, b = a.to(out.dtype), b.to(out.dtype)
+    if add:
+        torch.addmm(out, a, b, **options)
+    else:
+        torch.mm(a, b, **options)
 
 
 class _Gradients:
     """Gradients of the operands, summed over chunks of tokens."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        wanted: Sequence[bool],
+        sums: torch.dtype,
     ) -> None:
         self._operands = hidden, weight
         self._hidden = torch.empty_like(hidden) if wanted[0] else None
         self._weight = None
         if wanted[1]:  # the first chunk overwrites all of it
             make = torch.empty_like if hidden.shape[0] else torch.zeros_like
-            self._weight = make(weight)
+            self._weight = make(weight, dtype=sums)
         self._bias = None
         if bias is not None and wanted[2]:
             self._bias = torch.zeros_like(bias, dtype=accumulator(bias.dtype))
@@ -154,14 +180,12 @@ class _Gradients:
         if self._hidden is not None:
             torch.mm(pulls, weight, out=self._hidden[chunk])
         if self._weight is not None:
-            if chunk.start == 0:
-                torch.mm(pulls.t(), hidden[chunk], out=self._weight)
-            else:
-                self._weight.addmm_(pulls.t(), hidden[chunk])
+            _product(pulls.t(), hidden[chunk], self._weight, add=chunk.start > 0)
         if self._bias is not None:
             self._bias += pulls.sum(0, dtype=self._bias.dtype)
 
     def parts(self) -> Parts:
         """The sums."""
+        weight = None if self._weight is None else self._weight.to(self._operands[1].dtype)
         bias = None if self._bias is None else self._bias.to(self._bias_type)
-        return self._hidden, self._weight, bias
+        return self._hidden, weight, bias

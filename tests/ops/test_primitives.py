@@ -167,6 +167,12 @@ def test_subset_losses_any_size(
             [hidden, weight, kept_bias, log_z],
             [target, coefficient, rows, row_offset, count, target_offset],
         )
+        assert_same(
+            ops.subset_blackout,
+            reference.subset_blackout,
+            [hidden, weight, kept_bias],
+            [target, coefficient, rows, row_offset, count, target_offset],
+        )
     else:
         value = no_bias(ops.subset_cross_entropy)(
             hidden, weight, bias, target, coefficient, rows, row_offset, target_offset
@@ -233,6 +239,32 @@ def test_block_cross_entropy(
             [hidden, weight, bias],
             [target, coefficient],
         )
+
+
+@given(sizes, st.booleans(), st.integers(0, 2))
+def test_groups(size: tuple[int, int, int, int], with_bias: bool, index: int) -> None:
+    torch.manual_seed(size[3])
+    hidden, weight, bias, target, coefficient = operands(*size[:3])
+    projection, group = torch.randn(size[2], size[2]).double(), torch.randint(3, target.shape)
+    groups = ops.group_tokens(group, 3)
+    leaves = [hidden, projection, weight, bias if with_bias else None]
+    assert_same(
+        partial(ops.group_nll, groups=groups, index=index),
+        partial(reference.group_nll, group=group, index=index),
+        leaves,
+        [target],
+    )
+
+    def plain(*operands: Tensor) -> Tensor:
+        h, p, w, b, target, coefficient = operands
+        return torch.dot(reference.group_nll(h, p, w, b, target, group, index), coefficient)
+
+    assert_same(
+        partial(ops.group_cross_entropy, groups=groups, index=index),
+        plain,
+        leaves,
+        [target, coefficient],
+    )
 
 
 def random_pairs(tokens: int, classes: int, most: int) -> tuple[Tensor, Tensor]:
@@ -370,6 +402,11 @@ def test_float32_gradients_are_those_of_float64_to_five_digits() -> None:
             ops.subset_logistic,
             [*operand_list, log_odds],
             [target, coefficient, rows, offset, count, own_offset],
+        ),
+        (
+            ops.subset_blackout,
+            operand_list,
+            [target, coefficient, rows, offset - 6, count, own_offset - 6],
         ),
         (lambda *a: ops.subset_scores(*a)[1], operand_list, [target, rows]),
         (ops.pair_scores, operand_list, [starts, pairs]),

@@ -9,10 +9,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.sampled.sampled import SampledSoftmax
-from softmax_bench.ops import subset_scores
+from softmax_bench.ops import subset_blackout, subset_scores
 
 
 class BlackOut(SampledSoftmax):
@@ -56,7 +55,18 @@ class BlackOut(SampledSoftmax):
             **common,
         )
 
-    _weighted_loss = OutputLayer._weighted_loss
+    def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
+        sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob
+        return subset_blackout(
+            hidden,
+            *self._trained(self.weight, self.bias),
+            target,
+            coefficient,
+            sample.rows,
+            -log_q(sample.rows),
+            sample.count,
+            -log_q(target).to(hidden.dtype),
+        )
 
     def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
         sample, log_q = self.sampler.draw(hidden.device), self.sampler.noise.log_prob

@@ -15,7 +15,7 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.options import CommonOptions, Knob, Normalised
 from softmax_bench.layers.sampled.drawing import Sample, SharedSampler
-from softmax_bench.ops import pair_scores, subset_logistic, subset_scores
+from softmax_bench.ops import accumulator, pair_logistic, subset_logistic, subset_scores
 
 
 class NCE(LinearOutputLayer):
@@ -137,10 +137,9 @@ class NCE(LinearOutputLayer):
         tokens, k = hidden.shape[0], self.sampler.num_samples
         noise = self.sampler.noise.sample(tokens * k, hidden.device).view(tokens, k)
         rows = torch.cat([target.unsqueeze(1), noise], 1)
-        starts = torch.arange(tokens + 1, device=hidden.device) * (k + 1)
-        scores = pair_scores(hidden, *self._trained(self.weight, self.bias), starts, rows.view(-1))
-        odds = scores.view(tokens, k + 1) - self.log_z - self._log_noise(rows).to(scores.dtype)
-        return self.positive_weight * F.softplus(-odds[:, 0]) + F.softplus(odds[:, 1:]).sum(1)
+        offset = -self.log_z - self._log_noise(rows).to(accumulator(self.weight.dtype))
+        weights = self._trained(self.weight, self.bias)
+        return pair_logistic(hidden, *weights, rows, offset, self.positive_weight)
 
     @torch.no_grad()
     def _update_log_z(self, hidden: Tensor, kept: Tensor, rows: Tensor, log_weight: Tensor) -> None:

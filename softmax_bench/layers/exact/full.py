@@ -68,7 +68,8 @@ class FullSoftmax(AllClassesLayer, LinearOutputLayer):
         )
 
     def _token_sums(self, hidden: Tensor, target: Tensor, terms: Terms) -> TokenSums:
-        return self._score_sums(hidden, target, terms._replace(soft_cap=self._cap))
+        terms = terms._replace(soft_cap=self._cap, save_memory=self.save_memory)
+        return self._score_sums(hidden, target, terms)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self._capped(F.linear(hidden, self.weight, self.offsets()))

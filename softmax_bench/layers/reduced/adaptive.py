@@ -17,7 +17,14 @@ from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.reduced.cutoffs import choose_cutoffs
-from softmax_bench.ops import linear_cross_entropy, linear_nll
+from softmax_bench.ops import (
+    Groups,
+    group_cross_entropy,
+    group_nll,
+    group_tokens,
+    linear_cross_entropy,
+    linear_nll,
+)
 
 
 class AdaptiveSoftmax(OutputLayer):
@@ -29,8 +36,8 @@ class AdaptiveSoftmax(OutputLayer):
 
     It loads the state dict of ``torch.nn.AdaptiveLogSoftmaxWithLoss`` and adds what that lacks:
     class ids in any order, biases, ``ignore_index`` and ``reduction``, widths that never reach 0,
-    a gradient for every tail in every step, memory independent of N x V, one synchronisation with
-    the device per step instead of one per tail, and cut-offs chosen by a cost model.
+    a gradient for every tail in every step, memory independent of N x V, training steps that never
+    wait for a GPU, and cut-offs chosen by a cost model.
 
     Args:
         cutoffs: Frequency ranks at which the tails begin, in ascending order and below V; chosen by
@@ -39,7 +46,6 @@ class AdaptiveSoftmax(OutputLayer):
         **common: As for every output layer.
     """
 
-    capturable = False  # the device is asked how many tokens each tail has
     name = "adaptive"
     scores = "the head, and each target's tail"
     source = "Grave et al. 2017"
@@ -118,42 +124,30 @@ class AdaptiveSoftmax(OutputLayer):
         for (_, scores), tail in zip(self._parts(), tails, strict=True):
             scores.bias.copy_(tail)
 
-    def _split(self, target: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Entry of the head for each token, its rank, and the tokens of each tail."""
+    def _split(self, target: Tensor) -> tuple[Tensor, Tensor, Groups]:
+        """Entry of the head for each token, its rank, and the tokens of the head and each tail."""
         rank = self.order.ranks(target)
-        cluster = band_of(rank, self.cutoffs[:-1])
-        entry = torch.where(cluster == 0, rank, self.shortlist_size - 1 + cluster)
-        in_order, order = cluster.sort(stable=True)
-        clusters = torch.arange(len(self.cutoffs) - 1, device=target.device)
-        ends = torch.searchsorted(in_order, clusters, right=True).tolist()  # waits for the device
-        return entry, rank, list(order.tensor_split(ends))[1:]
+        band = band_of(rank, self.cutoffs[:-1])
+        entry = torch.where(band == 0, rank, self.shortlist_size - 1 + band)
+        return entry, rank, group_tokens(band, len(self.cutoffs))
+
+    def _of_tails(self, rank: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+        """Projection, rows and offsets of each tail, and each token's place among its classes."""
+        for (project, scores), low in zip(self._parts(), self.cutoffs, strict=False):
+            yield project.weight, scores.weight, scores.bias, rank - low
 
     def _weighted_loss(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        entry, rank, tokens_of_tail = self._split(target)
+        entry, rank, bands = self._split(target)
         loss = linear_cross_entropy(hidden, self.head.weight, self.head.bias, entry, coefficient)
-        parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
-        for (project, scores), low, tokens in parts:
-            loss = loss + linear_cross_entropy(
-                project(hidden.index_select(0, tokens)),
-                scores.weight,
-                scores.bias,
-                rank.index_select(0, tokens) - low,
-                coefficient.index_select(0, tokens),
-            )
+        for band, tail in enumerate(self._of_tails(rank), 1):
+            loss = loss + group_cross_entropy(hidden, *tail, coefficient, bands, band)
         return loss
 
     def _token_losses(self, hidden: Tensor, target: Tensor) -> Tensor:
-        entry, rank, tokens_of_tail = self._split(target)
+        entry, rank, bands = self._split(target)
         losses, _ = linear_nll(hidden, self.head.weight, self.head.bias, entry)
-        parts = zip(self._parts(), self.cutoffs, tokens_of_tail, strict=False)
-        for (project, scores), low, tokens in parts:
-            nll, _ = linear_nll(
-                project(hidden.index_select(0, tokens)),
-                scores.weight,
-                scores.bias,
-                rank.index_select(0, tokens) - low,
-            )
-            losses = losses.index_add(0, tokens, nll)
+        for band, tail in enumerate(self._of_tails(rank), 1):
+            losses = losses + group_nll(hidden, *tail, bands, band)
         return losses
 
     def _target_log_prob(self, hidden: Tensor, target: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ from softmax_bench.ops.cpu.workspace import workspace
 from softmax_bench.ops.dispatch import by_device
 from softmax_bench.ops.rows import distinct, row_sparse
 
+BLACKOUT_BOUND = 1e-6
+"""Least probability that BlackOut leaves to the other classes; its loss would be infinite at 0."""
+
 
 @by_device
 def subset_cross_entropy(
@@ -61,6 +64,47 @@ def subset_cross_entropy(
         bias_gradient = None
     loss = torch.dot(losses, coefficient.to(losses.dtype))
     return loss, (gradients.hidden, weight_gradient, bias_gradient)
+
+
+@by_device
+def subset_blackout(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    row_count: Tensor,
+    target_offset: Tensor,
+) -> tuple[Tensor, OfOperands]:
+    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias``."""
+    own, own_rows = target_scores(hidden, weight, bias, target)
+    own = own + target_offset
+    sampled = weight.index_select(0, rows).to(hidden.dtype)
+    offset = row_bias(bias, rows, row_offset, hidden.dtype)
+    scores = torch.addmm(offset, hidden, sampled.t()).to(own.dtype)
+    scores.masked_fill_(rows == target.unsqueeze(1), -torch.inf)
+    count = row_count.to(own.dtype)
+    log_z = torch.logaddexp(own, (scores + count.log()).logsumexp(1))
+    p = scores.sub_(log_z.unsqueeze(1)).exp_()
+    bounded = p.clamp(max=1 - BLACKOUT_BOUND)
+    losses = log_z - own - torch.log1p(-bounded) @ count
+    odds = torch.where(p < 1 - BLACKOUT_BOUND, bounded / (1 - bounded), 0)
+    pull_z = 1 - odds @ count
+    share = coefficient.to(own.dtype)
+    pulls = odds.addcmul_(p, pull_z.unsqueeze(1)).mul_(count).mul_(share.unsqueeze(1))
+    pulls = pulls.to(hidden.dtype)
+    own_pull = (share * (pull_z * torch.exp(own - log_z) - 1)).to(hidden.dtype)
+    gradients = Gradients(pulls @ sampled, pulls.t() @ hidden, pulls.sum(0))
+    assert gradients.hidden is not None
+    gradients.hidden.addcmul_(own_rows, own_pull.unsqueeze(1))
+    weight_gradient, bias_gradient = join_rows(
+        gradients, rows, target, hidden * own_pull.unsqueeze(1), own_pull, weight
+    )
+    if bias is None:
+        bias_gradient = None
+    return torch.dot(losses, share), (gradients.hidden, weight_gradient, bias_gradient)
 
 
 @by_device

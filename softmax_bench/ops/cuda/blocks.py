@@ -83,7 +83,7 @@ def block_score_gradients(
     grad, hidden = grad.to(hidden.dtype).contiguous(), hidden.contiguous()
     grad_hidden = torch.zeros_like(hidden)
     rows = distinct_rows(block, num_blocks)
-    grad_blocks = weight.new_zeros(rows.ids.shape[0], size, width)
+    grad_blocks = weight.new_empty(rows.ids.shape[0], size, width)
     if tokens:
         tiles = _tiles(block, num_blocks)
         wide, long = max(16, min(64, block_of(width))), max(16, min(64, block_of(size)))
@@ -182,26 +182,23 @@ def _pull_blocks(
     GRAD, HIDDEN, GRAD_BLOCKS, ORDER, IDS, COUNT, ENDS, size, width,
     TILE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A piece of the gradient of one touched block, over all its tokens."""
+    """A piece of the gradient of one block, over all its tokens."""
     slot = tl.program_id(0).to(tl.int64)
-    if slot < tl.load(COUNT):
-        block = tl.load(IDS + slot)
-        begin = tl.load(ENDS + block - 1, mask=block > 0, other=0)
-        end = tl.load(ENDS + block)
-        row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-        column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for start in range(begin, end, TILE):
-            place = start + tl.arange(0, TILE)
-            there = place < end
-            token = tl.load(ORDER + place, mask=there, other=0)
-            mask = (row < size)[:, None] & there[None, :]
-            grad = tl.load(GRAD + token[None, :] * size + row[:, None], mask=mask, other=0.0)
-            mask = there[:, None] & (column < width)[None, :]
-            hidden = tl.load(
-                HIDDEN + token[:, None] * width + column[None, :], mask=mask, other=0.0
-            )
-            total = tl.dot(grad, hidden, total, input_precision=PRECISION)
-        to = GRAD_BLOCKS + (slot * size + row[:, None]) * width + column[None, :]
-        mask = (row < size)[:, None] & (column < width)[None, :]
-        tl.store(to, total.to(GRAD_BLOCKS.dtype.element_ty), mask=mask)
+    block = tl.load(IDS + slot)
+    begin = tl.load(ENDS + block - 1, mask=block > 0, other=0)
+    end = tl.where(slot < tl.load(COUNT), tl.load(ENDS + block), begin)  # unused room is zero
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(begin, end, TILE):
+        place = start + tl.arange(0, TILE)
+        there = place < end
+        token = tl.load(ORDER + place, mask=there, other=0)
+        mask = (row < size)[:, None] & there[None, :]
+        grad = tl.load(GRAD + token[None, :] * size + row[:, None], mask=mask, other=0.0)
+        mask = there[:, None] & (column < width)[None, :]
+        hidden = tl.load(HIDDEN + token[:, None] * width + column[None, :], mask=mask, other=0.0)
+        total = tl.dot(grad, hidden, total, input_precision=PRECISION)
+    to = GRAD_BLOCKS + (slot * size + row[:, None]) * width + column[None, :]
+    mask = (row < size)[:, None] & (column < width)[None, :]
+    tl.store(to, total.to(GRAD_BLOCKS.dtype.element_ty), mask=mask)

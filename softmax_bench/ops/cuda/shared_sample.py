@@ -15,12 +15,13 @@ import triton.language as tl
 from torch import Tensor
 
 from softmax_bench.ops.autograd import Gradients
+from softmax_bench.ops.cpu.shared_sample import BLACKOUT_BOUND
 from softmax_bench.ops.cuda.launch import block_of, sums_of
 from softmax_bench.ops.cuda.rows import distinct_rows, sum_rows
 
 SCORES_AT_ONCE = 2**26
 """Most scores held at once: 256 MiB in float32."""
-_SOFTMAX, _LOGISTIC = 0, 1
+_SOFTMAX, _LOGISTIC, _BLACKOUT = 0, 1, 2
 
 
 def subset_cross_entropy(
@@ -42,6 +43,24 @@ def subset_cross_entropy(
     loss, gradients, _ = _pass(
         operands, row_offset, count, target_offset, _SOFTMAX, keep_hits=keep_hits, penalty=penalty
     )
+    return loss, gradients
+
+
+def subset_blackout(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    coefficient: Tensor,
+    rows: Tensor,
+    row_offset: Tensor,
+    row_count: Tensor,
+    target_offset: Tensor,
+) -> tuple[Tensor, Gradients]:
+    """Loss, and its gradients in ``hidden``, ``weight`` and ``bias``."""
+    operands = _Operands(hidden, weight, bias, target, coefficient, rows)
+    of_rows = row_offset, row_count, target_offset
+    loss, gradients, _ = _pass(operands, *of_rows, _BLACKOUT, keep_hits=False, penalty=0.0)
     return loss, gradients
 
 
@@ -114,7 +133,7 @@ def _pass(
             scores, h, own[part], offset, count, rows, own_offset[part],
             target[part], coefficient[part], losses[part],
             pulls[samples:][part], grad_hidden[part], samples, width, penalty,
-            mode, keep_hits, block, block_of(width), num_warps=4,
+            mode, keep_hits, 1 - BLACKOUT_BOUND, block, block_of(width), num_warps=4,
         )  # fmt: skip
         if samples:
             grad_hidden[part].addmm_(scores, gathered)
@@ -133,7 +152,8 @@ def _pass(
 def _pulls_in_place(
     SCORES, HIDDEN, OWN, OFFSET, COUNT, ROWS, OWN_OFFSET, TARGET, COEFFICIENT,
     LOSSES, OWN_PULL, GRAD_HIDDEN, samples, width, penalty,
-    MODE: tl.constexpr, KEEP_HITS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    MODE: tl.constexpr, KEEP_HITS: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One token: its loss, the pulls in place of its scores, and its own row's part."""
     token = tl.program_id(0).to(tl.int64)
@@ -147,7 +167,7 @@ def _pulls_in_place(
     share = tl.load(COEFFICIENT + token).to(dtype)
     target = tl.load(TARGET + token)
     at = SCORES + token * samples
-    if MODE == 0:
+    if MODE != 1:
         # Per lane: the highest score so far, and the sum of powers relative to it.
         highest = tl.full((BLOCK,), lowest, dtype)
         total = tl.zeros((BLOCK,), dtype)
@@ -161,11 +181,14 @@ def _pulls_in_place(
             score = tl.where(there, tl.maximum(score, lowest), lowest)
             higher = tl.maximum(highest, score)
             power = tl.where(score > lowest, tl.exp(score - higher), 0.0)
+            if MODE == 2:
+                power *= tl.load(COUNT + column, mask=there, other=0.0)
             total = total * tl.exp(highest - higher) + power
             highest = higher
         top = tl.maximum(tl.max(highest, 0), own)
         total_of_all = tl.sum(total * tl.exp(highest - top), 0) + tl.exp(own - top)
         log_z = top + tl.log(total_of_all)
+    if MODE == 0:
         loss = log_z - own + penalty * log_z * log_z
         scale = share * (1.0 + 2.0 * penalty * log_z)
         own_pull = scale * tl.exp(own - log_z) - share
@@ -179,6 +202,35 @@ def _pulls_in_place(
                 counted = there & (tl.load(ROWS + column, mask=there, other=-1) != target)
             pull = tl.where(counted, scale * tl.exp(score - log_z), 0.0)
             tl.store(at + column, pull.to(SCORES.dtype.element_ty), mask=there)
+    elif MODE == 2:
+        losses = tl.zeros((BLOCK,), dtype)
+        odds = tl.zeros((BLOCK,), dtype)
+        for start in range(0, samples, BLOCK):
+            column = start + tl.arange(0, BLOCK)
+            there = column < samples
+            score = tl.load(at + column, mask=there, other=0.0).to(dtype)
+            score += tl.load(OFFSET + column, mask=there, other=0.0)
+            there = there & (tl.load(ROWS + column, mask=there, other=-1) != target)
+            count = tl.load(COUNT + column, mask=there, other=0.0)
+            p = tl.where(there, tl.exp(score - log_z), 0.0)
+            bounded = tl.minimum(p, MOST)
+            losses -= count * tl.log(1.0 - bounded)
+            odds += count * tl.where(p < MOST, bounded / (1.0 - bounded), 0.0)
+        loss = log_z - own + tl.sum(losses, 0)
+        pull_z = 1.0 - tl.sum(odds, 0)
+        own_pull = share * (pull_z * tl.exp(own - log_z) - 1.0)
+        for start in range(0, samples, BLOCK):
+            column = start + tl.arange(0, BLOCK)
+            inside_row = column < samples
+            score = tl.load(at + column, mask=inside_row, other=0.0).to(dtype)
+            score += tl.load(OFFSET + column, mask=inside_row, other=0.0)
+            there = inside_row & (tl.load(ROWS + column, mask=inside_row, other=-1) != target)
+            count = tl.load(COUNT + column, mask=there, other=0.0)
+            p = tl.where(there, tl.exp(score - log_z), 0.0)
+            bounded = tl.minimum(p, MOST)
+            pull = tl.where(p < MOST, bounded / (1.0 - bounded), 0.0) + pull_z * p
+            pull = (share * count * pull).to(SCORES.dtype.element_ty)
+            tl.store(at + column, pull, mask=inside_row)
     else:
         small = tl.exp(-tl.abs(own))
         loss = tl.maximum(-own, 0.0) + tl.log(1.0 + small)

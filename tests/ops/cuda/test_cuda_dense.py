@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from softmax_bench import ops
+from softmax_bench.layers import create_layer
 from softmax_bench.ops import reference, token_chunks
 from softmax_bench.ops.objective import Terms
 from tests.ops.test_primitives import assert_same
@@ -104,6 +106,38 @@ def test_lower_precision(
         assert ours is not None
         assert exact is not None
         assert float((ours.double() - exact).norm() / exact.norm()) < tolerance
+
+
+def test_small_chunks_of_a_large_gradient_in_half_precision_are_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of 8 chunks adds half of what bfloat16 can tell apart near the first one's."""
+    monkeypatch.setattr(token_chunks, "FEWEST_TOKENS", 2)
+    monkeypatch.setattr(token_chunks, "FOR_TIME", 16)
+    hidden, target = torch.ones(18, 1, dtype=torch.bfloat16), torch.zeros(18, dtype=torch.int64)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, device=DEVICE, requires_grad=True)
+    coefficient = torch.full((18,), 2.0**-8)
+    coefficient[0], coefficient[1] = 2.0, 0.0
+    loss = ops.linear_cross_entropy(
+        hidden.to(DEVICE), weight, None, target.to(DEVICE), coefficient.to(DEVICE)
+    )
+    loss.backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[-1 - 8 * 2.0**-8], [1 + 8 * 2.0**-8]]
+
+
+def test_the_memory_setting_holds_for_losses_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets, chunks = [], token_chunks.chunks
+
+    def watched(tokens: int, classes: int, score_bytes: int, budget: int) -> Iterator[slice]:
+        budgets.append(budget)
+        return chunks(tokens, classes, score_bytes, budget)
+
+    monkeypatch.setattr(token_chunks, "chunks", watched)
+    layer = create_layer("full", 3, 20, reduction="none", save_memory=True).to(DEVICE)
+    hidden = torch.randn(4, 3, device=DEVICE, requires_grad=True)
+    layer(hidden, torch.arange(4, device=DEVICE)).sum().backward()
+    assert max(budgets) <= token_chunks.FOR_MEMORY
 
 
 @pytest.mark.parametrize("frozen", [{0}, {1}, {2}, {0, 1}, {1, 2}], ids=str)

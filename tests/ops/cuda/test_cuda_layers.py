@@ -18,6 +18,7 @@ SPECS = [
     *sorted(set(layer_names()) - set(DRAWING)),
     # All classes in partial_fc, which draws differently on a GPU.
     *(f"{name}(num_samples={100 if name == 'partial_fc' else 9})" for name in DRAWING),
+    "adaptive(cutoffs=[4, 9])",
     "hierarchical(bias=False)",
     "hierarchical_kary(arity=7)",
     "nce(num_samples=7, shared=False)",

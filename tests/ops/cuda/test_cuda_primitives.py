@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -98,6 +99,31 @@ def test_pairs(
     operands = [normal(tokens, width), normal(classes, width), normal(classes) if biased else None]
     assert_near(
         ops.pair_scores, reference.pair_scores, operands, [starts, rows], dtype, apart=apart
+    )
+
+
+@few
+@given(tokens=tokens, classes=classes, width=widths, noise=st.integers(0, 4), **options)
+def test_pairs_with_a_loss(
+    tokens: int, classes: int, width: int, noise: int, dtype: torch.dtype, biased: bool,
+    apart: bool, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    rows, offset = torch.randint(classes, (tokens, noise + 1)), normal(tokens, noise + 1)
+    operands = [normal(tokens, width), normal(classes, width), normal(classes) if biased else None]
+
+    def moved(*operands: Tensor, of: ModuleType) -> Tensor:
+        *leaves, offset, rows = operands
+        losses: Tensor = of.pair_logistic(*leaves, rows, offset, 2.5)
+        return losses
+
+    assert_near(
+        partial(moved, of=ops),
+        partial(moved, of=reference),
+        [*operands, offset],
+        [rows],
+        dtype,
+        apart=apart,
     )
 
 
@@ -199,6 +225,14 @@ def test_shared_samples(
             dtype,
             apart=apart,
         )
+        assert_near(
+            ops.subset_blackout,
+            reference.subset_blackout,
+            operands,
+            [*of_tokens, count, own_offset],
+            dtype,
+            apart=apart,
+        )
 
 
 @pytest.mark.parametrize("precision", ["highest", "high"])
@@ -234,6 +268,52 @@ def test_blocks(
         torch.set_float32_matmul_precision(before)
 
 
+def group_losses(*operands: Tensor, of: ModuleType) -> Tensor:
+    """The losses of group 1 of 3."""
+    *rest, group = operands
+    groups = group if of is reference else ops.group_tokens(group, 3)
+    losses: Tensor = of.group_nll(*rest, groups, 1)
+    return losses
+
+
+def one_group(
+    h: Tensor, projection: Tensor, w: Tensor, b: Tensor, target: Tensor, coefficient: Tensor
+) -> Tensor:
+    """The loss of tokens that are all in one group."""
+    groups = ops.group_tokens(torch.zeros_like(target), 1)
+    return ops.group_cross_entropy(h, projection, w, b, target, coefficient, groups, 0)
+
+
+def one_group_by_torch(
+    hidden: Tensor, projection: Tensor, weight: Tensor, bias: Tensor, *of_tokens: Tensor
+) -> Tensor:
+    projected = F.linear(hidden, projection)
+    return reference.linear_cross_entropy(projected, weight, bias, *of_tokens)
+
+
+@few
+@given(
+    tokens=st.sampled_from([0, 1, 6, 90]),
+    classes=st.sampled_from([1, 7, 70]),
+    width=st.sampled_from([1, 3, 33, 130]),
+    **options,
+)
+def test_groups(
+    tokens: int, classes: int, width: int, dtype: torch.dtype, biased: bool, apart: bool, seed: int
+) -> None:
+    """More tokens than a tile has, more classes, and more dimensions than a program holds."""
+    torch.manual_seed(seed)
+    operands = [normal(tokens, 5), normal(width, 5) / 2, normal(classes, width) / width**0.5]
+    assert_near(
+        partial(group_losses, of=ops),
+        partial(group_losses, of=reference),
+        [*operands, normal(classes) if biased else None],
+        [torch.randint(classes, (tokens,)), torch.randint(3, (tokens,))],
+        dtype,
+        apart=apart,
+    )
+
+
 @pytest.mark.parametrize("on_kernels", [True, False])
 def test_small_coefficients_do_not_underflow_in_float16(
     on_kernels: bool, monkeypatch: pytest.MonkeyPatch
@@ -253,6 +333,10 @@ def test_small_coefficients_do_not_underflow_in_float16(
          [hidden, weight, bias, normal()], [*of_sample, torch.ones(20), own_offset]),
         (partial(ops.block_cross_entropy, num_rows=40),
          partial(reference.block_cross_entropy, num_rows=40), of_blocks, [target, coefficient]),
+        (ops.subset_blackout, reference.subset_blackout,
+         [hidden, weight, bias], [*of_sample, torch.ones(20), own_offset]),
+        (one_group, one_group_by_torch, [hidden, torch.eye(8), weight, bias],
+         [target, coefficient]),
     ]  # fmt: skip
     for ours, plain, operands, rest in cases:
         gradients = []
@@ -294,12 +378,21 @@ def test_wrong_ids_and_numbers_stay_with_their_token(wrong: int, not_a_number: f
     blocks = weight[:6].view(3, 2, width)
     primitives: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "pairs": lambda h, ids: ops.pair_scores(h, weight, bias, starts, ids),
+        "pairs with a loss": lambda h, ids: ops.pair_logistic(
+            h, weight, bias, ids.unsqueeze(1), offset[:1].expand(4, 1)
+        ),
         "paths": lambda h, ids: ops.path_losses(h, weight, bias, table, ids),
         "cross-entropy": lambda h, ids: ops.subset_cross_entropy(
             h, weight, bias, ids, coefficient, rows, offset, torch.zeros_like(coefficient)
         ),
+        "blackout": lambda h, ids: ops.subset_blackout(
+            h, weight, bias, ids, coefficient, *of_sample
+        ),
         "logistic": lambda h, ids: ops.subset_logistic(
             h, weight, bias, log_z, ids, coefficient, *of_sample
+        ),
+        "groups": lambda h, ids: one_group(
+            h, torch.eye(width, device=DEVICE), weight, bias, ids, coefficient
         ),
         "blocks": lambda h, ids: ops.block_cross_entropy(h, blocks, None, ids, coefficient, 6),
         "block scores": lambda h, ids: ops.block_scores(h, blocks, None, ids // 2),

@@ -12,11 +12,12 @@ from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 CLASSES, WIDTH, TOKENS = 200, 8, 16
 COUNTS = (2000 / torch.arange(1, CLASSES + 1)).long()
-ASKING = {"adaptive", "torch_adaptive", "torch_linear_cross_entropy"}
-"""Ask how many tokens each tail has, once a step and once a tail; and which tokens count."""
+ASKING = {"torch_adaptive", "torch_linear_cross_entropy"}
+"""Ask how many tokens each tail has, and which tokens count."""
 
 SPECS = [
     *sorted(set(layer_names()) - ASKING),
+    "adaptive(cutoffs=[20, 90])",
     "nce(shared=False, num_samples=5)",
     "nce(log_z='estimated')",
     "sampled(num_samples=20)",
