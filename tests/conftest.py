@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from tests.records import fill_store
 
 # Shapes in annotations are checked in the tests only: in use they cost nothing. Output layers
 # check what they are given themselves, with messages for people; Triton reads the source of the
 # kernels in ops/cuda, and torch.compile traces ops/objective, where nothing may be wrapped.
+_checked = jaxtyping.jaxtyped
+
+
+def _checked_once(**how: Any) -> Any:
+    """Functions within functions are left out: each call of the outer one would compile a check."""
+    return lambda made: made if "<locals>" in made.__qualname__ else _checked(**how)(made)
+
+
+jaxtyping.jaxtyped = _checked_once  # type: ignore[assignment]
 _OPS = Path(__file__).parents[1] / "softmax_bench" / "ops"
-install_import_hook(
+jaxtyping.install_import_hook(
     [
         *(f"softmax_bench.ops.{f.stem}" for f in _OPS.glob("*.py") if f.stem != "objective"),
         "softmax_bench.ops.cpu",

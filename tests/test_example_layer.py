@@ -58,12 +58,14 @@ def test_the_layer_is_short() -> None:
     assert len(lines) < 60
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_its_package_and_built_by_name(followed: tuple[Path, str]) -> None:
     _, printed = followed
     assert "from bottleneck-softmax 1.0" in printed
     assert "Linear(in_features=256, out_features=16, bias=False)" in printed
 
 
+@pytest.mark.slow
 def test_it_is_timed_and_reported(followed: tuple[Path, str]) -> None:
     folder, _ = followed
     for run, layers in (
@@ -75,19 +77,3 @@ def test_it_is_timed_and_reported(followed: tuple[Path, str]) -> None:
         assert (speed["memory_activations"] > 0).all()
         page = (folder / "runs" / run / "report" / "index.html").read_text()
         assert all(layer in page for layer in layers)
-
-
-def test_it_is_traced_as_it_says() -> None:
-    code = """
-import torch
-from bottleneck_softmax import BottleneckSoftmax
-layer = BottleneckSoftmax(8, 50, rank=3)
-compiled = torch.compile(layer, backend="eager", fullgraph=True)
-hidden, target = torch.randn(4, 8), torch.randint(50, (4,))
-assert layer.traceable
-torch.testing.assert_close(compiled(hidden, target), layer(hidden, target))
-"""
-    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "example_layer")))
-    subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": places}, check=True
-    )

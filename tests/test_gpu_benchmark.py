@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.__main__ import main
+
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--small"]
 
@@ -27,7 +29,11 @@ def test_a_rehearsal_checks_layers_and_is_not_run_again(tmp_path: Path) -> None:
     assert "[checks" not in again.stderr
 
 
-def test_figures_of_a_cpu_do_not_go_where_those_of_a_gpu_are() -> None:
-    refused = subprocess.run(COMMAND, capture_output=True, text=True, timeout=100, cwd=ROOT)
-    assert refused.returncode == 2
-    assert "results/gpu is for GPU results only" in refused.stderr
+def test_figures_of_a_cpu_do_not_go_where_those_of_a_gpu_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", COMMAND[2:])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "results/gpu is for GPU results only" in capsys.readouterr().err

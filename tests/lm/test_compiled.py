@@ -19,6 +19,7 @@ from softmax_bench.lm import LanguageModel
 from softmax_bench.ops import all_classes as linear
 
 V, H = 40, 8
+ALL = [*layer_names(), "tests.example_layer.bottleneck_softmax:BottleneckSoftmax(rank=3)"]
 
 # The compiler itself looks at it after each graph break.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -75,7 +76,7 @@ def test_a_compiled_model_trains_as_the_model_does(spec: str) -> None:
             torch.testing.assert_close(ours.to_dense(), wanted.to_dense())
 
 
-@pytest.mark.parametrize("spec", layer_names())
+@pytest.mark.parametrize("spec", ALL)
 def test_a_layer_breaks_the_graph_once_or_never(spec: str) -> None:
     layer = create_layer(spec, H, V)
     graphs = []

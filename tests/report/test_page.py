@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -159,10 +158,8 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
-def test_a_damaged_record_is_named_once(
-    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+def test_a_damaged_record_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_record(tmp_path, speed_record("full", 10, 1.0))
     (tmp_path / "bad.json").write_text("{")
     show_report(tmp_path, make_console())
     assert caplog.text.count("bad.json") == 1

@@ -51,7 +51,7 @@ KINDS = ["quiet", "wanders", "slows down", "slower for a while", "interrupted"]
 )
 def test_a_layer_against_itself_is_no_difference(kind: str, rounds: int) -> None:
     rng = np.random.default_rng(0)
-    verdicts = [judge(*machine(rng, rounds, kind)) for _ in range(200)]
+    verdicts = [judge(*machine(rng, rounds, kind)) for _ in range(100)]
     assert np.mean([found == "no difference found" for found in verdicts]) >= 0.95
 
 
@@ -59,7 +59,7 @@ def test_a_layer_against_itself_is_no_difference(kind: str, rounds: int) -> None
 def test_a_layer_slower_by_five_per_cent_is_found_out(kind: str, rounds: int) -> None:
     rng = np.random.default_rng(0)
     verdicts = []
-    for _ in range(200):
+    for _ in range(100):
         a, b = machine(rng, rounds, kind)
         verdicts.append(judge(1.05 * a, b))
     assert np.mean([found == "A is slower" for found in verdicts]) >= 0.95
