@@ -42,9 +42,7 @@ def _balanced(classes: npt.NDArray[np.int64]) -> Tree:
     return Tree(np.where(places < nodes, places, -classes[leaf] - 1))
 
 
-def clustered_tree(
-    vectors: npt.ArrayLike, counts: npt.ArrayLike | None = None, *, seed: int = 0
-) -> Tree:
+def clustered_tree(vectors: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> Tree:
     """A binary tree in which similar classes share a long path from the root.
 
     k-means repeatedly splits the classes in two, as in the bootstrapped trees of Mnih & Hinton
@@ -53,7 +51,6 @@ def clustered_tree(
     Args:
         vectors: (V, D) one vector per class, such as the rows of a trained embedding.
         counts: (V,) how often each class occurs; equally often if None.
-        seed: Random seed of k-means.
 
     Raises:
         SoftmaxBenchError: Vectors or counts are invalid, or scikit-learn is not installed.
@@ -90,7 +87,7 @@ def clustered_tree(
             if (here_points == here_points[0]).all():
                 right = np.arange(members.size) % 2 == 1
             else:
-                kmeans = KMeans(2, n_init=1, max_iter=20, random_state=seed)
+                kmeans = KMeans(2, n_init=1, max_iter=20, random_state=0)
                 right = kmeans.fit(here_points).labels_ == 1
             children.append([0, 0])
             here = first

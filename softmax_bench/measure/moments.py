@@ -16,6 +16,8 @@ from softmax_bench.records.result import Estimate, GradientMoments
 GROUPS = 8
 """Number of groups that draws are assigned to; only the sum of each is stored."""
 
+_STRETCHES = 20
+
 Statistic = Callable[[list[int]], float]
 """A statistic of the given groups."""
 
@@ -127,13 +129,13 @@ def _mapped(estimate: Estimate, function: Callable[[float], float]) -> Estimate:
     return Estimate(value=value, low=low, high=high)
 
 
-def block_mean(values: Tensor, blocks: int = 20) -> Estimate:
+def block_mean(values: Tensor) -> Estimate:
     """Mean of successive values of a text, with Student's interval from the means of stretches.
 
     Neighbouring values are correlated, but the means of long stretches hardly are, so they show how
     reliable the overall mean is.
     """
-    means = [float(part.mean()) for part in values.tensor_split(min(blocks, len(values)))]
+    means = [float(part.mean()) for part in values.tensor_split(min(_STRETCHES, len(values)))]
     mean = float(values.mean())
     half = 0.0
     if len(means) > 1:

@@ -12,6 +12,7 @@ from softmax_bench.measure.timing import elapsed, moment
 
 _PRODUCT_SIZE = 2048
 _COPIED_BYTES = 2**28
+_REPETITIONS = 7
 _LONGEST = 2.0
 """Seconds after which no further repetition starts."""
 
@@ -31,28 +32,16 @@ class Machine:
         """The roofline bound (Williams et al. 2009): all products or all bytes at full rate."""
         return max(cost.flops / self.flops, cost.bytes / self.bytes)
 
-    def bound(self, cost: Cost) -> str:
-        """Which of the two limits the step: ``"compute"`` or ``"memory"``."""
-        return "compute" if cost.flops / self.flops >= cost.bytes / self.bytes else "memory"
 
-
-def measure_machine(
-    device: torch.device, dtype: torch.dtype = torch.float32, *, repetitions: int = 7
-) -> Machine:
-    """Measure the rates for rooflines: the best of some repetitions after a warm-up.
-
-    Args:
-        device: The device to measure.
-        dtype: Dtype of the products' operands.
-        repetitions: Number of repetitions of each measurement.
-    """
+def measure_machine(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine:
+    """Measure the rates for rooflines, with products of operands of ``dtype``."""
     products = {
-        str(kind).removeprefix("torch."): _product_rate(device, kind, repetitions)
+        str(kind).removeprefix("torch."): _product_rate(device, kind)
         for kind in dict.fromkeys((torch.float32, torch.bfloat16, dtype))
     }
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     copy = torch.zeros_like(source)
-    seconds = _best(lambda: copy.copy_(source), device, repetitions)
+    seconds = _best(lambda: copy.copy_(source), device)
     return Machine(
         flops=products[str(dtype).removeprefix("torch.")],
         products=products,
@@ -60,17 +49,17 @@ def measure_machine(
     )
 
 
-def _product_rate(device: torch.device, dtype: torch.dtype, repetitions: int) -> float:
+def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
     size = _PRODUCT_SIZE
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(a)
-    return 2.0 * size**3 / _best(lambda: torch.mm(a, b, out=product), device, repetitions)
+    return 2.0 * size**3 / _best(lambda: torch.mm(a, b, out=product), device)
 
 
-def _best(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
+def _best(work: Callable[[], object], device: torch.device) -> float:
     """Least seconds of several runs; of fewer if the processor lacks instructions for the dtype."""
     seconds: list[float] = []
-    while not seconds or (len(seconds) < repetitions and sum(seconds) < _LONGEST):
+    while not seconds or (len(seconds) < _REPETITIONS and sum(seconds) < _LONGEST):
         begin = moment(device)
         work()
         seconds.append(elapsed(begin, moment(device)))

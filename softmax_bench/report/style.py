@@ -46,6 +46,7 @@ _COLOURS = {
 PARTS = ("#b8b8b8", "#1b4f72", "#5b9bd5", "#f2c14e", "#c8501e")
 """Colours of the parts of a stacked bar, which also differ in lightness."""
 
+_LONGEST_LABEL = 44
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _NAME = re.compile(r'^    name = "(.+)"$', re.MULTILINE)
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
@@ -131,9 +132,9 @@ def markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()) for cell in safe) + " |"
 
 
-def short(name: str, longest: int = 44) -> str:
+def short(name: str) -> str:
     """A name short enough for a label, without the middle of a long one."""
-    if len(name) <= longest:
+    if len(name) <= _LONGEST_LABEL:
         return name
-    head = longest // 2
-    return f"{name[:head]}…{name[head + 1 - longest :]}"
+    head = _LONGEST_LABEL // 2
+    return f"{name[:head]}…{name[head + 1 - _LONGEST_LABEL :]}"

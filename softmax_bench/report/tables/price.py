@@ -33,9 +33,10 @@ def price_table(results: Results) -> pd.DataFrame:
     best = best_trials(results)
     if best.empty:
         return pd.DataFrame()
+    train, _, _ = one_study(results)
     rows = []
     for size, trials in best.groupby("vocab_size"):
-        curves = [_curve(results, trial) for trial in trials.itertuples()]
+        curves = [_curve(results.curves, train, trial) for trial in trials.itertuples()]
         target = max(float(curve["valid_perplexity"].min()) for curve in curves)
         equal = min(float(curve["seconds"].max()) for curve in curves)
         tokens = min(float(curve["tokens"].max()) for curve in curves)
@@ -51,14 +52,13 @@ def price_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(["vocab_size", "layer"], as_index=False).mean()
 
 
-def _curve(results: Results, trial: Any) -> pd.DataFrame:
+def _curve(curves: pd.DataFrame, train: pd.DataFrame, trial: Any) -> pd.DataFrame:
     if trial.schedule not in ("linear", "cosine"):
-        return results.curves[results.curves["id"] == trial.id].sort_values("seconds")
-    train, _, _ = one_study(results)
+        return curves[curves["id"] == trial.id].sort_values("seconds")
     same = ~train["tuning"]
     for name in (*KEY, *TUNED, "seed"):
         same &= train[name] == getattr(trial, name)
-    points = results.curves[results.curves["id"].isin(train.loc[same, "id"])]
+    points = curves[curves["id"].isin(train.loc[same, "id"])]
     return points.loc[points.groupby("id")["tokens"].idxmax()].sort_values("seconds")
 
 
