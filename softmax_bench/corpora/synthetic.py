@@ -108,12 +108,7 @@ class SyntheticLanguage:
 
     @cached_property
     def _words_by_class(self) -> tuple[Ints, Floats, Ints]:
-        """Group words by class, so that drawing within a class is one look-up.
-
-        Returns:
-            The words (V,), the cumulative sum of their probabilities (V + 1,), and the start of
-            each class (K + 1,).
-        """
+        """Words by class, running sums of their probabilities, and where each class starts."""
         # Bytes are sorted in linear time.
         order = np.argsort(self.class_of.astype(np.uint8), kind="stable")
         running = np.concatenate([[0.0], np.cumsum(self.word_probabilities[order])])

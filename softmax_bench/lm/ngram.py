@@ -84,10 +84,8 @@ class KneserNey:
         return np.concatenate([before, np.asarray(tokens, dtype=np.int64)])
 
     def _grams(self, text: _Ints) -> list[tuple[_Ints, _Ints, _Ints]]:
-        """For k = 1, 2, ...: keys of the k-grams, their last positions, and which one ends at each.
-
-        Some k-grams end in the padding before the text; they are contexts and count nothing.
-        """
+        """For k = 1, 2, ...: keys of the k-grams, their last positions, and which ends at each."""
+        # Some k-grams end in the padding before the text; they are contexts and count nothing.
         padded = self._padded(text)
         grams = []
         context = np.zeros(padded.size, dtype=np.int64)  # the empty context before every token

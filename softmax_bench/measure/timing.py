@@ -154,12 +154,8 @@ def _timing(runs: list[Phases], phase: str, stopped: str) -> Timing:
 
 
 def _warm_up(run: Callable[[], Phases], limit: float, now: Callable[[], float]) -> float:
-    """Run uncounted until two runs in a row are hardly faster than the fastest before them.
-
-    There are at least two runs: the first creates the optimiser's state, and the second is slow
-    while the allocator settles. There are at most :data:`WARMUP_RUNS`, and none starts after
-    ``limit`` seconds. Returns the seconds of the fastest run.
-    """
+    """Run until two runs in a row are hardly faster; return the seconds of the fastest one."""
+    # At least twice: the first run creates the optimiser's state, the second settles the allocator.
     fastest, steady, begin = math.inf, 0, now()
     for number in range(WARMUP_RUNS):
         if number >= 2 and (steady >= 2 or now() - begin > limit):

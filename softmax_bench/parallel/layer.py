@@ -228,11 +228,9 @@ class ParallelOutputLayer(LinearOutputLayer):
         return values, self._own(candidates.gather(1, place), number)
 
     def _sample(self, hidden: Tensor) -> Tensor:
-        """Draw a process in proportion to its share of Z, then one of its classes.
-
-        So it does not matter whether the processes' generators agree: the first one's chooses a
-        process, and only that process draws the class.
-        """
+        """Draw a process in proportion to its share of Z, then one of its classes."""
+        # The processes' generators need not agree: the first one's chooses a process, and only that
+        # process draws the class.
         (of_all,) = self._spread(hidden)
         # Equally wide on all, so that equal generators stay equal, or dropout would differ.
         missing = self.vocabulary.max_rows - self.vocabulary.num_rows

@@ -115,12 +115,9 @@ def _judge(
     *,
     paired: bool,
 ) -> None:
-    """Add intervals and verdicts of time and of perplexity.
-
-    Layers of one result set are timed in alternation, so their times are compared round by round.
-    Perplexities are resampled by stretches of the test text, the same for both. No interval can
-    reveal a machine that was busy throughout, so the verdict is marked if one side was disturbed.
-    """
+    """Add intervals and verdicts of time and of perplexity."""
+    # No interval can reveal a machine that was busy throughout, so verdicts of disturbed times are
+    # marked.
     times, disturbed, qualities = [], [], []
     for size, one, other in zip(table["vocab_size"], a[1], b[1], strict=True):
         sides = ((a[0], one), (b[0], other))
