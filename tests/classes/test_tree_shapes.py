@@ -83,7 +83,7 @@ def test_files_without_a_tree(tmp_path: Path) -> None:
     for name, message in (
         ("none.npy", "cannot read a tree"),
         ("text.npy", "cannot read a tree"),
-        ("floats.npy", "no tree"),
+        ("floats.npy", "not a tree"),
     ):
         with pytest.raises(SoftmaxBenchError, match=message):
             create_layer(f"hierarchical(tree={str(tmp_path / name)!r})", 4, 4)

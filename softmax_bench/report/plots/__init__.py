@@ -26,10 +26,7 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     roofline.roofline,
     speed.profile,
     huffman.huffman_depth,
-    fidelity.gradient_bias,
-    fidelity.gradient_variance,
-    fidelity.gradient_cosine,
-    fidelity.effective_samples,
+    *fidelity.AGAINST_SAMPLES,
     fidelity.divergence,
 ]
 """The charts in the order of the report."""

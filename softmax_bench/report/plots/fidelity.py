@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import pandas as pd
+from functools import partial
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Row, Rows, Series
@@ -20,70 +19,16 @@ _ROUNDING = 1e-7
 """Zero, up to rounding in float32."""
 
 
-def gradient_bias(results: Results) -> Chart | None:
-    """Length of the gradient's mean error against the number of samples."""
-    return _against_samples(
-        results,
-        "bias",
-        name="gradient-bias",
-        title="Bias of the gradient",
-        caption=f"{_SAME_ROWS} A bias does not average out over steps. Bars are 95 % intervals, "
-        "without the contribution of the finite number of draws. If a bar reaches the bottom, the "
-        "bias cannot be distinguished from 0; if the estimate is 0, there is no point.",
-        y=Axis("|mean gradient - exact| / |exact|", log=True),
-    )
-
-
-def gradient_variance(results: Results) -> Chart | None:
-    """Variance of the gradient against the number of samples."""
-    return _against_samples(
-        results,
-        "variance",
-        name="gradient-variance",
-        title="Variance of the gradient",
-        caption=f"{_SAME_ROWS} At 1, a step's noise is as long as the exact gradient.",
-        y=Axis("variance / |exact|^2", log=True),
-    )
-
-
-def gradient_cosine(results: Results) -> Chart | None:
-    """Angle between one draw of the gradient and the exact one, against the number of samples."""
-    return _against_samples(
-        results,
-        "cosine",
-        name="gradient-cosine",
-        title="Cosine of a step's gradient to the exact one",
-        caption=f"{_SAME_ROWS} 1 is the exact direction. A learning rate can compensate for a "
-        "wrong length, but not for a wrong direction.",
-        y=Axis("cosine"),
-    )
-
-
-def effective_samples(results: Results) -> Chart | None:
-    """How many draws from the softmax itself the samples are worth."""
-    return _against_samples(
-        results,
-        "effective_samples",
-        name="effective-samples",
-        title="Effective sample size",
-        caption="How many draws from the softmax itself would estimate the normaliser as well: the "
-        "median over hidden states. Bars begin at the lower decile.",
-        y=Axis("effective samples", log=True),
-        panels={"weight": ""},
-        spread=lambda rows: (rows["effective_samples_low"], rows["effective_samples"]),
-    )
-
-
 def _against_samples(
     results: Results,
-    column: str,
     *,
+    column: str,
     name: str,
     title: str,
     caption: str,
     y: Axis,
+    bounds: tuple[str, str],
     panels: dict[str, str] = _GRADIENTS,
-    spread: Callable[[pd.DataFrame], tuple[pd.Series, pd.Series]] | None = None,
 ) -> Chart | None:
     rows, _ = latest_fidelity(results)
     if rows.empty or column not in rows:
@@ -100,21 +45,19 @@ def _against_samples(
         series = []
         for layer, points in rows[rows["of"] == of].groupby("layer"):
             points = points.sort_values("num_samples")
-            low, high = (
-                spread(points) if spread else (points[f"{column}_low"], points[f"{column}_high"])
-            )
             if points["num_samples"].isna().all():
                 line = {"x": [counts[0], counts[-1]], "y": 2 * points[column].tolist()}
                 series.append(Series(name=str(layer), layer=str(layer), markers=False, **line))
                 continue
+            low, high = (points[bound].tolist() for bound in bounds)
             series.append(
                 Series(
                     name=str(layer),
                     layer=str(layer),
                     x=points["num_samples"].astype(float).tolist(),
                     y=points[column].tolist(),
-                    low=low.tolist(),
-                    high=high.tolist(),
+                    low=low,
+                    high=high,
                 )
             )
         drawn.append(Panel(of_title, series))
@@ -122,6 +65,52 @@ def _against_samples(
     return Lines(
         name=name, title=f"{title}, {size_title(size)}", caption=caption, x=x, y=y, panels=drawn
     )
+
+
+AGAINST_SAMPLES: list[Callable[[Results], Chart | None]] = [
+    partial(
+        _against_samples,
+        column="bias",
+        name="gradient-bias",
+        title="Bias of the gradient",
+        caption=f"{_SAME_ROWS} A bias does not average out over steps. Bars are 95 % intervals, "
+        "without the contribution of the finite number of draws. If a bar reaches the bottom, the "
+        "bias cannot be distinguished from 0; if the estimate is 0, there is no point.",
+        y=Axis("|mean gradient - exact| / |exact|", log=True),
+        bounds=("bias_low", "bias_high"),
+    ),
+    partial(
+        _against_samples,
+        column="variance",
+        name="gradient-variance",
+        title="Variance of the gradient",
+        caption=f"{_SAME_ROWS} At 1, a step's noise is as long as the exact gradient.",
+        y=Axis("variance / |exact|^2", log=True),
+        bounds=("variance_low", "variance_high"),
+    ),
+    partial(
+        _against_samples,
+        column="cosine",
+        name="gradient-cosine",
+        title="Cosine of a step's gradient to the exact one",
+        caption=f"{_SAME_ROWS} 1 is the exact direction. A learning rate can compensate for a "
+        "wrong length, but not for a wrong direction.",
+        y=Axis("cosine"),
+        bounds=("cosine_low", "cosine_high"),
+    ),
+    partial(
+        _against_samples,
+        column="effective_samples",
+        name="effective-samples",
+        title="Effective sample size",
+        caption="How many draws from the softmax itself would estimate the normaliser as well: the "
+        "median over hidden states. Bars begin at the lower decile.",
+        y=Axis("effective samples", log=True),
+        bounds=("effective_samples_low", "effective_samples"),
+        panels={"weight": ""},
+    ),
+]
+"""Charts of the gradient and of the samples against the number of samples."""
 
 
 def divergence(results: Results) -> Chart | None:
