@@ -32,6 +32,10 @@ class Machine:
         """The roofline bound (Williams et al. 2009): all products or all bytes at full rate."""
         return max(cost.flops / self.flops, cost.bytes / self.bytes)
 
+    def bound(self, cost: Cost) -> str:
+        """Which of the two limits the step: ``"compute"`` or ``"memory"``."""
+        return "compute" if cost.flops / self.flops >= cost.bytes / self.bytes else "memory"
+
 
 def measure_machine(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine:
     """Measure the rates for rooflines, with products of operands of ``dtype``."""

@@ -9,8 +9,8 @@ import msgspec
 from softmax_bench.records.trial import TrainTrial
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Above0 = Annotated[float, msgspec.Meta(gt=0)]
-From0 = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,19 +25,19 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``"rnn"``, ``"gru"``, ``"lstm"``, ``"nplm"``, ``"lbl"``, ``"transformer"``."""
     layers: tuple[str, ...] = ("full", "hierarchical", "nce", "sampled")
     """Output layers, with options in parentheses: ``"nce(num_samples=25)"``."""
-    seeds: tuple[From0, ...] = (0,)
+    seeds: tuple[NonNegative, ...] = (0,)
     """Each seed trains one model; several show how much of a difference is chance."""
     max_tokens: tuple[Count, ...] = (100_000,)
     """Training budgets, in predicted tokens."""
 
-    learning_rates: tuple[Above0, ...] = (0.1,)
+    learning_rates: tuple[Positive, ...] = (0.1,)
     """If several are given, each layer uses its best one, found on ``tune_tokens`` with the first
     seed for each corpus, vocabulary size and encoder. If the best is at an end, up to four more are
     tried beyond it.
     """
     tune_tokens: Count = 100_000
     """Training tokens of each trial that searches for a learning rate."""
-    tuning_trials: From0 = 0
+    tuning_trials: NonNegative = 0
     """If above 0, Optuna searches each layer's learning rate and options, with this many trials of
     ``tune_tokens`` per layer. It starts from a range whose ends are ``learning_rates`` (if there is
     only one rate, a factor of ten around it).
@@ -59,7 +59,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Start of Adagrad's sums of squares; 1e-6 by default. At 0, the first gradient of a parameter
     moves it by the full rate, however small the gradient is, which hides which layer learns best.
     """
-    layer_rate: Above0 = 1.0
+    layer_rate: Positive = 1.0
     """Learning rate of the output layer, relative to that of the rest."""
     schedule: str = "constant"
     """Learning rate schedule. ``"linear"`` and ``"cosine"`` fall to zero over the budget;
@@ -70,28 +70,28 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Factor of the schedules ``"stall"`` and ``"epoch"``."""
     decay_after: Count = 4
     """Passes over the text before ``"epoch"`` starts to decay."""
-    warmup_tokens: From0 = 50_000
+    warmup_tokens: NonNegative = 50_000
     """Tokens over which the learning rate rises from zero, at most a tenth of the budget. Adagrad's
     first steps are its largest: without a warm-up, what they happen to do to the encoder decides
     much of the outcome, and equal trainings with other seeds differ by a quarter in perplexity.
     """
     evaluations: Count = 6
     """Number of evaluations during each training, on a part of the validation text."""
-    patience: From0 = 0
+    patience: NonNegative = 0
     """Training stops after this many consecutive evaluations that are no better than the best
     before them, and keeps the best model; 0 for never.
     """
-    init_range: Above0 | None = None
+    init_range: Positive | None = None
     """Weights start uniformly distributed between minus this and this; by default, each part has
     its own initialisation.
     """
-    clip_norm: Above0 = 5.0
+    clip_norm: Positive = 5.0
     """Maximum norm of all gradients together."""
     batch_size: Count = 20
     """Number of parallel streams of text."""
     bptt: Count = 20
     """Time steps of backpropagation."""
-    corpus_seed: From0 = 0
+    corpus_seed: NonNegative = 0
     """Seed of the synthetic language."""
     device: str = "cpu"
     """``"cpu"`` or ``"cuda"``."""
@@ -99,17 +99,17 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     time_budget: Annotated[float, msgspec.Meta(ge=0)] = 8.0
     """Seconds for timing all layers of a vocabulary size together; 0 for no timing."""
 
-    threads: From0 = 0
+    threads: NonNegative = 0
     """Threads of each trial; 0 divides the cores of this machine among the workers."""
-    workers: From0 = 0
+    workers: NonNegative = 0
     """Number of trials trained at once; 0 for as many as there are cores, at most eight, and one on
     a GPU. Timing always runs alone.
     """
-    checkpoint_seconds: Above0 = 30.0
+    checkpoint_seconds: Positive = 30.0
     """Seconds between two checkpoints of a model in training, which is what a kill can cost."""
-    time_limit: Above0 | None = None
+    time_limit: Positive | None = None
     """Time limit of a trial in seconds."""
-    memory_limit: Above0 | None = None
+    memory_limit: Positive | None = None
     """Memory limit of a trial in gigabytes (10^9 bytes)."""
 
     @property
