@@ -44,8 +44,10 @@ class BroadcastNoise(Noise):
 def draw_here(
     sampler: SharedSampler, vocabulary: ShardedClasses, device: torch.device
 ) -> tuple[Sample, Tensor]:
-    """This process's part of a sample that all draw, as class ids and local rows."""
+    """This process's part of a sample that all draw, as distinct class ids and local rows."""
     sample = sampler.draw(device)
-    positions, rows = vocabulary.owned(sample.rows)
+    counted = sample.count.nonzero().squeeze(1)  # on a GPU, repeats of a class count 0
+    positions, rows = vocabulary.owned(sample.rows[counted])
+    positions = counted[positions]
     here = Sample(sample.rows[positions], sample.count[positions], sample.log_expected[positions])
     return here, rows

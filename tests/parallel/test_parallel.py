@@ -8,7 +8,9 @@ import torch
 import tests.parallel.checks
 import tests.parallel.others
 import tests.parallel.training  # noqa: F401 - all give their checks a name
-from softmax_bench.parallel import joined_processes
+from softmax_bench import ops
+from softmax_bench.ops.cuda import draws as on_a_gpu
+from softmax_bench.parallel import create_parallel_layer, joined_processes
 from softmax_bench.parallel.exchange import total
 from softmax_bench.parallel.layer import all_processes
 from tests.parallel.processes import CHECKS, THE_END, run_checks
@@ -39,3 +41,18 @@ def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
         total(torch.ones(3), all_processes("cpu"))
         assert of_gloo()
     assert not of_gloo()
+
+
+@pytest.mark.parametrize("spec", ["sampled(replacement=True)", "nce"])
+def test_a_gpus_samples_with_repeats_give_the_same_gradients(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = []
+    with joined_processes(init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1):
+        for tally in (ops.tally, on_a_gpu.tally):
+            monkeypatch.setattr("softmax_bench.layers.sampled.drawing.tally", tally)
+            torch.manual_seed(0)
+            layer = create_parallel_layer(spec, 4, 12, num_samples=9)
+            layer(torch.randn(5, 4), torch.arange(5)).backward()
+            gradients.append([p.grad.to_dense() for p in layer.parameters() if p.grad is not None])
+    torch.testing.assert_close(*gradients)
