@@ -202,7 +202,7 @@ def logistic_noise(
     grad_bias = torch.zeros_like(bias)
     for block in token_blocks(hidden.shape[0], weight.shape[0]):
         tokens = block.stop - block.start
-        for tile in class_tiles(tokens, weight.shape[0]):
+        for tile in class_tiles(tokens, weight.shape[0], hidden.device):
             width = tile.stop - tile.start
             buffer = workspace(2 * tokens * width, dtype, hidden.device)
             scores = buffer[: tokens * width].view(tokens, width)

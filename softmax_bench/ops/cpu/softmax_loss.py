@@ -75,9 +75,14 @@ def token_blocks(num_tokens: int, num_classes: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_tokens))
 
 
-def class_tiles(num_tokens: int, num_classes: int) -> list[slice]:
-    """Tiles of classes of nearly equal size, whose scores for a block of tokens stay in cache."""
+def class_tiles(num_tokens: int, num_classes: int, device: torch.device) -> list[slice]:
+    """Tiles of classes of nearly equal size, whose scores for a block of tokens stay in cache.
+
+    An accelerator gets as much as the workspace holds, because it takes long to start a product.
+    """
     most = min(8192, max(256, TILE_ELEMENTS // max(1, num_tokens)))
+    if device.type != "cpu":
+        most = max(256, BLOCK_ELEMENTS // max(1, num_tokens))
     if num_classes <= 2 * most:  # one tile, if it hardly exceeds the cache
         return [slice(0, num_classes)] if num_classes else []
     count = max(1, math.ceil(num_classes / most))
@@ -125,7 +130,7 @@ def _block_log_sum_exp(
 ) -> Tensor:
     careful = careful_at_once(hidden.device) if careful is None else careful
     exponentials = Exponentials(hidden, weight, bias, first, excluded, careful=careful)
-    tiles = class_tiles(hidden.shape[0], weight.shape[0])
+    tiles = class_tiles(hidden.shape[0], weight.shape[0], hidden.device)
     widest = max((tile.stop - tile.start for tile in tiles), default=0)
     buffer = workspace(hidden.shape[0] * widest, hidden.dtype, hidden.device)
     for tile in tiles:
@@ -186,7 +191,7 @@ def softmax_loss(
     for block in token_blocks(num_tokens, num_classes if block_rows is None else block_rows):
         h = hidden[block]
         tokens = h.shape[0]
-        tiles = class_tiles(tokens, num_classes)
+        tiles = class_tiles(tokens, num_classes, hidden.device)
         buffer = workspace(tokens * num_classes, hidden.dtype, hidden.device)
         parts = [
             buffer[tokens * tile.start : tokens * tile.stop].view(tokens, -1) for tile in tiles
