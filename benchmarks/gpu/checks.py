@@ -1,4 +1,4 @@
-"""Every layer's step on the kernels against the plain algorithms in float64, on the same device."""
+"""Primitives, and every layer's step on the kernels, against the plain algorithms in float64."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import primitives
 from benchmarks.gpu.case import Case, Figures
 from softmax_bench.layers import OutputLayer, create_layer, layer_names
 from softmax_bench.lm import clip_grad_norm, make_optimizer
@@ -26,7 +27,8 @@ MODULES = ("ops.dispatch", "ops.all_classes", "lm.optimizers")
 
 
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
-    """One case for each layer, dtype and rule."""
+    """One case for each primitive and dtype, and for each layer, dtype and rule."""
+    yield from primitives.cases(device, small=small)
     specs = [*layer_names(), "nce(shared=False, num_samples=20)", "sampled(replacement=True)"]
     for spec in specs[::6] if small else specs:
         for kind in TYPES:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 TITLES = {
-    "checks": "Every layer against float64",
+    "checks": "Primitives and layers against float64",
     "layers": "Training steps",
     "dense": "Exact softmax: forward with backward, and evaluation",
     "training": "Perplexity as the vocabulary grows",
