@@ -82,6 +82,25 @@ class Tree:
             raise SoftmaxBenchError(f"{str(path)!r} holds {children.dtype} numbers, not a tree")
         return cls(children.astype(np.int64))
 
+    @classmethod
+    def given(cls, tree: object, num_classes: int) -> Tree:
+        """A user's tree of these classes: the object, or the file that it was saved to.
+
+        Raises:
+            SoftmaxBenchError: It is neither, or has other classes.
+        """
+        if isinstance(tree, str | Path):
+            tree = cls.load(tree)
+        if not isinstance(tree, cls):
+            raise SoftmaxBenchError(
+                f"tree must be a softmax_bench.classes.tree.Tree or its file, not {tree!r:.60}"
+            )
+        if tree.num_classes != num_classes:
+            raise SoftmaxBenchError(
+                f"the tree has {tree.num_classes} leaves, but there are {num_classes} classes"
+            )
+        return tree
+
     @cached_property
     def num_classes(self) -> int:
         """Number of leaves."""

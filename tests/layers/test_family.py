@@ -70,7 +70,7 @@ def test_two_level_softmax_over_the_leaves_of_a_tree_is_a_likelihood_too(tmp_pat
         start = layer.log_prob(torch.zeros(1, H, dtype=torch.float64))[0]
     positive = counts.clamp(min=1)
     torch.testing.assert_close(start.exp(), positive / positive.sum())
-    with pytest.raises(SoftmaxBenchError, match="the tree has 23 classes, the layer 24"):
+    with pytest.raises(SoftmaxBenchError, match="the tree has 23 leaves, but there are 24"):
         create_layer(spec, H, 24)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from softmax_bench.errors import SoftmaxBenchError
-from softmax_bench.layers import create_layer, layer_names
+from softmax_bench.layers import create_layer, layer_names, parse_spec
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 V, H = 40, 16
@@ -80,6 +82,27 @@ def test_mistakes_are_told_with_the_name_of_the_layer(spec: str) -> None:
         given: Any = arguments
         with pytest.raises(SoftmaxBenchError, match=f"^{name}: {message}"):
             layer(*given)
+
+
+COUNTED = [
+    (spec, option.name)
+    for spec in layer_names()
+    for option in inspect.signature(parse_spec(spec)[0]).parameters.values()
+    if option.kind is option.KEYWORD_ONLY and str(option.annotation) in ("int", "int | None")
+]
+
+
+@pytest.mark.parametrize(("spec", "option"), COUNTED)
+@pytest.mark.parametrize("wrong", [2.5, "3", -1, True, math.nan])
+def test_counts_must_be_whole_numbers(spec: str, option: str, wrong: Any) -> None:
+    with pytest.raises(SoftmaxBenchError, match=f"{option} must be"):
+        create_layer(spec, H, V, **{option: wrong})
+
+
+@pytest.mark.parametrize("spec", ["hierarchical", "hierarchical_kary", "two_level"])
+def test_a_tree_must_be_one_or_its_file(spec: str) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"tree must be a .*Tree or its file, not array"):
+        create_layer(spec, H, V, tree=np.zeros((V - 1, 2)))
 
 
 def test_sizes_may_be_integers_of_numpy_and_counts_must_be_numbers() -> None:

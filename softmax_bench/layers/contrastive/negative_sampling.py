@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 from softmax_bench.layers.contrastive.nce import NCE
 from softmax_bench.layers.options import CommonOptions, Knob
 
@@ -59,6 +59,7 @@ class NegativeSampling(NCE):
     ) -> None:
         if not 0 <= calibration <= 1:
             raise SoftmaxBenchError(f"calibration must be from 0 to 1, not {calibration}")
+        check_positive("num_samples", num_samples)
         share = num_samples / max(1, num_classes - 1)
         beta = 1 - calibration * (1 - min(1.0, share))
         self._start = power, math.log(num_samples / beta)

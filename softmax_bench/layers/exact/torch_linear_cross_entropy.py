@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 from softmax_bench.layers.exact.full import FullOptions, FullSoftmax
 from softmax_bench.ops.autograd import differentiable_once
 
@@ -40,6 +40,8 @@ class TorchLinearCrossEntropy(FullSoftmax):
             raise SoftmaxBenchError(
                 "torch_linear_cross_entropy needs torch 2.13 or newer; 'full' does the same work"
             )
+        if chunk_tokens is not None:
+            check_positive("chunk_tokens", chunk_tokens)
         super().__init__(in_features, num_classes, **options)
         if self.soft_cap or self.log_z_penalty or self.label_smoothing:
             raise SoftmaxBenchError(

@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.proposals.tree import TreeProposal
 
@@ -52,10 +52,9 @@ class KernelSampledSoftmax(TreeProposal):
         refresh: int = 100,
         **common: Unpack[CommonOptions],
     ) -> None:
-        if not alpha >= 0 or dimensions < 1:
-            raise SoftmaxBenchError(
-                f"alpha must be at least 0 and dimensions at least 1, not {alpha} and {dimensions}"
-            )
+        check_positive("dimensions", dimensions)
+        if not alpha >= 0:
+            raise SoftmaxBenchError(f"alpha must be at least 0, not {alpha}")
         width = min(dimensions, in_features)
         super().__init__(
             in_features,

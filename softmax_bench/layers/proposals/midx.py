@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import check_positive
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.proposals.base import ProposalSoftmax, draw_columns, log_share
 
@@ -55,8 +55,7 @@ class MIDXSoftmax(ProposalSoftmax):
         refresh: int = 200,
         **common: Unpack[CommonOptions],
     ) -> None:
-        if codewords < 1:
-            raise SoftmaxBenchError(f"codewords must be at least 1, not {codewords}")
+        check_positive("codewords", codewords)
         super().__init__(
             in_features, num_classes, num_samples=num_samples, refresh=refresh, **common
         )

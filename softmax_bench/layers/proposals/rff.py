@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 from softmax_bench.layers.options import CommonOptions, Knob
 from softmax_bench.layers.proposals.tree import TreeProposal
 
@@ -54,10 +54,9 @@ class RandomFourierSoftmax(TreeProposal):
         refresh: int = 100,
         **common: Unpack[CommonOptions],
     ) -> None:
-        if not nu > 0 or features < 1:
-            raise SoftmaxBenchError(
-                f"nu must be positive and features at least 1, not {nu} and {features}"
-            )
+        check_positive("features", features)
+        if not nu > 0:
+            raise SoftmaxBenchError(f"nu must be positive, not {nu}")
         super().__init__(
             in_features,
             num_classes,

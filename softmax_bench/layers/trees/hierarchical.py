@@ -50,6 +50,7 @@ class HierarchicalSoftmax(TreeSoftmax):
     ) -> None:
         if isinstance(tree, str):
             tree = _named_tree(tree, num_classes, common.get("class_counts"))
+        tree = Tree.given(tree, num_classes)
         if tree.arity != 2:
             raise SoftmaxBenchError(
                 f"the tree must be binary, not of arity {tree.arity}: use 'hierarchical_kary'"

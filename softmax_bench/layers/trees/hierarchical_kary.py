@@ -48,8 +48,7 @@ class KaryHierarchicalSoftmax(TreeSoftmax):
             counts = common.get("class_counts")
             known = None if counts is None else as_counts(counts, num_classes)
             tree = huffman_tree(positive_counts(known, num_classes), arity)
-        elif isinstance(tree, str):
-            tree = Tree.load(tree)
+        tree = Tree.given(tree, num_classes)
         super().__init__(in_features, num_classes, tree, tree.arity, **common)
 
     def _bias_of_shares(self, mass: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from softmax_bench.classes.counts import positive_counts
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.classes.tree import ABSENT, Tree
-from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.options import CommonOptions
 from softmax_bench.layers.trees import tree_search
@@ -48,10 +47,6 @@ class TreeSoftmax(OutputLayer):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(in_features, num_classes, **common)
-        if tree.num_classes != num_classes:
-            raise SoftmaxBenchError(
-                f"the tree has {tree.num_classes} leaves, but there are {num_classes} classes"
-            )
         self.rows_per_node = rows_per_node
         device, dtype = common.get("device"), common.get("dtype")
         rows = tree.children.shape[0] * rows_per_node

@@ -15,7 +15,7 @@ from softmax_bench.classes.counts import unigram
 from softmax_bench.classes.frequency_order import FrequencyOrder
 from softmax_bench.classes.noise import expected_distinct
 from softmax_bench.classes.tree import Tree
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, check_positive
 from softmax_bench.layers.base import OutputLayer
 from softmax_bench.layers.gumbel import draw
 from softmax_bench.layers.options import CommonOptions
@@ -67,7 +67,8 @@ class TwoLevelSoftmax(OutputLayer):
         super().__init__(in_features, num_classes, **common)
         if num_clusters is None:
             num_clusters = min(4 * math.isqrt(num_classes), num_classes)
-        if isinstance(num_clusters, bool) or not 1 <= num_clusters <= num_classes:
+        check_positive("num_clusters", num_clusters)
+        if num_clusters > num_classes:
             raise SoftmaxBenchError(
                 f"num_clusters must be from 1 to {num_classes}, not {num_clusters}"
             )
@@ -83,13 +84,8 @@ class TwoLevelSoftmax(OutputLayer):
             self.member_bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
         else:
             self.register_parameter("member_bias", None)
-        if isinstance(tree, str):
-            tree = Tree.load(tree)
-        if tree is not None and tree.num_classes != num_classes:
-            raise SoftmaxBenchError(
-                f"the tree has {tree.num_classes} classes, the layer {num_classes}"
-            )
-        order = FrequencyOrder(self._counts, num_classes, None if tree is None else tree.leaves())
+        leaves = None if tree is None else Tree.given(tree, num_classes).leaves()
+        order = FrequencyOrder(self._counts, num_classes, leaves)
         self._shares = unigram(self._counts, num_classes)[order.class_of_rank.numpy()]
         self.order = order.to(self.member.device)
         bound = 1 / math.sqrt(in_features)
