@@ -15,7 +15,7 @@ from softmax_bench.layers import create_layer
 from softmax_bench.lm import LanguageModel, make_optimizer, train
 from softmax_bench.lm.streams import make_streams
 
-IN_A_GRAPH = ("full", "hierarchical", "sampled", "nce")
+IN_A_GRAPH = ("full", "hierarchical", "sampled", "nce", "adaptive")
 """Trained once more with each step as a CUDA graph."""
 SPECS = ("full", "hierarchical", "sampled", "nce", "adaptive", "two_level")
 BATCH, WINDOW = 128, 35

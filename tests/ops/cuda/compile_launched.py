@@ -33,8 +33,8 @@ TYPES = {
     torch.int64: "i64", torch.int32: "i32", torch.int8: "i8",
 }  # fmt: skip
 SPECS = [
-    "hierarchical", "hierarchical_kary", "two_level", "adaptive(cutoffs=[100])", "sampled", "nce",
-    "nce(shared=False)",
+    "hierarchical", "hierarchical_kary", "two_level", "adaptive(cutoffs=[90, 200])", "sampled",
+    "blackout", "nce", "nce(shared=False)",
 ]  # fmt: skip
 target = TARGETS[sys.argv[1]]
 compiled: dict[str, str] = {}
