@@ -193,8 +193,12 @@ def make_noise(
     """Create a noise distribution by name.
 
     Raises:
-        SoftmaxBenchError: There is no such distribution.
+        SoftmaxBenchError: There is no such distribution, or it has no power.
     """
+    if power != 1 and name in ("uniform", "log_uniform"):
+        raise SoftmaxBenchError(
+            f"power={power} needs noise='unigram': {name} noise has no counts to raise to a power"
+        )
     if name == "uniform":
         return UniformNoise(num_classes)
     if name == "log_uniform":

@@ -56,6 +56,8 @@ class Knob:
     high: float
     log: bool = False
     """Whether to search on a logarithmic scale."""
+    needs: tuple[str, object] | None = None
+    """Another option and the value of it that gives this one a meaning."""
 
 
 def as_counts(counts: Counts, num_classes: int) -> npt.NDArray[np.float64]:

@@ -177,3 +177,9 @@ def test_a_sample_as_large_as_the_classes_is_all_of_them() -> None:
 def test_unknown_noise() -> None:
     with pytest.raises(SoftmaxBenchError, match="'unigram', 'log_uniform' or 'uniform'"):
         make_noise("zipf", 5, None)
+
+
+@pytest.mark.parametrize("name", ["uniform", "log_uniform"])
+def test_a_power_that_would_change_nothing_is_refused(name: str) -> None:
+    with pytest.raises(SoftmaxBenchError, match=r"power=0\.75 needs noise='unigram'"):
+        make_noise(name, 5, [1, 2, 3, 4, 5], 0.75)

@@ -86,8 +86,8 @@ def test_trials_that_fail_lead_away_from_there() -> None:
     assert sum(trial.learning_rate < 0.8 for trial in trained[-6:]) >= 4
 
 
-def test_what_is_said_is_not_tuned() -> None:
-    named = study(layers=["nce(power=0.5)", "nce(num_samples=7)"])
+def test_what_is_said_or_means_nothing_is_not_tuned() -> None:
+    named = study(layers=["nce(power=0.5)", "nce(noise='uniform')", "nce(num_samples=7)"])
     trained = train_all(plan_tuning(named, [TEXT]), {}, set())
     for trial in trained:
         assert ("power=" in trial.tuned) == (trial.layer == "nce(num_samples=7)")

@@ -31,7 +31,7 @@ class RankingNCE(SampledSoftmax):
     source = "Jozefowicz et al. 2016; van den Oord et al. 2018; Ma & Collins 2018"
     good_for = "large V; consistent at any number of samples"
     keep_hits = True
-    knobs = MappingProxyType({"power": Knob(0.0, 1.0)})
+    knobs = MappingProxyType({"power": Knob(0.0, 1.0, needs=("noise", "unigram"))})
 
     def __init__(
         self,

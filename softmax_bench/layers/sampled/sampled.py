@@ -29,7 +29,7 @@ class SampledSoftmax(SharedNegativesSoftmax):
             distinct classes on average.
         noise: Proposal ``"log_uniform"``, ``"unigram"`` or ``"uniform"``. Without
             ``class_counts``, log-uniform assumes that ids are frequency ranks.
-        power: Exponent of the counts, for ``"unigram"``.
+        power: Exponent of the counts, for ``"unigram"`` only.
         replacement: Whether a class drawn twice counts twice.
         **common: As for every output layer.
     """

@@ -78,7 +78,12 @@ def search(
     """
     optuna = _optuna()
     kind, fixed = parse_spec(layer)
-    knobs = {name: knob for name, knob in kind.knobs.items() if name not in fixed}
+    options = {name: option.default for name, option in inspect.signature(kind).parameters.items()}
+    knobs = {
+        name: knob
+        for name, knob in kind.knobs.items()
+        if name not in fixed and (knob.needs is None or knob.needs in (options | fixed).items())
+    }
     low, high = rate_range(study)
     beyond = (high / low) ** (1 / MOST_BEYOND)
     least, greatest = low / beyond**MOST_BEYOND, high * beyond**MOST_BEYOND
@@ -86,7 +91,7 @@ def search(
         name: optuna.distributions.FloatDistribution(knob.low, knob.high, log=knob.log)
         for name, knob in knobs.items()
     }
-    defaults = {name: inspect.signature(kind).parameters[name].default for name in knobs}
+    defaults = {name: options[name] for name in knobs}
     sampler = optuna.samplers.TPESampler(seed=study.seeds[0], n_startup_trials=_RANDOM_TRIALS)
     history = optuna.create_study(sampler=sampler)
     history.enqueue_trial({"learning_rate": math.sqrt(low * high), **defaults})
