@@ -8,7 +8,7 @@ from torch import Tensor
 
 from softmax_bench.layers import Cost, FullSoftmax
 from softmax_bench.layers.all_classes import AllClassesOptions
-from softmax_bench.ops.autograd import fused_loss
+from softmax_bench.ops.autograd import fused_loss, weighted_loss
 from softmax_bench.parallel import cost
 from softmax_bench.parallel.cost import Sent
 from softmax_bench.parallel.layer import ParallelOptions, ParallelOutputLayer
@@ -49,12 +49,15 @@ class ParallelFullSoftmax(FullSoftmax, ParallelOutputLayer):
             return self._sum(self._token_losses(hidden, target) * coefficient)
         of_all, targets, weights = self._spread(hidden, target, coefficient)
         bias, dtype = self.offsets(), of_all.dtype
-        return fused_loss(
-            FullPass(self.vocabulary, targets, weights, self._objective(hidden)),
-            of_all,
-            self.weight.to(dtype),  # mixed precision has lowered the hidden states
-            None if bias is None else bias.to(dtype),
-        )
+        rows = self.weight.to(dtype)  # mixed precision has lowered the hidden states
+        bias = None if bias is None else bias.to(dtype)
+        objective = self._objective(hidden)
+
+        def loss(shares: Tensor) -> Tensor:
+            run = FullPass(self.vocabulary, targets, shares, objective)
+            return fused_loss(run, of_all, rows, bias)
+
+        return weighted_loss(loss, weights, dtype)
 
     def cost(self, num_tokens: int) -> Cost:
         """Cost for one process on the tokens of all: three products with its own rows."""

@@ -78,14 +78,14 @@ class ParallelNCE(ParallelSamplingLayer):
         return log_unigram(self._counts, self.num_classes) + self._start
 
     def _loss_of_all(self, hidden: Tensor, target: Tensor, coefficient: Tensor) -> Tensor:
-        part = weighted_sum(self._draw(target), coefficient, *self._operands(hidden))
+        part = weighted_sum(self._draw(target), coefficient, hidden, *self._operands())
         return total(part, self.mesh)
 
     def _losses_of_all(self, hidden: Tensor, target: Tensor) -> Tensor:
-        return total(each(self._draw(target), *self._operands(hidden)), self.mesh)
+        return total(each(self._draw(target), hidden, *self._operands()), self.mesh)
 
-    def _operands(self, hidden: Tensor) -> tuple[Tensor | None, ...]:
-        return hidden, *self._trained(self.weight, self.bias), shared(self.log_z, self.mesh)
+    def _operands(self) -> tuple[Tensor | None, ...]:
+        return *self._trained(self.weight, self.bias), shared(self.log_z, self.mesh)
 
     def _draw(self, target: Tensor) -> LogisticPass:
         sample, rows = draw_here(self.sampler, self.vocabulary, target.device)

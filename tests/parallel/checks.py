@@ -380,6 +380,23 @@ def products_in_a_lower_type_under_autocast() -> None:
         )
 
 
+@check
+def small_weights_do_not_vanish_in_float16() -> None:
+    small = torch.full((200,), 1e-5)
+    for single, parallel, options in PAIRS:
+        alone, together = pair(single, parallel, options, 300, torch.float32)
+        hidden, target = torch.randn(200, H), torch.randint(300, (200,))
+        torch.manual_seed(5)
+        (1e5 * alone(hidden, target, small)).backward()
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.float16):
+            loss = together(hidden, target, small)
+        (1e5 * loss).backward()  # as a scaler does
+        exact = gradients(alone)["weight"]
+        ours = whole_gradients(together, gradients(together))["weight"]
+        assert float((ours - exact).norm() / exact.norm()) < 0.01, (parallel, options)
+
+
 def held(layer: OutputLayer) -> int:
     memory = LayerStep(layer, 128).memory()
     return memory.parameters + memory.optimizer + memory.peak

@@ -12,19 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softmax_bench.ops.autograd import Gradients, Wanted, fused_loss, no_second_derivative
+from softmax_bench.ops.autograd import (
+    Gradients,
+    Wanted,
+    fused_loss,
+    no_second_derivative,
+    weighted_loss,
+)
 
 Pass = Callable[..., tuple[Tensor, Gradients]]
 
 
-def weighted_sum(run: Pass, coefficient: Tensor, *operands: Tensor | None) -> Tensor:
+def weighted_sum(
+    run: Pass, coefficient: Tensor, hidden: Tensor, *operands: Tensor | None
+) -> Tensor:
     """``sum_n coefficient_n loss_n``: loss and gradients in one pass."""
 
-    def fused(wanted: Wanted, *operands: Tensor | None) -> tuple[Tensor, Gradients]:
-        losses, gradients = run(coefficient if any(wanted) else None, *operands)
-        return torch.dot(losses, coefficient.to(losses.dtype)), gradients
+    def loss(shares: Tensor) -> Tensor:
+        def fused(wanted: Wanted, *operands: Tensor | None) -> tuple[Tensor, Gradients]:
+            losses, gradients = run(shares if any(wanted) else None, *operands)
+            return torch.dot(losses, shares.to(losses.dtype)), gradients
 
-    return fused_loss(fused, *operands)
+        return fused_loss(fused, hidden, *operands)
+
+    return weighted_loss(loss, coefficient, hidden.dtype)
 
 
 def each(run: Pass, *operands: Tensor | None) -> Tensor:
