@@ -141,14 +141,13 @@ def test_hidden_states_of_somebodys_own(
     np.save("states.npy", np.random.default_rng(0).standard_normal((200, 3)))
     np.save("classes.npy", np.arange(200) % 9)
     arguments = ["run", "--hidden", "states.npy", "--targets", "classes.npy", "--layers", "full"]
-    arguments += ["--max-tokens", "400", "--set", "time_budget=0.05", "--set", "threads=1"]
+    arguments += ["--max-tokens", "400", "--set", "time_budget=0", "--set", "threads=1"]
     assert call(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "V=9, H=3; examples: train 160, valid 20, test 20" in printed
     assert "top 1" in printed
     results = load_results("runs/given")
     assert results.train[["encoder", "hidden_size"]].to_numpy().tolist() == [["given", 3]]
-    assert set(results.speed["vocab_size"]) == {9}
 
 
 def test_advice(

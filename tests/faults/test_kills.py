@@ -15,7 +15,7 @@ from tests.faults.harness import StudyProcess, resumed, run_to_the_end, timeless
 
 pytestmark = pytest.mark.slow
 
-KILLS = 30
+KILLS = 15
 
 
 class Moment:

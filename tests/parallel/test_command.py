@@ -17,9 +17,7 @@ SMALL = ["--vocab-size", "500", "--hidden-size", "16", "--steps", "10"]
 @pytest.mark.parametrize(
     "options",
     [
-        ["--layer", "full"],
         ["--layer", "hierarchical"],
-        ["--layer", "sampled", "--divide", "vocabulary"],
         ["--layer", "nce", "--divide", "vocabulary", "--optimizer", "adam", "--dtype", "float64"],
     ],
 )

@@ -256,6 +256,7 @@ def test_other_files_of_pytest_benchmark_are_refused(
         read_pytest_benchmark(benchmark_file(tmp_path / "a.json", **changes))
 
 
+@pytest.mark.slow
 def test_the_benchmarks_write_what_is_read(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     file = tmp_path / "a.json"

@@ -51,7 +51,7 @@ V, SEEN, K = 60, 40, 8
 def text_of_seen_words() -> tuple[Tensor, Tensor]:
     """Hidden states and the words after them, none of the last twenty."""
     draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(20_000, K, generator=draw)
+    hidden = torch.randn(10_000, K, generator=draw)
     scores = hidden @ torch.randn(K, SEEN, generator=draw) - torch.arange(1, SEEN + 1).log()
     return hidden, torch.multinomial(scores.softmax(1), 1, generator=draw).squeeze(1)
 
@@ -80,7 +80,7 @@ def test_words_never_seen_keep_some_probability(name: str) -> None:
     if name in ("nce", "negative_sampling"):
         assert 0.8 < left < 1.0
     else:
-        assert 0.1 < left < 0.65
+        assert 0.1 < left < 0.7
 
 
 WORDS, WIDTH, TOKENS = 200, 16, 40_000
