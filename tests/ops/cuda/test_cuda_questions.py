@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from softmax_bench.layers import OutputLayer, create_layer, layer_names
+from softmax_bench.layers.proposals.base import ProposalSoftmax
 from softmax_bench.lm import clip_grad_norm, make_optimizer
 
 CLASSES, WIDTH, TOKENS = 200, 8, 16
@@ -58,6 +62,36 @@ def test_a_step_asks_nothing_of_tensors_without_data(
         # A tensor of the host's numbers would be waited for too.
         monkeypatch.delattr(torch, "tensor")
         step(layer, hidden, target)
+
+
+class _Written(TorchDispatchMode):
+    numbers = 0
+    """How many numbers all operations have returned."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        returned = out if isinstance(out, (tuple, list)) else [out]
+        self.numbers += sum(x.numel() for x in returned if isinstance(x, torch.Tensor))
+        return out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts on tensors without data")
+@pytest.mark.usefixtures("_as_on_cuda")
+def test_drawing_from_a_kernel_writes_no_more_at_ten_times_the_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from triton.runtime.interpreter import InterpretedFunction
+
+    monkeypatch.setattr(InterpretedFunction, "run", lambda self, *args, **options: None)
+    written = []
+    for classes in (10**5, 10**6):
+        layer = create_layer("kernel", 64, classes, device="meta", bias=False)
+        assert isinstance(layer, ProposalSoftmax)
+        hidden = torch.empty(1000, 64, device="meta")
+        with _Written() as seen:
+            layer._propose(hidden, torch.empty(1000, dtype=torch.int64, device="meta"))
+        written.append(seen.numbers)
+    assert 0 < written[1] < 1.2 * written[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
