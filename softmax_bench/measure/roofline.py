@@ -11,6 +11,7 @@ from softmax_bench.layers import Cost
 from softmax_bench.measure.timing import elapsed, moment
 
 _PRODUCT_SIZE = 2048
+_SMALL_PRODUCT = 256
 _COPIED_BYTES = 2**28
 _REPETITIONS = 7
 _LONGEST = 2.0
@@ -54,14 +55,21 @@ def measure_machine(device: torch.device, dtype: torch.dtype = torch.float32) ->
 
 
 def _product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    size = _PRODUCT_SIZE
+    # A processor without instructions for the dtype would take a minute for the large product.
+    rate = _rate_of(_SMALL_PRODUCT, device, dtype)
+    if 2.0 * _PRODUCT_SIZE**3 / rate > _LONGEST:
+        return rate
+    return _rate_of(_PRODUCT_SIZE, device, dtype)
+
+
+def _rate_of(size: int, device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(a)
     return 2.0 * size**3 / _best(lambda: torch.mm(a, b, out=product), device)
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
-    """Least seconds of several runs; of fewer if the processor lacks instructions for the dtype."""
+    """Least seconds of several runs, or of fewer if they take long."""
     seconds: list[float] = []
     while not seconds or (len(seconds) < _REPETITIONS and sum(seconds) < _LONGEST):
         begin = moment(device)

@@ -230,7 +230,7 @@ def _join_sums(
             total += tl.load(part + programs * TILE) * tl.exp(of_part - higher)
             own += tl.load(part + 2 * programs * TILE)
             highest = higher
-    log_z = highest + tl.log(total)
+    log_z = highest + tl.log(tl.where(there, total, 1.0))
     known = (target >= 0) & (target < classes)
     tl.store(LOG_Z + token, log_z, mask=there)
     tl.store(LOSSES + token, tl.where(known, log_z - own, float("nan")), mask=there)
