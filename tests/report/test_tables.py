@@ -15,7 +15,7 @@ from softmax_bench.report.plots import charts, layers_of
 from softmax_bench.report.show.page import _subtitle
 from softmax_bench.report.show.page_sections import configurations
 from softmax_bench.report.tables.caveats import warnings
-from softmax_bench.report.tables.disturbed import cell_doubt
+from softmax_bench.report.tables.disturbed import cell_doubt, mark_notes
 from softmax_bench.report.tables.shown import format_table, markdown_table
 from softmax_bench.report.tables.summary import references, summary_table
 from tests.records import disturbed, ngram_record, speed_record, train_record
@@ -220,6 +220,16 @@ def test_every_number_that_is_doubtful_has_a_mark() -> None:
         "other processes took 42% of the processor"
     )
     assert "unreliable" not in markdown_table(summary_table(frames([nce])))
+
+
+def test_a_note_names_each_kind_of_doubt_once() -> None:
+    table = pd.DataFrame(
+        {
+            "train_seconds": [1.0, 2.0, 3.0],
+            "train_doubt": ["others took 51%", "others took 8.5%", ""],
+        }
+    )
+    assert mark_notes(table) == ["* unreliable: trained while others took 8.5 to 51%"]
 
 
 def test_a_machine_is_one_however_many_threads_a_trial_used() -> None:

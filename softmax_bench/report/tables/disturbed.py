@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ MARK = "*"
 """Suffix of an unreliable number."""
 DOUBTS = ("step_doubt", "full_doubt", "train_doubt")
 """Columns of the summary table with reasons for doubt, empty if there are none."""
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _OF_STEPS = ("speedup", "gflops", "gbytes", "of_possible")
 
 _COLUMNS = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
@@ -86,7 +88,21 @@ def mark_notes(table: pd.DataFrame) -> list[str]:
         for column in ("step_ms", "of_possible", "train_seconds")
         if column in row and (doubt := cell_doubt(column, row))
     }
-    return [f"{MARK} unreliable: {'; '.join(doubts)}"] if doubts else []
+    return [f"{MARK} unreliable: {'; '.join(_in_ranges(doubts))}"] if doubts else []
+
+
+def _in_ranges(doubts: Iterable[str]) -> list[str]:
+    """Each kind of doubt once, with the range of its numbers."""
+    numbers: dict[str, list[list[str]]] = {}
+    for doubt in doubts:
+        numbers.setdefault(_NUMBER.sub("{}", doubt), []).append(_NUMBER.findall(doubt))
+    ranges = {kind: zip(*rows, strict=True) for kind, rows in numbers.items()}
+    return [kind.format(*map(_range, columns)) for kind, columns in ranges.items()]
+
+
+def _range(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if low == high else f"{low} to {high}"
 
 
 def disturbed_note(speed: pd.DataFrame) -> list[str]:

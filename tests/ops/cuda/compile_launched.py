@@ -86,6 +86,7 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16):
     )
     ids, coefficient, class_weight = torch.arange(9), torch.ones(9), torch.ones(5000)
     hidden.requires_grad_()
+    ops.pair_scores(hidden, weight, bias, torch.arange(10), ids).sum().backward()
     ops.linear_cross_entropy(hidden, weight, None, ids, coefficient)
     ops.linear_cross_entropy(
         hidden, weight, bias, ids, coefficient,
