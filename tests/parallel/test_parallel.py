@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,18 @@ THREADS = Path("/proc/self/task")
 
 
 @pytest.fixture(scope="session")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return run_checks(tmp_path_factory.mktemp("processes"))
+def outcomes(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, str]:
+    """What became of the checks, which run once for all workers of pytest."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "processes"
+    folder.mkdir(exist_ok=True)
+    kept = folder / "outcomes"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(json.dumps(run_checks(folder)))
+        outcomes: dict[str, str] = json.loads(kept.read_text())
+    return outcomes
 
 
 @pytest.mark.parametrize("name", [*CHECKS, THE_END])
