@@ -23,7 +23,7 @@ def test_a_rehearsal_checks_layers_and_is_not_run_again(tmp_path: Path) -> None:
     checked = sorted(tmp_path.glob("records/checks/*.json"))
     assert checked
     assert all(json.loads(path.read_text())["right"] for path in checked)
-    assert "## Every layer against float64" in (tmp_path / "README.md").read_text()
+    assert "## Primitives and layers against float64" in (tmp_path / "README.md").read_text()
     again = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert again.returncode == 0
     assert "[checks" not in again.stderr
