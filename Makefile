@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist workste
 
 .PHONY: demo test test-slow docs benchmark clean
 
-demo: .venv/installed
+demo: .venv/package
 	$(BIN)/softmax-bench run --out runs/demo
 
 test: .venv/installed
@@ -31,11 +31,15 @@ docs: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/pytest --benchmark-only
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/package: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "Python's venv module is not complete; on Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+.venv/installed: .venv/package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
 	@touch $@
 
