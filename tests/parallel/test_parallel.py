@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
 
     with joined_processes(init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1):
         total(torch.ones(3), all_processes("cpu"))
+        until = time.monotonic() + 30
+        while not of_gloo() and time.monotonic() < until:  # a thread names itself once it runs
+            time.sleep(0.01)
         assert of_gloo()
     assert not of_gloo()
 
