@@ -49,21 +49,14 @@ def subset_cross_entropy(
         excluded=None if keep_hits else column_of(target, rows),
         square=penalty * coefficient if penalty else None,
     )
-    assert gradients.hidden is not None
     losses = log_z - own
     pull = torch.expm1(-losses)  # d loss / d own score: p_target - 1
     if penalty:
         pull += 2 * penalty * log_z * torch.exp(-losses)
         losses = losses + penalty * log_z.square()
     pull = (pull * coefficient).to(hidden.dtype)
-    gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
-    weight_gradient, bias_gradient = join_rows(
-        gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
-    )
-    if bias is None:
-        bias_gradient = None
     loss = torch.dot(losses, coefficient.to(losses.dtype))
-    return loss, (gradients.hidden, weight_gradient, bias_gradient)
+    return loss, _with_targets(gradients, pull, own_rows, hidden, weight, bias, rows, target)
 
 
 @by_device
@@ -97,14 +90,8 @@ def subset_blackout(
     pulls = pulls.to(hidden.dtype)
     own_pull = (share * (pull_z * torch.exp(own - log_z) - 1)).to(hidden.dtype)
     gradients = Gradients(pulls @ sampled, pulls.t() @ hidden, pulls.sum(0))
-    assert gradients.hidden is not None
-    gradients.hidden.addcmul_(own_rows, own_pull.unsqueeze(1))
-    weight_gradient, bias_gradient = join_rows(
-        gradients, rows, target, hidden * own_pull.unsqueeze(1), own_pull, weight
-    )
-    if bias is None:
-        bias_gradient = None
-    return torch.dot(losses, share), (gradients.hidden, weight_gradient, bias_gradient)
+    loss = torch.dot(losses, share)
+    return loss, _with_targets(gradients, own_pull, own_rows, hidden, weight, bias, rows, target)
 
 
 @by_device
@@ -130,19 +117,31 @@ def subset_logistic(
         coefficient,
         row_count,
     )
-    assert gradients.hidden is not None
     assert gradients.bias is not None
     pull = (-torch.sigmoid(-own) * coefficient).to(hidden.dtype)
-    gradients.hidden.addcmul_(own_rows, pull.unsqueeze(1))
     # log_z enters every score like a bias shared by all classes, with the opposite sign.
     log_z_gradient = -(gradients.bias.sum() + pull.sum()).to(log_z.dtype)
-    weight_gradient, bias_gradient = join_rows(
-        gradients, rows, target, hidden * pull.unsqueeze(1), pull, weight
-    )
-    if bias is None:
-        bias_gradient = None
+    joined = _with_targets(gradients, pull, own_rows, hidden, weight, bias, rows, target)
     loss = torch.dot(F.softplus(-own) + noise_loss, coefficient.to(own.dtype))
-    return loss, (gradients.hidden, weight_gradient, bias_gradient, log_z_gradient)
+    return loss, (*joined, log_z_gradient)
+
+
+def _with_targets(
+    sample: Gradients,
+    pull: Tensor,
+    own_rows: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: Tensor,
+    target: Tensor,
+) -> OfOperands:
+    """Gradients of sample and targets together; ``pull`` is that in the targets' scores."""
+    assert sample.hidden is not None
+    column = pull.unsqueeze(1)
+    sample.hidden.addcmul_(own_rows, column)
+    of_weight, of_bias = join_rows(sample, rows, target, hidden * column, pull, weight)
+    return sample.hidden, of_weight, None if bias is None else of_bias
 
 
 def join_rows(
