@@ -22,7 +22,7 @@ from softmax_bench.measure import LayerStep, zipf_counts
 HIDDEN_SIZE = 256
 NUM_TOKENS = 700
 OPTIMIZER = "adagrad"
-CLIP_NORM = 5.0
+CLIP_NORM = 0.5
 SEED = 0
 MAX_FLOPS = 1.5e11
 """Steps with more operations are left out of the grid, because they take seconds on a CPU."""

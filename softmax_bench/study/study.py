@@ -85,8 +85,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Weights start uniformly distributed between minus this and this; by default, each part has
     its own initialisation.
     """
-    clip_norm: Positive = 5.0
-    """Maximum norm of all gradients together."""
+    clip_norm: Positive = 0.5
+    """Maximum norm of all gradients together. Noise that a batch shares has a rare gradient with a norm
+    above 1, and one such step can set NCE back for good; at this norm no layer loses more than half a
+    percent (``results/optimizer``).
+    """
     batch_size: Count = 20
     """Number of parallel streams of text."""
     bptt: Count = 20
