@@ -73,7 +73,7 @@ def main() -> None:
                 record = disturbed(record)
             write_record(store, msgspec.structs.replace(record, id=trial_id(trial), trial=trial))
         elif isinstance(trial, TrainTrial):
-            perplexity = 100.0 + abs(trial.learning_rate - 0.2)
+            perplexity = 100.0 + 50.0 * abs(trial.learning_rate - 0.2)
             trained = train_record(trial.layer, trial.vocab_size, perplexity)
             write_record(store, msgspec.structs.replace(trained, id=trial_id(trial), trial=trial))
 

@@ -20,6 +20,11 @@ NGRAM_ORDER = 5
 NGRAM_MOST_TOKENS = 25_000_000
 """Longer texts get no n-gram model, which takes about 200 bytes per token."""
 
+TIE = 0.01
+"""Nats a token within which the rates of a grid are level after tuning. The lowest of them is used,
+since the longer a training, the lower its best rate (``results/books``).
+"""
+
 MOST_WORKERS = 8
 """Most trials trained at once by default, since each holds a model in memory."""
 
@@ -125,7 +130,11 @@ def _best_rate_steps(
             if isinstance(record := done.get(trial_id(trial)), TrainRecord)
         }
         if nats:
-            best = min(nats, key=lambda trial: nats[trial])
+            level = min(nats.values()) + (0 if study.tuning_trials else TIE)
+            best = min(
+                (trial for trial in nats if nats[trial] <= level),
+                key=lambda trial: trial.learning_rate,
+            )
             rate, tuned = best.learning_rate, best.tuned
         elif waiting is None:
             waiting = State.NO_USABLE_RATE
