@@ -76,9 +76,9 @@ def test_memory_of_older_records_is_read(tmp_path: Path) -> None:
 
 def test_references_are_of_the_same_texts(store: Path) -> None:
     table = references(load_results(store)).set_index(["reference", "vocab_size"])
-    assert set(table.index.get_level_values(0)) == {"5-gram model", "the source itself"}
-    assert table.loc[("5-gram model", 10_000), "test_perplexity"] == 131
-    assert table.loc[("5-gram model", 10_000), "excess"] == pytest.approx(131 / 50)
+    assert set(table.index.get_level_values(0)) == {"5-gram model, whole text", "the source itself"}
+    assert table.loc[("5-gram model, whole text", 10_000), "test_perplexity"] == 131
+    assert table.loc[("5-gram model, whole text", 10_000), "excess"] == pytest.approx(131 / 50)
     assert table.loc[("the source itself", 10_000), "valid_perplexity"] == 50
     other = ngram_record(10_000, 7.0, corpus_sha256="another text")
     assert references(frames([train_record("full", 10_000, 9.0), other])).reference.tolist() == [

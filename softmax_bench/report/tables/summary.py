@@ -39,7 +39,7 @@ def references(results: Results) -> pd.DataFrame:
     if not results.ngrams.empty:
         of_these_texts = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
         rows += [
-            {"reference": f"{row.order}-gram model", "vocab_size": row.vocab_size}
+            {"reference": f"{row.order}-gram model, whole text", "vocab_size": row.vocab_size}
             | {"valid_perplexity": row.valid_perplexity, "test_perplexity": row.test_perplexity}
             | {"excess": row.test_perplexity / (row.test_true_perplexity or np.nan)}
             for row in of_these_texts.itertuples()
