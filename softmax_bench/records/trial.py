@@ -7,6 +7,7 @@ does not import torch, because reports are made on machines without it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -167,6 +168,20 @@ def _told(trial: Trial, always: str = "") -> dict[str, Any]:
     return {
         name: value for name, value in fields.items() if name == always or value != defaults[name]
     }
+
+
+_LEVEL = 0.01
+"""Nats a token by which tuning does not tell two trials apart."""
+
+
+def preferred(nats: Mapping[tuple[float, str], float]) -> tuple[float, str]:
+    """The learning rate and options to use, given the nats after tuning with each.
+
+    It is the lowest rate of those that are level with the best, because the longer a training, the
+    lower its best rate (``results/books``).
+    """
+    level = min(nats.values()) + _LEVEL
+    return min((trial for trial in nats if nats[trial] <= level), key=lambda t: (t[0], nats[t]))
 
 
 def tuned_spec(layer: str, tuned: str) -> str:

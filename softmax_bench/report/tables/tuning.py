@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from softmax_bench.records.frames import Results, derived
+from softmax_bench.records.trial import preferred
 from softmax_bench.report.style import terminal_table
-from softmax_bench.report.tables.selection import KEY, one_study
+from softmax_bench.report.tables.selection import KEY, TUNED, one_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ NEAR = 1.05
 
 @derived
 def tuning_table(results: Results) -> pd.DataFrame:
-    """One row per tuned layer and vocabulary size: its best trial, and the trials close to it.
+    """One row per tuned layer and vocabulary size: the trial preferred, and the trials close to it.
 
     ``near_low`` and ``near_high`` are the lowest and highest learning rates that were nearly as
     good (:data:`NEAR`); they are far apart if the optimum is broad. ``bracketed`` says whether
@@ -32,7 +33,7 @@ def tuning_table(results: Results) -> pd.DataFrame:
         rates = at_budget["learning_rate"]
         if rates.nunique() < 2:
             continue
-        best = at_budget.loc[at_budget["valid_perplexity"].idxmin()]
+        best = at_budget.set_index(TUNED, drop=False).loc[[preferred(_nats(at_budget))]].iloc[0]
         near = at_budget[at_budget["valid_perplexity"] <= NEAR * best["valid_perplexity"]]
         failed = _failed_rates(results, at_budget.iloc[0])
         rows.append(
@@ -57,6 +58,11 @@ def most_rates(trials: pd.DataFrame) -> pd.DataFrame:
     """The rows of the budget at which most learning rates were tried."""
     budgets = trials.groupby(["tuning", "max_tokens"])["learning_rate"]
     return trials.loc[budgets.groups[budgets.nunique().idxmax()]]
+
+
+def _nats(trials: pd.DataFrame) -> dict[tuple[float, str], float]:
+    nats: dict[tuple[float, str], float] = trials.groupby(TUNED)["valid_nats"].mean().to_dict()
+    return nats
 
 
 def _failed_rates(results: Results, like: pd.Series) -> list[float]:

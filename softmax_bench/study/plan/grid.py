@@ -8,7 +8,7 @@ from pathlib import Path
 
 from softmax_bench.measure import usable_cores
 from softmax_bench.records.record import TrainRecord
-from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, trial_id
+from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, preferred, trial_id
 from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, Failed, Plan, State, Step, state_of, time_steps
 from softmax_bench.study.plan.tuning import search, widened_grid
@@ -19,11 +19,6 @@ NGRAM_ORDER = 5
 """The usual order in the literature."""
 NGRAM_MOST_TOKENS = 25_000_000
 """Longer texts get no n-gram model, which takes about 200 bytes per token."""
-
-TIE = 0.01
-"""Nats a token within which the rates of a grid are level after tuning. The lowest of them is used,
-since the longer a training, the lower its best rate (``results/books``).
-"""
 
 MOST_WORKERS = 8
 """Most trials trained at once by default, since each holds a model in memory."""
@@ -125,17 +120,12 @@ def _best_rate_steps(
             if step.state is State.DUE:
                 waiting = State.WAITING
         nats = {
-            trial: record.result.valid.nats
+            (trial.learning_rate, trial.tuned): record.result.valid.nats
             for trial in tried
             if isinstance(record := done.get(trial_id(trial)), TrainRecord)
         }
         if nats:
-            level = min(nats.values()) + (0 if study.tuning_trials else TIE)
-            best = min(
-                (trial for trial in nats if nats[trial] <= level),
-                key=lambda trial: trial.learning_rate,
-            )
-            rate, tuned = best.learning_rate, best.tuned
+            rate, tuned = preferred(nats)
         elif waiting is None:
             waiting = State.NO_USABLE_RATE
     for tokens in study.max_tokens:

@@ -14,7 +14,7 @@ from typing import Any
 from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.layers import parse_spec
 from softmax_bench.records.record import TrainRecord
-from softmax_bench.records.trial import TrainTrial, trial_id
+from softmax_bench.records.trial import TrainTrial, preferred, trial_id
 from softmax_bench.study.plan.plan import Done, Failed, State, state_of
 from softmax_bench.study.study import Study
 
@@ -32,13 +32,14 @@ def widened_grid(
 ) -> Iterator[tuple[TrainTrial, State]]:
     """A trial for each learning rate of the study, and further ones until the best is bracketed.
 
-    Each further rate is as far from the end of the grid as the end is from its neighbour. A rate at
+    The best is the one that is used, see :func:`~softmax_bench.records.trial.preferred`. Each
+    further rate is as far from the end of the grid as the end is from its neighbour. A rate at
     which training failed bounds the grid as a bad one does.
     """
     rates = sorted(study.learning_rates)
     low, high = rates[0] / rates[1], rates[-1] / rates[-2]
     untried, beyond = list(study.learning_rates), 0
-    nats: dict[float, float] = {}
+    nats: dict[tuple[float, str], float] = {}
     while untried:
         due = False
         for rate in untried:
@@ -47,10 +48,10 @@ def widened_grid(
             yield trial, state
             due |= state is State.DUE
             if isinstance(record := done.get(trial_id(trial)), TrainRecord):
-                nats[rate] = record.result.valid.nats
+                nats[rate, ""] = record.result.valid.nats
         if due or not nats or beyond == MOST_BEYOND:
             return
-        best = min(nats, key=lambda rate: nats[rate])
+        best, _ = preferred(nats)
         if best not in (rates[0], rates[-1]):
             return
         untried = [float(f"{best * (low if best == rates[0] else high):.3g}")]
