@@ -1,4 +1,4 @@
-"""Stored results as pandas frames: ``python examples/read_results.py results/ptb``.
+"""Stored results as pandas frames: ``python examples/read_results.py results/claims/ptb``.
 
 Prints the best test perplexity of each layer, the learning rates tried for it, and the time of each
 phase of its step.

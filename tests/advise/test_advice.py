@@ -33,7 +33,7 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [
         Penalty(
             layer=layer, vocab_size=size, ratio=ratio, seeds=1, corpus="ptb", encoder="lstm",
-            hidden_size=200, train_tokens=10**6, origin="results/ptb",
+            hidden_size=200, train_tokens=10**6, origin="results/books",
         )
         for layer, size, ratio in (
             ("full", 1000, 1.0), ("hierarchical", 1000, 1.24), ("nce", 1000, 1.01),

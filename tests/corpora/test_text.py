@@ -4,7 +4,6 @@ import bz2
 import codecs
 import gzip
 import io
-import json
 import lzma
 import os
 import zipfile
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from softmax_bench.corpora import Corpus, load_corpus
 from softmax_bench.corpora.text import find_files
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.frames import load_results
 
 
 def zipped(content: bytes) -> bytes:
@@ -310,10 +310,5 @@ def test_published_token_counts(
 
 def test_records_in_this_repository_are_of_this_text(corpora_folder: Path) -> None:
     corpus = load_corpus(str(corpora_folder / "ptb"), vocab_size=10_000)
-    results = Path(__file__).parents[2] / "results" / "ptb"
-    hashes = {
-        json.loads(path.read_text())["trial"]["corpus_sha256"]
-        for path in results.rglob("*.json")
-        if "corpus_sha256" in path.read_text()
-    }
-    assert hashes == {corpus.sha256}
+    results = Path(__file__).parents[2] / "results" / "claims" / "ptb"
+    assert set(load_results(results).train["corpus_sha256"]) == {corpus.sha256}

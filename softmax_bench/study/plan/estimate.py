@@ -30,8 +30,7 @@ from softmax_bench.study.texts import TextSummary
 from softmax_bench.study.trials.part import affordable_tokens
 
 USUAL_SLOWDOWN = 1.5
-"""Slowdown of training relative to the full rate, on Penn Treebank with the records of results/ptb.
-"""
+"""Slowdown of training relative to the full rate, on Penn Treebank."""
 _LARGE = 200_000
 """Classes beyond which bytes are taken to grow with V: trees of millions take minutes to build."""
 _STARTUP_SECONDS = 3.0
