@@ -177,8 +177,8 @@ _LEVEL = 0.01
 def preferred(nats: Mapping[tuple[float, str], float]) -> tuple[float, str]:
     """The learning rate and options to use, given the nats after tuning with each.
 
-    It is the lowest rate of those that are level with the best, because the longer a training, the
-    lower its best rate (``results/books``).
+    It is the lowest rate of those that are level with the best: where two were level after half of
+    the tokens, the lower one was better at the end (``results/books``).
     """
     level = min(nats.values()) + _LEVEL
     return min((trial for trial in nats if nats[trial] <= level), key=lambda t: (t[0], nats[t]))
