@@ -122,7 +122,7 @@ def test_a_record_of_a_later_version_is_left_out_of_a_report_and_stops_a_run(
     assert (tmp_path / "later.json").exists()
 
 
-@pytest.mark.parametrize("kept", ["fidelity", "ptb", "speed"])
+@pytest.mark.parametrize("kept", ["claims/ptb", "fidelity", "speed"])
 def test_records_of_older_versions_load_and_keep_their_identity(kept: str) -> None:
     folder = Path(__file__).parents[2] / "results" / kept
     contents = read_store(folder)
