@@ -34,7 +34,8 @@ def tuning_table(results: Results) -> pd.DataFrame:
         if rates.nunique() < 2:
             continue
         best = at_budget.set_index(TUNED, drop=False).loc[[preferred(_nats(at_budget))]].iloc[0]
-        near = at_budget[at_budget["valid_perplexity"] <= NEAR * best["valid_perplexity"]]
+        perplexity = at_budget["valid_perplexity"]
+        near = at_budget[perplexity <= NEAR * perplexity.min()]
         failed = _failed_rates(results, at_budget.iloc[0])
         rows.append(
             {
