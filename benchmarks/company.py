@@ -42,7 +42,7 @@ from softmax_bench.measure import (
     zipf_targets,
 )
 from softmax_bench.records.pytest_benchmark import read_pytest_benchmark
-from softmax_bench.records.trial import BPTT
+from softmax_bench.records.trial import BPTT, CLIP_NORM
 
 OTHERS = (1, 6, 15)
 HIDDEN_SIZE, NUM_TOKENS = 256, 700
@@ -97,10 +97,10 @@ def in_training(group: Group, vocab_size: int, seconds: float) -> Times:
         taken = time.perf_counter() - begin
         assert given.grad is not None
         hidden.backward(given.grad.view_as(hidden))
-        clip_grad_norm(others, 5.0)
+        clip_grad_norm(others, CLIP_NORM)
         rest.step()
         begin = time.perf_counter()
-        clip_grad_norm(layer.parameters(), 5.0)
+        clip_grad_norm(layer.parameters(), CLIP_NORM)
         own.step()
         return {"step": taken + time.perf_counter() - begin + upkeep}
 

@@ -35,6 +35,7 @@ from softmax_bench.measure import (
 )
 from softmax_bench.measure.roofline import measure_machine
 from softmax_bench.ops import release_workspace
+from softmax_bench.records.trial import CLIP_NORM
 
 CPU = torch.device("cpu")
 H = 256
@@ -246,7 +247,7 @@ def _training_step(spec: str, classes: int) -> Callable[[], None]:
         update.zero_grad()
         loss, _ = model(text[:-1], text[1:], None)
         loss.backward()
-        clip_grad_norm(model.parameters(), 5.0)
+        clip_grad_norm(model.parameters(), CLIP_NORM)
         update.step()
 
     return run

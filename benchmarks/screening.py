@@ -19,6 +19,7 @@ from softmax_bench.layers.linear import LinearOutputLayer
 from softmax_bench.layers.screening import Screen
 from softmax_bench.lm import LanguageModel, make_optimizer, make_streams, train
 from softmax_bench.measure import interleave
+from softmax_bench.records.trial import CLIP_NORM
 
 H, TOKENS, K = 128, 512, 10
 
@@ -55,7 +56,7 @@ def _trained(vocab_size: int, tokens: int) -> tuple[LinearOutputLayer, Tensor]:
     optimizer = make_optimizer("adagrad", model.parameters(), 0.1)
     history = train(
         model, optimizer, text, valid,
-        window=20, valid_window=20, max_tokens=tokens, clip_norm=5.0, evaluations=1,
+        window=20, valid_window=20, max_tokens=tokens, clip_norm=CLIP_NORM, evaluations=1,
     )  # fmt: skip
     print(f"V={vocab_size:,}, H={H}: perplexity {history[-1].valid.perplexity:.0f}\n")
     with torch.no_grad():

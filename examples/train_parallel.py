@@ -33,7 +33,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss, _ = model(inputs, targets, None)  # the mean over the targets of all processes
         parallel.backward(loss, targets.numel())
-        clip_grad_norm(model, 5.0)  # by the norm of the gradients of all processes
+        clip_grad_norm(model, 0.5)  # by the norm of the gradients of all processes
         optimizer.step()
         if dist.get_rank() == 0:
             print(f"step {step + 1}: {loss:.3f} nats")

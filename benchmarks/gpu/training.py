@@ -14,6 +14,7 @@ from softmax_bench.corpora.synthetic import SyntheticLanguage
 from softmax_bench.layers import create_layer
 from softmax_bench.lm import LanguageModel, make_optimizer, train
 from softmax_bench.lm.streams import make_streams
+from softmax_bench.records.trial import CLIP_NORM
 
 IN_A_GRAPH = ("full", "hierarchical", "sampled", "nce", "adaptive")
 """Trained once more with each step as a CUDA graph."""
@@ -49,7 +50,7 @@ def _figures(
     begin = time.perf_counter()
     history = train(
         model, optimizer, *streams,
-        window=WINDOW, valid_window=WINDOW, max_tokens=tokens, clip_norm=5.0, evaluations=1,
+        window=WINDOW, valid_window=WINDOW, max_tokens=tokens, clip_norm=CLIP_NORM, evaluations=1,
         cuda_graph=in_graph,
     )  # fmt: skip
     truth = -float(language.log_prob(held_out).mean())

@@ -27,23 +27,23 @@ from softmax_bench.measure import (
 from softmax_bench.study.jobs.calm import is_calm
 
 SIZES = (
-    (1000, 192, 400), (128_000, 64, 400), (2000, 64, 64), (16_000, 256, 64), (500, 64, 2000),
-    (500, 512, 64), (16_000, 128, 1500), (32_000, 384, 300), (8000, 64, 400), (64_000, 128, 100),
+    (1000, 192, 400), (128_000, 64, 100), (2000, 64, 64), (16_000, 256, 64), (500, 64, 2000),
+    (500, 512, 64), (16_000, 128, 1500), (32_000, 384, 300), (8000, 64, 400), (64_000, 128, 400),
     (2000, 384, 800), (128_000, 128, 700), (32_000, 64, 1000), (4000, 192, 1000), (8000, 512, 200),
     (64_000, 192, 1000),
 )  # fmt: skip
 """V, H and N. Each covers its range independently of the others, and each size is as far as
 possible from those before it, since a slow or busy machine is measured only at the first few.
 """
-MOST_SECONDS = 35.0
+MOST_SECONDS = 30.0
 """No further size is started after this time, so that the first advice takes about a minute."""
-LEAST_SIZES = 5
+LEAST_SIZES = 4
 """Fewer sizes are too few to predict from, however long they take."""
 MAX_FLOPS = 4e10
 """Steps with more operations are not timed: large products dominate them, which smaller steps
 measure.
 """
-MAX_SECONDS = 1.0
+MAX_SECONDS = 0.5
 """Layers whose first step took longer are not timed either."""
 MAX_BYTES = 2**30
 """Memory limit for the layers timed together, with gradients and the optimiser's state."""
@@ -217,7 +217,7 @@ def measure(
         steps = _steps(specs, size, setting, counts, max_flops, max_seconds)
         for group in _groups(steps, on_cell):
             timed = interleave(
-                group, budget_seconds=seconds * len(group), min_repetitions=3, max_repetitions=50
+                group, budget_seconds=seconds * len(group), min_repetitions=2, max_repetitions=50
             )
             for spec, step in group.items():
                 timing = timed[spec]["step"]
@@ -253,7 +253,7 @@ def _steps(
             device=setting.device, dtype=getattr(torch, setting.dtype), sparse=True,
         )  # fmt: skip
         step = LayerStep(layer, num_tokens, optimizer=setting.optimizer, target=target)
-        fits = layer.cost(num_tokens).flops <= max_flops and step()["step"] <= max_seconds
+        fits = layer.cost(num_tokens).flops <= max_flops and step.take()["step"] <= max_seconds
         yield spec, step if fits else None
 
 

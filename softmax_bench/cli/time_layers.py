@@ -10,6 +10,7 @@ import typer
 from softmax_bench.cli.options import DEFAULT_LAYERS, Device, Layers, Optimizer, Out, Seed, Threads
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.records.trial import CLIP_NORM
 
 
 def time_layers(
@@ -20,7 +21,9 @@ def time_layers(
     hidden_size: Annotated[int, typer.Option(help="Size of the hidden states.")] = 256,
     num_tokens: Annotated[int, typer.Option(help="Targets per step.")] = 700,
     optimizer: Optimizer = "adagrad",
-    clip_norm: Annotated[float, typer.Option(help="Maximum norm of all gradients together.")] = 5.0,
+    clip_norm: Annotated[
+        float, typer.Option(help="Maximum norm of all gradients together.")
+    ] = CLIP_NORM,
     time_budget: Annotated[
         float, typer.Option(help="Seconds for all layers of one vocabulary size together.")
     ] = 60.0,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from softmax_bench.lm import clip_grad_norm, make_encoder, make_optimizer
 from softmax_bench.lm.model import RowSparseEmbedding
 from softmax_bench.measure.timing import elapsed, moment
-from softmax_bench.records.trial import BPTT
+from softmax_bench.records.trial import BPTT, CLIP_NORM
 
 
 class EncoderStep:
@@ -43,7 +43,7 @@ class EncoderStep:
         num_layers: int = 1,
         bptt: int = BPTT,
         optimizer: str = "adagrad",
-        clip_norm: float = 5.0,
+        clip_norm: float = CLIP_NORM,
         like: Tensor,
     ) -> None:
         size = embedding_size or hidden_size

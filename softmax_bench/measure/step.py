@@ -19,7 +19,7 @@ from softmax_bench.measure.memory import peak_bytes, stored_bytes
 from softmax_bench.measure.timing import Moment, Phases, elapsed, moment
 from softmax_bench.ops import release_workspace
 from softmax_bench.records.result import Memory
-from softmax_bench.records.trial import BPTT
+from softmax_bench.records.trial import BPTT, CLIP_NORM
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "step")
 """Phases of a training step; ``"forward"`` excludes drawing, ``"step"`` includes everything."""
@@ -91,7 +91,7 @@ class LayerStep:
         *,
         optimizer: str = "adagrad",
         learning_rate: float = 1e-3,
-        clip_norm: float = 5.0,
+        clip_norm: float = CLIP_NORM,
         seed: int = 0,
         target: Tensor | None = None,
         encoder: str | None = "lstm",
@@ -196,7 +196,7 @@ class LayerStep:
             self.layer.settle()
             self.forward().backward()
 
-        self()  # creates the optimiser's state
+        self.take()  # creates the optimiser's state
         self.zero_grad()
         release_workspace()  # scratch left by earlier steps counts too
         peak = peak_bytes(forward_and_backward, self.device)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from softmax_bench.records.trial import TrainTrial
+from softmax_bench.records.trial import CLIP_NORM, TrainTrial
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -85,11 +85,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Weights start uniformly distributed between minus this and this; by default, each part has
     its own initialisation.
     """
-    clip_norm: Positive = 0.5
-    """Maximum norm of all gradients together. Noise that a batch shares has a rare gradient with a
-    norm above 1, and one such step can set NCE back for good. At 0.5, others lose at most 0.2 %
-    (``results/optimizer``).
-    """
+    clip_norm: Positive = CLIP_NORM
+    """Maximum norm of all gradients together."""
     batch_size: Count = 20
     """Number of parallel streams of text."""
     bptt: Count = 20
