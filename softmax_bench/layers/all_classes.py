@@ -7,6 +7,7 @@ same pass as the loss, and none needs memory for N x V numbers.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Unpack
 
 import torch
@@ -42,7 +43,7 @@ class AllClassesOptions(CommonOptions, total=False):
     temperature: float
     soft_cap: float
     label_smoothing: float
-    class_weight: Tensor | None
+    class_weight: Sequence[float] | Tensor | None
     log_z_penalty: float
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_type_hints
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from softmax_bench.classes.counts import check_counts
+from softmax_bench.errors import SoftmaxBenchError
 
 if TYPE_CHECKING:
     from softmax_bench.layers.base import OutputLayer
@@ -74,3 +77,17 @@ def layer_options(layer: type[OutputLayer]) -> list[str]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
     return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]
+
+
+def check_type(layer: type[OutputLayer], option: str, value: object) -> None:
+    """Check the type of an option's value in a specification.
+
+    Raises:
+        SoftmaxBenchError: It is of another type than the layer's annotation says.
+    """
+    with suppress(TypeError, NameError):  # annotations that msgspec or Python cannot read
+        types = get_type_hints(layer.options_type) | get_type_hints(layer.__init__)
+        try:
+            msgspec.convert(value, types.get(option, Any))
+        except msgspec.ValidationError as error:
+            raise SoftmaxBenchError(f"layer {layer.name!r}, option {option!r}: {error}") from error

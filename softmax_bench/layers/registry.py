@@ -13,7 +13,7 @@ from typing import Any
 import softmax_bench.layers
 from softmax_bench.errors import SoftmaxBenchError, nearest
 from softmax_bench.layers.base import OutputLayer
-from softmax_bench.layers.options import Counts, layer_options
+from softmax_bench.layers.options import Counts, check_type, layer_options
 from softmax_bench.layers.plugins import Origin, from_entry_points
 
 _log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def parse_spec(spec: str) -> tuple[type[OutputLayer], dict[str, Any]]:
             ``"nce(num_samples=25, log_z='learned')"``, ``"my_layers:Mine(rank=3)"``.
 
     Raises:
-        SoftmaxBenchError: The text cannot be parsed, or no layer or option has that name; the
-            message suggests the nearest one.
+        SoftmaxBenchError: The text cannot be parsed, no layer or option has that name (the message
+            suggests the nearest one), or a value is of the wrong type.
     """
     match = _SPEC.fullmatch(spec.strip())
     options = None if match is None else _read_options(match["options"] or "()")
@@ -114,11 +114,12 @@ def parse_spec(spec: str) -> tuple[type[OutputLayer], dict[str, Any]]:
     name = match["name"]
     layer = _find(name)
     allowed = layer_options(layer)
-    for option in options:
+    for option, value in options.items():
         if option not in allowed:
             raise SoftmaxBenchError(
                 f"layer {name!r} has no option {option!r}{nearest(option, allowed)}"
             )
+        check_type(layer, option, value)
     return layer, options
 
 

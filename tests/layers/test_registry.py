@@ -27,6 +27,10 @@ def test_options_of_a_specification_win() -> None:
         ("nce(num_samples=", "cannot read layer"),
         ("nce(num_samples=__import__('os'))", "cannot read layer"),
         ("", "cannot read layer"),
+        ("nce(power='x')", "layer 'nce', option 'power': Expected `float`, got `str`"),
+        ("nce(num_samples=True)", "option 'num_samples': Expected `int`, got `bool`"),
+        ("adaptive(cutoffs=100)", r"option 'cutoffs': Expected `array \| null`, got `int`"),
+        ("full(bias=None)", "option 'bias': Expected `bool`, got `null`"),
     ],
 )
 def test_wrong_specifications(spec: str, message: str) -> None:

@@ -115,7 +115,7 @@ def test_sizes_may_be_integers_of_numpy_and_counts_must_be_numbers() -> None:
 
 
 def test_the_penalty_of_self_normalized_has_one_name() -> None:
-    with pytest.raises(TypeError, match="log_z_penalty is called penalty here"):
+    with pytest.raises(SoftmaxBenchError, match="log_z_penalty is called penalty here"):
         create_layer("self_normalized", H, V, log_z_penalty=0.5)
 
 

@@ -39,7 +39,7 @@ class SelfNormalizedSoftmax(FullSoftmax):
     ) -> None:
         check_penalty(penalty)
         if "log_z_penalty" in options:
-            raise TypeError(f"{type(self).__name__}: log_z_penalty is called penalty here")
+            raise SoftmaxBenchError(f"{self.name}: log_z_penalty is called penalty here")
         options["log_z_penalty"] = penalty
         super().__init__(in_features, num_classes, **options)
 
