@@ -144,7 +144,7 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Te
             say(f"{note}.")
         if text.train_tokens > NGRAM_MOST_TOKENS:
             say(
-                f"{text.name}: the n-gram model is skipped, because it needs too much memory for "
-                f"more than {NGRAM_MOST_TOKENS:,} training tokens"
+                f"{text.name}: the n-gram model of the whole text is skipped, because it needs too "
+                f"much memory for more than {NGRAM_MOST_TOKENS:,} training tokens"
             )
     return texts

@@ -75,6 +75,11 @@ class Streams:
         left = len(self.tokens) - self.length * np.arange(self.batch_size) - start
         return int(left.clip(0, steps).sum())
 
+    def read(self) -> list[npt.NDArray[np.integer]]:
+        """The tokens of each stream that are read."""
+        starts = range(0, len(self.tokens), self.length)
+        return [self.tokens[start : start + self.steps] for start in starts]
+
     def part(self, tokens: int) -> Streams:
         """The beginning of each stream, together about ``tokens`` if there are that many."""
         return replace(self, steps=min(self.length, max(1, -(-tokens // self.batch_size))))

@@ -116,6 +116,10 @@ class NgramTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     corpus_sha256: str
     vocab_size: int
     order: int
+    max_tokens: int | None = None
+    """Counts only the tokens that a training of this budget reads; the whole text if None."""
+    batch_size: int = 1
+    """Number of streams in which such a training reads the text."""
 
 
 class FidelityTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,7 +204,8 @@ def tuned_spec(layer: str, tuned: str) -> str:
 def describe_trial(trial: Trial) -> str:
     """A readable title, which usually distinguishes the trial from the others of its study."""
     if isinstance(trial, NgramTrial):
-        return f"{trial.order}-gram model of {trial.corpus} V={trial.vocab_size:,}"
+        part = "" if trial.max_tokens is None else f" {trial.max_tokens:,} tokens"
+        return f"{trial.order}-gram model of {trial.corpus} V={trial.vocab_size:,}{part}"
     if isinstance(trial, SpeedTrial):
         return f"timing {trial.layer} V={trial.vocab_size:,}"
     if isinstance(trial, FidelityTrial):

@@ -127,8 +127,8 @@ def test_a_study_whose_node_is_lost_ends_like_one_on_this_machine(
         outcome = run(plan, tmp_path / "ray", executor, [watcher])
     assert "its node was lost" in caplog.text
     assert outcome.complete
-    assert outcome.done == 2 + 1  # trained, counted
-    assert len(set(watcher.finished_jobs)) == len(watcher.finished_jobs) == 2 + 1
+    assert outcome.done == 2 + 2  # trained, counted
+    assert len(set(watcher.finished_jobs)) == len(watcher.finished_jobs) == 2 + 2
     trained = read_store(tmp_path / "ray").records[str(watcher.lost)]
     assert isinstance(trained, TrainRecord)
     assert trained.result.resumed == 1  # from the checkpoint that had come

@@ -18,6 +18,7 @@ from softmax_bench.study.jobs.job import (
     Job,
     JobExit,
     Limits,
+    NgramJob,
     Report,
     SpeedJob,
     Text,
@@ -159,10 +160,14 @@ def test_trainings_share_the_cores(
     assert (workers_of(study), threads_of(study)) == (workers, threads)
 
 
-def test_the_n_gram_model_of_a_very_long_text_is_left_out() -> None:
+def test_n_grams_are_counted_in_the_whole_text_if_it_is_not_too_long_and_in_what_is_read() -> None:
     texts = [TEXT, replace(TEXT, train_tokens=25_000_001)]
     steps = plan_study(study_of(time_budget=0), texts)({}, ())
-    assert [step.title for step in steps if "gram" in step.title] == ["5-gram model V=50"]
+    whole, part = [step for step in steps if isinstance(step.job, NgramJob)]
+    assert whole.title == "5-gram model, whole text V=50"
+    assert part.title == "5-gram model, 100,000 tokens V=50"
+    assert isinstance(part.job, NgramJob)
+    assert (part.job.trial.max_tokens, part.job.trial.batch_size) == (100_000, 20)
     assert len([step for step in steps if isinstance(step.job, TrainJob)]) == 4
 
 

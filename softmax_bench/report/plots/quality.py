@@ -27,8 +27,8 @@ def perplexity(results: Results) -> Chart | None:
         sentences.append("Each V is a different task, so compare layers at one V only.")
     if others["reference"].str.contains("gram").any():
         sentences.append(
-            "The n-gram model (interpolated Kneser-Ney) counts the whole training text, however "
-            "little of it the layers were trained on."
+            "N-gram models (interpolated Kneser-Ney) count the whole training text, and the tokens "
+            "that the layers read if these are fewer."
         )
     return against_vocabulary(
         table,

@@ -39,12 +39,17 @@ def references(results: Results) -> pd.DataFrame:
     if not results.ngrams.empty:
         of_these_texts = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
         rows += [
-            {"reference": f"{row.order}-gram model, whole text", "vocab_size": row.vocab_size}
+            {"reference": _counted(row.order, row.max_tokens), "vocab_size": row.vocab_size}
             | {"valid_perplexity": row.valid_perplexity, "test_perplexity": row.test_perplexity}
             | {"excess": row.test_perplexity / (row.test_true_perplexity or np.nan)}
             for row in of_these_texts.itertuples()
         ]
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:2], ignore_index=True)
+
+
+def _counted(order: int, tokens: float | None) -> str:
+    part = "whole text" if pd.isna(tokens) else f"{tokens:,.0f} tokens"
+    return f"{order}-gram model, {part}"
 
 
 @derived

@@ -102,7 +102,8 @@ class Estimator:
             return _STARTUP_SECONDS + TIMING_OVERHEAD * job.budget_seconds
         assert text is not None
         if isinstance(job, NgramJob):
-            return _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * text.train_tokens
+            counted = min(job.trial.max_tokens or text.train_tokens, text.train_tokens)
+            return _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * counted
         assert not isinstance(job, FidelityJob)
         trial = job.trial
         layer = _describe(trial.layer, trial.hidden_size, trial.vocab_size, _targets(trial))
@@ -137,7 +138,7 @@ def memory_of(job: Job, text: TextSummary | None = None) -> float:
     """Bytes that the process of a job takes at its peak, those of the text if it is given."""
     text_tokens = 0 if text is None else text.train_tokens + text.valid_tokens + text.test_tokens
     if isinstance(job, NgramJob):
-        counted = 0 if text is None else text.train_tokens
+        counted = 0 if text is None else job.trial.max_tokens or text.train_tokens
         return _PROCESS_BYTES + _NGRAM_BYTES_PER_TOKEN * counted
     if isinstance(job, SpeedJob):  # all layers are held at once
         permanents, temporaries = zip(

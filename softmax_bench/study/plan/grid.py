@@ -51,9 +51,9 @@ def plan_study(study: Study, texts: Sequence[TextSummary]) -> Plan:
     def steps(done: Done, failed: Failed) -> list[Step]:
         return [
             *(
-                _ngram_step(study, text, done, failed)
+                _ngram_step(study, text, tokens, done, failed)
                 for text in texts
-                if text.train_tokens <= NGRAM_MOST_TOKENS
+                for tokens in _counted(study, text)
             ),
             *_train_steps(study, texts, done, failed),
             *_timing_steps(study, texts, done, failed),
@@ -77,16 +77,30 @@ def plan_given(study: Study, text: TextSummary) -> Plan:
     return steps
 
 
-def _ngram_step(study: Study, text: TextSummary, done: Done, failed: Failed) -> Step:
+def _counted(study: Study, text: TextSummary) -> Iterator[int | None]:
+    """Tokens to count n-grams of: the whole text (None), and what the layers read if it is less."""
+    if text.train_tokens <= NGRAM_MOST_TOKENS:
+        yield None
+    for budget in sorted(set(study.max_tokens)):
+        if budget < text.train_tokens and budget <= NGRAM_MOST_TOKENS:
+            yield budget
+
+
+def _ngram_step(
+    study: Study, text: TextSummary, tokens: int | None, done: Done, failed: Failed
+) -> Step:
     """The reference that needs no training."""
     trial = NgramTrial(
         corpus=text.name,
         corpus_sha256=text.sha256,
         vocab_size=text.vocab_size,
         order=NGRAM_ORDER,
+        max_tokens=tokens,
+        batch_size=1 if tokens is None else study.batch_size,
     )
+    part = "whole text" if tokens is None else f"{tokens:,} tokens"
     return Step(
-        title=f"{trial.order}-gram model {_place(study, text)}",
+        title=f"{trial.order}-gram model, {part} {_place(study, text)}",
         job=NgramJob(trial=trial, text=text.source, limits=_limits(study)),
         state=state_of(trial_id(trial), done, failed),
     )

@@ -10,6 +10,7 @@ import torch
 from softmax_bench.corpora import Corpus
 from softmax_bench.lm.evaluate import summarise_log_probs
 from softmax_bench.lm.ngram import KneserNey
+from softmax_bench.lm.streams import make_streams
 from softmax_bench.records.record import NgramRecord
 from softmax_bench.records.result import Evaluation, NgramResult
 from softmax_bench.records.trial import NgramTrial, trial_id
@@ -20,8 +21,12 @@ from softmax_bench.study.trials.setting import describe_machine, now
 def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
     """Count the n-grams of a text, and evaluate the model made from them."""
     started, begin = now(), time.perf_counter()
+    tokens = corpus.train
+    if trial.max_tokens is not None:
+        streams = make_streams(tokens, trial.batch_size, corpus.eos_id).part(trial.max_tokens)
+        tokens = np.concatenate(streams.read())
     model = KneserNey(
-        corpus.train, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
+        tokens, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
     )
     seconds = time.perf_counter() - begin
 
