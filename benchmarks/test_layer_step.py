@@ -29,7 +29,7 @@ SLOWEST = 1.0
 """Steps that take more seconds are left out too, so that the whole grid takes three minutes."""
 TIMED = ("forward", "backward", "optimizer", "step")
 """Phases of a step; here forward includes drawing, and the step includes clipping."""
-SECONDS = 0.2
+SECONDS = 0.15
 """Seconds for one case, including all preparation; it has 3 to 50 rounds."""
 
 
@@ -89,7 +89,7 @@ def test_layer_step(benchmark: BenchmarkFixture, vocab_size: int, spec: str, pha
     )
     run, prepare = _phase(step, phase)
     rounds = min(50, max(3, int(SECONDS / seconds)))
-    benchmark.pedantic(run, setup=prepare, rounds=rounds, warmup_rounds=2)
+    benchmark.pedantic(run, setup=prepare, rounds=rounds, warmup_rounds=1)
 
 
 def _phase(step: LayerStep, phase: str):  # type: ignore[no-untyped-def]
