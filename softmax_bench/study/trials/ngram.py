@@ -25,9 +25,7 @@ def ngram_trial(trial: NgramTrial, corpus: Corpus) -> NgramRecord:
     if trial.max_tokens is not None:
         streams = make_streams(tokens, trial.batch_size, corpus.eos_id).part(trial.max_tokens)
         tokens = np.concatenate(streams.read())
-    model = KneserNey(
-        tokens, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order
-    )
+    model = KneserNey(tokens, vocab_size=corpus.vocab_size, eos_id=corpus.eos_id, order=trial.order)
     seconds = time.perf_counter() - begin
 
     counts = torch.from_numpy(corpus.class_counts)
