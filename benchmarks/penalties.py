@@ -15,8 +15,8 @@ from softmax_bench.errors import SoftmaxBenchError
 from softmax_bench.records.frames import load_results
 
 ROOT = Path(__file__).parents[1]
-OTHER_TRAINING = {"results/optimizer", "results/claims/adam"}
-"""Studies of what else decides perplexity: their layers are not trained as a user would."""
+OTHER_TRAINING = {"results/optimizer", "results/zaremba"}
+"""Studies of what else decides perplexity: their layers are not tuned as a user would."""
 TABLE = Path(softmax_bench.advise.penalties.__file__).with_name("penalties.json")
 
 
