@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import nnls
 
-from softmax_bench.advise.calibration import Cell
+from softmax_bench.advise.calibration import LEAST_SIZES, Cell
 from softmax_bench.advise.workload import Workload
 from softmax_bench.ops.all_classes import PLAIN_SCORES
 from softmax_bench.ops.cpu.softmax_loss import token_blocks
@@ -58,8 +58,6 @@ PEAK_TERMS: Terms = {
     "byte of gradient": lambda work: work.gradient_bytes,
     "class": lambda work: work.vocab_size,
 }
-FEWEST_SIZES = 4
-"""A layer that was measured at fewer sizes is not predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ class CostModel:
     """A cost model fitted to the measured steps of some layers.
 
     Args:
-        cells: Measured steps; layers measured at fewer than :data:`FEWEST_SIZES` sizes are left
+        cells: Measured steps; layers measured at fewer than :data:`LEAST_SIZES` sizes are left
             out.
     """
 
@@ -93,7 +91,7 @@ class CostModel:
         self._cells = {
             layer: own
             for layer, own in by_layer.items()
-            if len({cell.workload.size for cell in own}) >= FEWEST_SIZES
+            if len({cell.workload.size for cell in own}) >= LEAST_SIZES
         }
         self._fits = {layer: _Fit(own) for layer, own in self._cells.items()}
         self.held_out = _held_out(self._cells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_type_hints
 
 import msgspec
@@ -79,6 +80,11 @@ def layer_options(layer: type[OutputLayer]) -> list[str]:
     return [*own, *(name for name in layer.options_type.__annotations__ if name not in own)]
 
 
+@cache
+def _option_types(layer: type[OutputLayer]) -> dict[str, Any]:
+    return get_type_hints(layer.options_type) | get_type_hints(layer.__init__)
+
+
 def check_type(layer: type[OutputLayer], option: str, value: object) -> None:
     """Check the type of an option's value in a specification.
 
@@ -86,8 +92,7 @@ def check_type(layer: type[OutputLayer], option: str, value: object) -> None:
         SoftmaxBenchError: It is of another type than the layer's annotation says.
     """
     with suppress(TypeError, NameError):  # annotations that msgspec or Python cannot read
-        types = get_type_hints(layer.options_type) | get_type_hints(layer.__init__)
         try:
-            msgspec.convert(value, types.get(option, Any))
+            msgspec.convert(value, _option_types(layer).get(option, Any))
         except msgspec.ValidationError as error:
             raise SoftmaxBenchError(f"layer {layer.name!r}, option {option!r}: {error}") from error

@@ -201,6 +201,12 @@ def tuned_spec(layer: str, tuned: str) -> str:
     return f"{name}({tuned}, {rest}" if opened else f"{name}({tuned})"
 
 
+def ngram_name(order: int, max_tokens: int | None) -> str:
+    """Name of an n-gram model, which says what it has counted."""
+    part = "whole text" if max_tokens is None else f"{max_tokens:,} tokens"
+    return f"{order}-gram model, {part}"
+
+
 def describe_trial(trial: Trial) -> str:
     """A readable title, which usually distinguishes the trial from the others of its study."""
     if isinstance(trial, NgramTrial):

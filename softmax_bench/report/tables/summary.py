@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import t
 
 from softmax_bench.records.frames import Results, derived
+from softmax_bench.records.trial import ngram_name
 from softmax_bench.report.tables.disturbed import DOUBTS, disturbance_text, step_doubt
 from softmax_bench.report.tables.fidelity import fidelity_table
 from softmax_bench.report.tables.selection import KEY, TUNED, best_trials, latest_speed
@@ -39,7 +40,8 @@ def references(results: Results) -> pd.DataFrame:
     if not results.ngrams.empty:
         of_these_texts = results.ngrams[results.ngrams["corpus_sha256"].isin(best["corpus_sha256"])]
         rows += [
-            {"reference": _counted(row.order, row.max_tokens), "vocab_size": row.vocab_size}
+            {"reference": ngram_name(row.order, _whole(row.max_tokens))}
+            | {"vocab_size": row.vocab_size}
             | {"valid_perplexity": row.valid_perplexity, "test_perplexity": row.test_perplexity}
             | {"excess": row.test_perplexity / (row.test_true_perplexity or np.nan)}
             for row in of_these_texts.itertuples()
@@ -47,9 +49,9 @@ def references(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:2], ignore_index=True)
 
 
-def _counted(order: int, tokens: float | None) -> str:
-    part = "whole text" if pd.isna(tokens) else f"{tokens:,.0f} tokens"
-    return f"{order}-gram model, {part}"
+def _whole(number: float | None) -> int | None:
+    """A whole number or None, which pandas turns into a float and NaN in a column of both."""
+    return None if number is None or np.isnan(number) else int(number)
 
 
 @derived

@@ -102,7 +102,7 @@ class Estimator:
             return _STARTUP_SECONDS + TIMING_OVERHEAD * job.budget_seconds
         assert text is not None
         if isinstance(job, NgramJob):
-            counted = min(job.trial.max_tokens or text.train_tokens, text.train_tokens)
+            counted = job.trial.max_tokens or text.train_tokens
             return _STARTUP_SECONDS + _NGRAM_SECONDS_PER_TOKEN * counted
         assert not isinstance(job, FidelityJob)
         trial = job.trial

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from softmax_bench.measure import usable_cores
 from softmax_bench.records.record import TrainRecord
-from softmax_bench.records.trial import NgramTrial, SpeedTrial, TrainTrial, preferred, trial_id
+from softmax_bench.records.trial import (
+    NgramTrial,
+    SpeedTrial,
+    TrainTrial,
+    ngram_name,
+    preferred,
+    trial_id,
+)
 from softmax_bench.study.jobs.job import Limits, NgramJob, Text, TrainJob
 from softmax_bench.study.plan.plan import Done, Failed, Plan, State, Step, state_of, time_steps
 from softmax_bench.study.plan.tuning import search, widened_grid
@@ -98,9 +105,8 @@ def _ngram_step(
         max_tokens=tokens,
         batch_size=1 if tokens is None else study.batch_size,
     )
-    part = "whole text" if tokens is None else f"{tokens:,} tokens"
     return Step(
-        title=f"{trial.order}-gram model, {part} {_place(study, text)}",
+        title=f"{ngram_name(trial.order, tokens)} {_place(study, text)}",
         job=NgramJob(trial=trial, text=text.source, limits=_limits(study)),
         state=state_of(trial_id(trial), done, failed),
     )
