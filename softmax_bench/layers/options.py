@@ -95,4 +95,8 @@ def check_type(layer: type[OutputLayer], option: str, value: object) -> None:
         try:
             msgspec.convert(value, _option_types(layer).get(option, Any))
         except msgspec.ValidationError as error:
-            raise SoftmaxBenchError(f"layer {layer.name!r}, option {option!r}: {error}") from error
+            # msgspec names these types as JSON does
+            problem = str(error).replace("array", "tuple").replace("null", "None")
+            raise SoftmaxBenchError(
+                f"layer {layer.name!r}, option {option!r}: {problem}"
+            ) from error

@@ -29,8 +29,8 @@ def test_options_of_a_specification_win() -> None:
         ("", "cannot read layer"),
         ("nce(power='x')", "layer 'nce', option 'power': Expected `float`, got `str`"),
         ("nce(num_samples=True)", "option 'num_samples': Expected `int`, got `bool`"),
-        ("adaptive(cutoffs=100)", r"option 'cutoffs': Expected `array \| null`, got `int`"),
-        ("full(bias=None)", "option 'bias': Expected `bool`, got `null`"),
+        ("adaptive(cutoffs=100)", r"option 'cutoffs': Expected `tuple \| None`, got `int`"),
+        ("full(bias=None)", "option 'bias': Expected `bool`, got `None`"),
     ],
 )
 def test_wrong_specifications(spec: str, message: str) -> None:
