@@ -205,8 +205,8 @@ def _draw_dots(axes: Axes, chart: Dots, panel: Rows, looks: Mapping[str, Look]) 
             markersize=7,
         )  # fmt: skip
         axes.annotate(
-            number_text(value, 4), (value, place), (9, 0), textcoords="offset points", va="center",
-            fontsize=9, color=INK,
+            number_text(value, 4), (max(value, row.high or value), place), (9, 0),
+            textcoords="offset points", va="center", fontsize=9, color=INK,
         )  # fmt: skip
     for name, value in panel.references:
         axes.axvline(value, color=GREY, linestyle=":", zorder=0)
