@@ -101,6 +101,12 @@ def test_the_best_learning_rate_at_the_full_budget_is_shown() -> None:
     assert "one seed was run, so differences of a few per cent" in told
 
 
+def test_rows_of_one_seed_among_others_are_counted() -> None:
+    records: list[Record] = [train_record("full", 10, 90.0 + seed, seed=seed) for seed in range(3)]
+    records.append(train_record("full", 20, 90.0))
+    assert "one seed was run for 1 of 2 rows" in " ".join(warnings(frames(records)))
+
+
 def test_one_learning_rate_for_all_is_told() -> None:
     records: list[Record] = [
         train_record(layer, 10, 90.0 + seed, seed=seed)

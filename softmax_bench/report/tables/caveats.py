@@ -26,13 +26,14 @@ def warnings(results: Results) -> list[str]:
                 "all layers were trained with one learning rate, which suits some better than "
                 "others; with several (--learning-rates), each uses its own"
             )
-        seeds = best_trials(results).groupby(KEY)["seed"].nunique().min()
-        if seeds == 1:
+        seeds = best_trials(results).groupby(KEY)["seed"].nunique()
+        if (seeds == 1).any():
+            where = "" if (seeds == 1).all() else f" for {(seeds == 1).sum()} of {len(seeds)} rows"
             caveats.append(
-                "one seed was run, so differences of a few per cent of perplexity may be chance; "
-                "--set seeds=0,1,2 shows how much"
+                f"one seed was run{where}, so differences of a few per cent of perplexity may be "
+                "chance; --set seeds=0,1,2 shows how much"
             )
-        elif seeds == 2:
+        elif seeds.min() == 2:
             caveats.append("two seeds were run, so intervals are wide and uncertain themselves")
     caveats += [
         f"the best learning rate of {row.layer} at V = {row.vocab_size:,} ({row.learning_rate:g}) "
