@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from softmax_bench.advise.model import Prediction
 from softmax_bench.advise.needs import NEEDS, unmet_need
-from softmax_bench.advise.penalties import NEAR, Penalty, expected_penalty
+from softmax_bench.advise.penalties import CHANCE, NEAR, Penalty, expected_penalty
 from softmax_bench.advise.workload import Workload
 from softmax_bench.layers import parse_spec
 from softmax_bench.measure.memory import OPTIMIZER_STATES
@@ -64,8 +64,7 @@ def advise(
         permanent = work.parameter_bytes * (1 + OPTIMIZER_STATES[optimizer]) + work.table_bytes
         memory = permanent + step.peak_bytes
         penalty = expected_penalty(work.layer, work.vocab_size)
-        objection = _objection(work, memory, penalty, limits)
-        doubt = "" if objection else _doubt(work, penalty, limits)
+        objection, doubt = _verdict(work, memory, penalty, limits)
         verdicts.append(Advice(work, step, memory, penalty, objection, doubt))
     return sorted(
         verdicts, key=lambda one: (one.objection != "", one.doubt != "", one.step.seconds)
@@ -92,26 +91,21 @@ def as_fast_as(choice: Advice, advice: Sequence[Advice]) -> list[Advice]:
     ]
 
 
-def _objection(work: Workload, memory: int, penalty: Penalty | None, limits: Limits) -> str:
+def _verdict(
+    work: Workload, memory: int, penalty: Penalty | None, limits: Limits
+) -> tuple[str, str]:
+    """Why the layer is ruled out, and why it may be unsuitable; empty if there is no reason."""
     need = unmet_need(work.layer, limits.needs)
     if need is not None:
-        return f"lacks {NEEDS[need].what}"
+        return f"lacks {NEEDS[need].what}", ""
     if limits.memory_bytes is not None and memory > limits.memory_bytes:
-        return f"takes more than {limits.memory_bytes / 1e9:.3g} GB of memory"
-    if (
-        penalty is not None
-        and penalty.is_near(work.vocab_size)
-        and penalty.change - penalty.chance > limits.penalty
-    ):
-        return f"raised perplexity by more than {limits.penalty:.0%} on {penalty.corpus}"
-    return ""
-
-
-def _doubt(work: Workload, penalty: Penalty | None, limits: Limits) -> str:
-    """A doubt from a penalty that was measured at another size or may be chance."""
-    if penalty is None or penalty.change <= max(limits.penalty, penalty.chance):
-        return ""
-    return f"raised perplexity by {penalty.change:.0%} at V = {penalty.vocab_size:,}"
+        return f"takes more than {limits.memory_bytes / 1e9:.3g} GB of memory", ""
+    most = max(limits.penalty, CHANCE)
+    if penalty is None or penalty.change <= most:
+        return "", ""
+    if penalty.is_near(work.vocab_size):
+        return f"raised perplexity by more than {100 * most:.3g}% on {penalty.corpus}", ""
+    return "", f"raised perplexity by {penalty.change:.0%} at V = {penalty.vocab_size:,}"
 
 
 def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
@@ -130,7 +124,7 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         penalty = choice.penalty
         direction = "above" if penalty.change > 0 else "below"
         comparison = f"was {abs(penalty.change):.1%} {direction}"
-        if abs(penalty.change) <= penalty.chance:
+        if abs(penalty.change) <= CHANCE:
             comparison = f"did not differ significantly ({penalty.change:+.1%}) from"
         sentences.append(
             f"Its perplexity {comparison} full softmax's in {penalty}. Yours will depend on the "

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from softmax_bench.advise.advice import Advice, as_fast_as, code, reasons, recommended
+from softmax_bench.advise.penalties import CHANCE
 from softmax_bench.advise.question import Question
 from softmax_bench.advise.steps import Steps
 from softmax_bench.report.style import terminal_table
@@ -97,7 +98,7 @@ def _print_table(advice: Sequence[Advice], choice: Advice | None, console: Conso
         penalty = "not known"
         if one.penalty is not None:
             penalty = f"{one.penalty.change:+.1%}"
-            if 0 < abs(one.penalty.change) <= one.penalty.chance:
+            if 0 < abs(one.penalty.change) <= CHANCE:
                 penalty += ", chance"
             elif not one.penalty.is_near(one.work.vocab_size):
                 penalty += f" at {one.penalty.vocab_size:,}"

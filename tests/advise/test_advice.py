@@ -84,7 +84,7 @@ def test_a_study_of_another_size_or_within_chance_rules_nothing_out() -> None:
     choice = recommended(far)
     assert choice is not None
     assert choice.layer == "nce"
-    strict = ranked(Limits(penalty=0.0))  # +1 % with one seed is no finding
+    strict = ranked(Limits(penalty=0.0))  # +1 % is no finding
     assert [one.layer for one in strict if one.objection] == ["hierarchical"]
 
 
