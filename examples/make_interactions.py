@@ -3,7 +3,7 @@
 A user likes items by a low-rank model, ``softmax(u . v_j + log popularity_j)``, and popularity
 follows Zipf's law. What is saved are the users as an encoder would give them, with some noise, and
 one chosen item each: arrays for ``softmax-bench run --hidden users.npy --targets items.npy``. What
-is printed is how well one would do who knew the truth, without the noise.
+is printed is how well a model would do that knew the users without the noise.
 """
 
 from __future__ import annotations

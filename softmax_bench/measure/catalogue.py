@@ -18,12 +18,16 @@ _TEXT = """\
 
 ## Overview
 
+A step has N targets of V classes, and hidden states of H numbers. k is the option `num_samples`,
+and for `hierarchical_kary` it is `arity`.
+
 {what}
 ## Training
 
 Perplexity is exact and normalised for every layer; this table is about the training objective.
 
-* *Exact*: the objective is the likelihood of the model itself, not an estimate of it.
+* *Exact*: the objective is the likelihood of the model itself, without an estimate and without a
+  penalty.
 * *Normalised*: whether the probability of a class is known without a sum over all classes. It may
   be known by construction, or approximately by training, which drives the scores to be normalised.
 * *Gradient*: dense, or row-sparse if the layer is created with `sparse=True`, so that the cost of
@@ -38,7 +42,8 @@ Perplexity is exact and normalised for every layer; this table is about the trai
 
 The table covers forward and backward with each layer's default options, for N = {tokens} targets,
 H = {width} and V = {classes:,} classes that follow Zipf's law, in float32. Each layer states its
-operations and rows; bytes moved are the fewest that these allow. Memory is that of the parameters
+operations and rows (C clusters of `two_level`, K codewords of `midx`, D features of `kernel` and
+`rff`); bytes moved are the fewest that these allow. Memory is that of the parameters
 and the layer's tables. Activations are measured in one step on a CPU: the peak beyond parameters,
 tables and the parameters' gradients (saved tensors, scratch, samples, the gradient of the hidden
 states).

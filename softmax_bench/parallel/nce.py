@@ -39,7 +39,7 @@ class ParallelNCE(ParallelSamplingLayer):
     scores = "N x k, N x k / P by each process"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
     good_for = "the most classes, if scores are used without a normaliser afterwards"
-    step_flops = "6 N (num_samples + 1) H / P"
+    step_flops = "6 N (k + 1) H / P"
     normalised = "by training"
 
     log_z: Tensor

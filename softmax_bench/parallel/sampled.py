@@ -30,10 +30,10 @@ class ParallelSampledSoftmax(ParallelSamplingLayer):
     """
 
     name = "parallel_sampled"
-    scores = "N x S, N x S / P by each process"
+    scores = "N x k, N x k / P by each process"
     source = "Jean et al. 2015; sharded as in An et al. 2021"
     good_for = "the most classes, if only training must be fast"
-    step_flops = "6 N (num_samples + 1) H / P"
+    step_flops = "6 N (k + 1) H / P"
     normalised = "no"
 
     def __init__(

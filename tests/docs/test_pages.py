@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 ELSEWHERE = "how-to/add-a-layer.md"
 """Followed by tests/test_example_layer.py."""
-_BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```(python|sh|toml)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
 def _cases() -> list[ParameterSet]:
@@ -46,5 +46,7 @@ def test_snippets_and_commands_run_in_order(
     for language, text in blocks:
         if language == "python":
             exec(compile(text, "page", "exec"), names)  # noqa: S102
-        else:
+        elif language == "sh":
             subprocess.run(["bash", "-euc", text], check=True, env=environment)
+        elif file := re.match(r"# (\S+)\n", text):  # its name is the first line
+            Path(file[1]).write_text(text, encoding="utf-8")

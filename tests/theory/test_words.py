@@ -88,7 +88,7 @@ WORDS, WIDTH, TOKENS = 200, 16, 40_000
 
 @lru_cache
 def text_of_classes() -> tuple[Tensor, Tensor]:
-    """Words, and the class of each: words of one class have like words around them."""
+    """Words, and the class of each: words of one class have similar words around them."""
     language = SyntheticLanguage(WORDS)
     words = language.draw(TOKENS, np.random.default_rng(0))
     return torch.from_numpy(words), torch.from_numpy(language.class_of)

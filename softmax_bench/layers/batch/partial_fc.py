@@ -26,10 +26,10 @@ class PartialFC(SharedNegativesSoftmax):
     """
 
     name = "partial_fc"
-    scores = "N x S, the batch's targets among them"
+    scores = "N x k, the batch's targets among them"
     source = "An et al. 2021, 2022"
     good_for = "classes of even frequency, such as identities of faces"
-    step_flops = "6 N (S + 1) H"
+    step_flops = "6 N (k + 1) H"
     sees_other_tokens = True
 
     def __init__(

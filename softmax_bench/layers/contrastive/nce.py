@@ -48,7 +48,7 @@ class NCE(LinearOutputLayer):
     scores = "N x k, one sample for all tokens or one each"
     source = "Gutmann & Hyvarinen 2012; Mnih & Teh 2012"
     good_for = "large V, if scores are used without a normaliser afterwards"
-    step_flops = "6 N (num_samples + 1) H"
+    step_flops = "6 N (k + 1) H"
     knobs = MappingProxyType({"power": Knob(0.0, 1.0, needs=("noise", "unigram"))})
     exact = False
     normalised: ClassVar[Normalised] = "by training"

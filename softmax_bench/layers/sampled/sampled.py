@@ -35,10 +35,10 @@ class SampledSoftmax(SharedNegativesSoftmax):
     """
 
     name = "sampled"
-    scores = "N x S, one sample for all tokens"
+    scores = "N x k, one sample for all tokens"
     source = "Bengio & Senecal 2003; Jean et al. 2015"
     good_for = "large V at little cost in perplexity, if only training must be fast"
-    step_flops = "6 N (num_samples + 1) H"
+    step_flops = "6 N (k + 1) H"
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ class SelfNormalizedSampledSoftmax(SampledSoftmax):
     """
 
     name = "self_normalized_sampled"
-    scores = "N x S, one sample for all tokens"
+    scores = "N x k, one sample for all tokens"
     source = "Andreas & Klein 2015, with the sample of Bengio & Senecal 2003"
     good_for = "as self_normalized, at large V"
     knobs = MappingProxyType({"penalty": Knob(1e-3, 1.0, log=True)})
