@@ -15,6 +15,7 @@ import typer
 from softmax_bench.classes.neighbours import neighbour_vectors
 from softmax_bench.classes.tree_shapes import clustered_tree
 from softmax_bench.corpora import load_corpus
+from softmax_bench.errors import brief_errors
 from softmax_bench.lm.streams import make_streams
 
 
@@ -22,10 +23,11 @@ def main(
     corpus: str,
     vocab_size: int,
     file: Path,
-    max_tokens: Annotated[int | None, typer.Argument()] = None,
+    max_tokens: Annotated[int | None, typer.Argument(min=1)] = None,
 ) -> None:
     """Save a tree of the words of a corpus in which similar words are close to each other."""
     loaded = load_corpus(corpus, vocab_size=vocab_size)
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = make_streams(loaded.train, 20, loaded.eos_id)
     text = text if max_tokens is None else text.part(max_tokens)
     vectors = neighbour_vectors(np.concatenate(text.read()), loaded.vocab_size)
@@ -33,4 +35,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with brief_errors("cluster_words.py"):
+        typer.run(main)

@@ -20,11 +20,16 @@ from softmax_bench import SampledSoftmax
 class SampledLlama(LlamaForCausalLM):
     """Llama trained with sampled softmax; its generation and likelihoods are exact."""
 
+    accepts_loss_kwargs = False  # the loss is a mean, which Trainer divides when it accumulates
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
+        # Without class counts, negatives are drawn uniformly here. If you have the counts of your
+        # tokens, give them as class_counts, and leave out the noise.
         self.lm_head = SampledSoftmax(
-            config.hidden_size, config.vocab_size, num_samples=256, bias=False
-        )
+            config.hidden_size, config.vocab_size, num_samples=256, bias=False,
+            noise="uniform",
+        )  # fmt: skip
 
     def forward(
         self, input_ids: Tensor, labels: Tensor | None = None, **options: object
@@ -49,6 +54,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
+    if min(options.classes, options.steps) < 1:
+        parser.error("--classes and --steps must be at least 1")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=options.classes, hidden_size=64, intermediate_size=128,

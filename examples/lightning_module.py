@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
+    if min(options.classes, options.steps) < 1:
+        parser.error("--classes and --steps must be at least 1")
     lightning.seed_everything(0)
     starts = torch.randint(options.classes, (16 * (options.steps + 1), 1))
     ids = (starts * 2 ** torch.arange(12)) % options.classes

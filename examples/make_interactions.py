@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softmax_bench.errors import brief_errors
+
 TASTE = 3.0
 """Standard deviation of ``u . v_j``: how much taste matters beside popularity."""
 NOISE = 0.25
@@ -46,6 +48,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="numbers of a user's state")
     parser.add_argument("--out", type=Path, default=Path())
     options = parser.parse_args()
+    if options.items < K or min(options.examples, options.size) < 1:
+        parser.error(f"--items must be at least {K}, --examples and --size at least 1")
+    options.out.mkdir(parents=True, exist_ok=True)
 
     generator = torch.Generator().manual_seed(0)
     shuffled = torch.randperm(options.items, generator=generator)
@@ -77,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with brief_errors("make_interactions.py"):
+        main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from softmax_bench import load_results
+from softmax_bench.errors import brief_errors
 
 
 def main() -> None:
@@ -16,6 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", help="a folder that softmax-bench has written")
     results = load_results(parser.parse_args().results)
+    if results.train.empty and results.speed.empty:
+        print("These results contain neither trained models nor times of steps.")
 
     if not results.train.empty:  # one row per trained model
         full = results.train[results.train["max_tokens"] == results.train["max_tokens"].max()]
@@ -31,4 +34,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with brief_errors("read_results.py"):
+        main()

@@ -1,7 +1,7 @@
 """Replace the output layer of an existing torch model: ``python examples/swap_layer.py``.
 
-The model is a small classifier of sequences that ends in ``nn.Linear`` and cross-entropy. Three
-things change: the layer, the loss, and the optimiser of the layer's row-sparse gradients.
+The model is a small classifier of sequences that ends in ``nn.Linear`` and cross-entropy. Two
+things change: the layer and the loss.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
+    if min(options.classes, options.steps) < 1:
+        parser.error("--classes and --steps must be at least 1")
     torch.manual_seed(0)
     # Each class is followed by its double, so that there is something to learn.
     starts = torch.randint(options.classes, (options.steps + 1, 16, 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from softmax_bench.errors import brief_errors
 from softmax_bench.lm import LanguageModel, make_optimizer
 from softmax_bench.parallel import (
     DataParallel,
@@ -40,5 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with joined_processes():
+    with brief_errors("train_parallel.py"), joined_processes():
         main()

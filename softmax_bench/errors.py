@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SoftmaxBenchError(ValueError):
     """Bad input. The message says what was wrong and what would be right.
 
-    The command line prints it without a traceback and exits with status 2.
+    Programs that run under :func:`brief_errors`, as the command line does, end with it.
     """
+
+
+@contextmanager
+def brief_errors(program: str) -> Iterator[None]:
+    """End a program that was given bad input with a message and status 2, without a traceback."""
+    try:
+        yield
+    except (SoftmaxBenchError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # not about a file that the user named
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:

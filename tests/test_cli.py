@@ -179,10 +179,12 @@ def test_advice(
         (["run", "--layers", "ful"], "--layers: unknown layer 'ful': did you mean 'full'"),
         (["run", "--set", "hidden_size=0"], "hidden_size must be a whole number of at least 1"),
         (["run", "--hidden", "h.npy"], "--hidden and --targets go together"),
+        (["run", "--hidden", "h.npy", "--targets", "t.npy", "--corpus", "x"], "take the place"),
         (["run", "--hidden", "h.npy", "--targets", "t.npy"], "cannot read"),
         (["advise"], "give the number of classes"),
         (["advise", "--vocab", "9", "--need", "speed"], "unknown need 'speed'; there are"),
-        (["advise", "--vocab", "9", "--max-memory", "much"], "write it like 4GB"),
+        (["advise", "--vocab", "9", "--max-memory", "4"], "write it like 4GB"),
+        (["advise", "--vocab", "9", "--max-penalty", "-1"], "--max-penalty"),
         (["advise", "--vocab", "9", "--layers", "ful"], "did you mean 'full'"),
         (["run", "--vocab-sizes", "1"], "from 2 to 10,000,000"),
         (["run", "--corpus", "no/such/text"], "no text at no/such/text"),
@@ -191,15 +193,20 @@ def test_advice(
         (["time", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
         (["time", "--hidden-size", "0"], "--hidden-size: hidden_size must be a whole number"),
         (["time", "--vocab-sizes", "1e3.5"], "--vocab-sizes: vocab_sizes must be a whole number"),
+        (["time", "--vocab-sizes", "all"], "'all' is for a corpus"),
+        (["time", "--num-tokens", "0"], "greater than or equal to 1"),
         (["time", "--clip-norm", "inf"], "--clip-norm: clip_norm must be a number above 0"),
         (["time", "--seed", "12345678901234567890"], "--seed: seeds must be a whole number"),
         (["time", "--vocab-sizes", "20000000000"], "--vocab-sizes: 20,000,000,000 classes take"),
         (["run", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
         (["plan", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
         (["advise", "--vocab", "20000000000"], "that many classes alone take 480 GB"),
+        (["fidelity", "--layers", "ful"], "softmax-bench: --layers: unknown layer"),
+        (["fidelity", "--encoder", "foo"], "softmax-bench: --encoder: "),
         (["fidelity", "--samples", "4,inf"], "--samples must be numbers separated by commas"),
         (["report", "no/such/results"], "no results at"),
-        (["compare", "no/such/results"], "give two folders"),
+        (["compare", "no/such/results"], "no results at no/such/results"),
+        (["compare", "."], "give two folders"),
         (["compare", "a", "b", "--fail-if", "speed > 1"], "unknown metric 'speed'"),
     ],
 )
@@ -223,6 +230,11 @@ def test_layers_are_listed(
     printed = capsys.readouterr().out
     assert "hierarchical" in printed
     assert "num_samples" in printed
+    assert call(monkeypatch, "layers", "nce") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("nce(num_samples: int = 1024, noise: str = unigram")
+    assert "learned" in printed  # what an option of its own means
+    assert "class_counts" in printed  # and one of all
     monkeypatch.setattr(catalogue, "VOCAB_SIZE", 100)
     assert call(monkeypatch, "layers", "--markdown") == 0
     assert capsys.readouterr().out.startswith("# The output layers")

@@ -92,6 +92,45 @@ def test_clustering_words(
     assert Tree.load(file).num_classes == 150
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["cluster_words.py", "no/such/text", "99", "tree.npy"], "no text at no/such/text"),
+        (["cluster_words.py", "synthetic", "99", "file/tree.npy"], "File exists: 'file'"),
+        (["cluster_words.py", "synthetic", "99", "tree.npy", "0"], "greater than or equal to 1"),
+        (["hugging_face.py", "--steps", "0"], "--classes and --steps must be at least 1"),
+        (["lightning_module.py", "--steps", "0"], "--classes and --steps must be at least 1"),
+        (["make_interactions.py", "--items", "5"], "--items must be at least 10"),
+        (["make_interactions.py", "--out", "file"], "File exists: 'file'"),
+        (["read_results.py", "no/such/results"], "no results at no/such/results"),
+        (["swap_layer.py", "--classes", "0"], "--classes and --steps must be at least 1"),
+        (["train_parallel.py"], "start the program with torchrun"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_touch_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANK", raising=False)
+    Path("file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        run(command[0], command[1:], monkeypatch, capsys)
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_results_without_trainings_are_said_to_have_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = EXAMPLES.parent / "results" / "fidelity"
+    printed = run("read_results.py", [str(results)], monkeypatch, capsys)
+    assert "neither trained models nor times" in printed
+
+
 def test_every_example_is_tested() -> None:
     here = {
         "cluster_words.py",

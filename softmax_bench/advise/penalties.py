@@ -48,9 +48,10 @@ class Penalty(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """The source of the figure, in words."""
+        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
         return (
             f"{self.corpus}, V = {self.vocab_size:,}, {self.encoder} of {self.hidden_size}, "
-            f"{self.train_tokens / 1e6:.3g} million tokens, {self.seeds} seed(s): {self.origin}"
+            f"{self.train_tokens / 1e6:.3g} million tokens, {seeds}: {self.origin}"
         )
 
 

@@ -100,17 +100,17 @@ def read_counts(path: Path) -> Counts:
     return counts.astype(np.float64)
 
 
-_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i?)b?", re.IGNORECASE)
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt])(?P<binary>i?)b?", re.IGNORECASE)
 
 
 def read_bytes(text: str) -> float:
-    """An amount of memory: bytes, or ``4GB``, ``512MiB``.
+    """An amount of memory, such as ``4GB`` or ``512MiB``.
 
     Raises:
         SoftmaxBenchError: The text is not such an amount.
     """
     match = _BYTES.fullmatch(text.strip())
-    if match is None or (match["binary"] and not match["unit"]) or not float(match["number"]):
+    if match is None or not float(match["number"]):
         raise SoftmaxBenchError(f"cannot read {text!r} as an amount of memory; write it like 4GB")
-    power = " kmgt".index(match["unit"].lower() or " ")
+    power = " kmgt".index(match["unit"].lower())
     return float(match["number"]) * (1024 if match["binary"] else 1000) ** power

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from softmax_bench import __version__
 from softmax_bench.cli.advise import advise
 from softmax_bench.cli.compare import compare
 from softmax_bench.cli.env import env
@@ -21,15 +23,29 @@ from softmax_bench.cli.report import report
 from softmax_bench.cli.run import run
 from softmax_bench.cli.time_layers import time_layers
 from softmax_bench.cli.tune import tune
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import SoftmaxBenchError, brief_errors
 from softmax_bench.records.store import disk_full
 
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare softmax approximations: speed, memory and perplexity as the vocabulary grows.",
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
 app.command()(run)
 app.command()(plan)
 app.command()(tune)
@@ -48,17 +64,14 @@ def main() -> None:
     sys.path.append(
         str(Path.cwd())
     )  # finds layers given as module:Class in this folder; last, so that it shadows no package
-    try:
-        app()
-    except SoftmaxBenchError as error:
-        print(f"softmax-bench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None and not disk_full(error):
-            raise  # not about a file that the user named
-        what = f"no disk space left ({error}); results are kept" if disk_full(error) else error
-        print(f"softmax-bench: {what}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nsoftmax-bench: interrupted; finished trials are kept", file=sys.stderr)
-        sys.exit(130)
+    with brief_errors("softmax-bench"):
+        try:
+            app()
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            message = f"no disk space left ({error}); results are kept"
+            raise SoftmaxBenchError(message) from error
+        except KeyboardInterrupt:
+            print("\nsoftmax-bench: interrupted; finished trials are kept", file=sys.stderr)
+            sys.exit(130)

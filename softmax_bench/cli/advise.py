@@ -35,7 +35,9 @@ def advise(
     ] = None,
     max_penalty: Annotated[
         float,
-        typer.Option(help="Largest increase of perplexity over full softmax, as a fraction."),
+        typer.Option(
+            min=0, help="Largest increase of perplexity over full softmax, as a fraction."
+        ),
     ] = 0.05,
     layers: Layers = "all",
     optimizer: Optimizer = "adagrad",

@@ -42,12 +42,14 @@ def compare(
     from softmax_bench.report.comparison.compare import compare_layers, compare_results
     from softmax_bench.report.comparison.conditions import read_conditions
 
+    conditions = read_conditions(fail_if or [])
+    if not a.exists():
+        raise SoftmaxBenchError(f"there are no results at {a}")
     if (b is None) == (layers is None):
         raise SoftmaxBenchError(
             "give two folders, or one folder and --layers with two layers: "
             "'compare A B' or 'compare A --layers full,hierarchical'"
         )
-    conditions = read_conditions(fail_if or [])
     if b is not None:
         comparison = compare_results(_load(a), _load(b), names=(str(a), str(b)))
     else:

@@ -17,7 +17,7 @@ def fidelity(
         typer.Argument(help="'synthetic', a text file, or a folder with train, valid and test."),
     ] = "synthetic",
     layers: Layers = "all",
-    vocab_size: Annotated[int, typer.Option(help="Vocabulary size.")] = 4000,
+    vocab_size: Annotated[int, typer.Option(min=1, help="Vocabulary size.")] = 4000,
     samples: Annotated[
         str, typer.Option(help="Numbers of samples at which gradients are measured.")
     ] = "4,16,64,256,1024",
@@ -73,7 +73,7 @@ def fidelity(
             "threads": threads,
             "device": device,
         },
-        lambda key, value: "softmax-bench fidelity",
+        lambda key, value: {"encoders": "--encoder"}.get(key, f"--{key.replace('_', '-')}"),
     )
     text = summarise_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
     model = train_trial(study, text, encoder, "full", learning_rate, max_tokens, seed)

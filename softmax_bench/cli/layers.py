@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -10,11 +11,14 @@ from softmax_bench.cli.output import make_console
 
 
 def list_layers(
+    name: Annotated[
+        str | None, typer.Argument(help="One layer, whose options are explained.")
+    ] = None,
     markdown: Annotated[
         bool, typer.Option(help="Print the page docs/layers.md as Markdown.")
     ] = False,
 ) -> None:
-    """List the output layers and their options, including those of installed packages."""
+    """List the output layers, including those of installed packages, or explain one of them."""
     from rich.table import Table
     from rich.text import Text
 
@@ -27,14 +31,21 @@ def list_layers(
 
         print(catalogue.markdown(layer_names()), end="")
         return
+    if name is not None:
+        layer, _ = parse_spec(name)
+        own = inspect.signature(layer).parameters.values()
+        options = [str(one).replace("'", "") for one in own if one.kind is one.KEYWORD_ONLY]
+        print(f"{name}({', '.join(options)})\n\n{inspect.getdoc(layer)}\n")
+        print(inspect.getdoc(layer.options_type))
+        return
     shared = list(CommonOptions.__annotations__)
     table = Table("layer", "good for", "own options", "source")
     table.caption = f"All take {', '.join(shared)} too. More: docs/layers.md"
-    for name in layer_names():
-        layer, _ = parse_spec(name)
-        package = layer_package(name)
-        title = f"{name}\nfrom {package}" if package else name
-        own = [option for option in layer_options(layer) if option not in shared]
-        cells = [title, layer.good_for, ", ".join(own), layer.source]
+    for each in layer_names():
+        layer, _ = parse_spec(each)
+        package = layer_package(each)
+        title = f"{each}\nfrom {package}" if package else each
+        options = [option for option in layer_options(layer) if option not in shared]
+        cells = [title, layer.good_for, ", ".join(options), layer.source]
         table.add_row(*map(Text, cells))
     make_console().print(table)

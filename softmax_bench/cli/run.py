@@ -10,6 +10,7 @@ import typer
 from softmax_bench.cli.executors import ExecutorName, make_executor
 from softmax_bench.cli.output import make_console, run_plan
 from softmax_bench.cli.study_options import StudyRequest, read_texts, study_command
+from softmax_bench.errors import SoftmaxBenchError
 
 
 @study_command
@@ -56,6 +57,8 @@ def run(
 
     console = make_console()
     if hidden is not None or targets is not None:
+        if request.corpus is not None or request.data_dir is not None:
+            raise SoftmaxBenchError("--hidden and --targets take the place of --corpus")
         sizes = None if request.vocab_sizes is None else study.vocab_sizes
         study, states = summarise_states(study, hidden, targets, sizes)
         console.print(

@@ -19,7 +19,7 @@ def time_layers(
         str, typer.Option(help="Vocabulary sizes, separated by commas.")
     ] = "1000,10000,100000,1000000",
     hidden_size: Annotated[int, typer.Option(help="Size of the hidden states.")] = 256,
-    num_tokens: Annotated[int, typer.Option(help="Targets per step.")] = 700,
+    num_tokens: Annotated[int, typer.Option(min=1, help="Targets per step.")] = 700,
     optimizer: Optimizer = "adagrad",
     clip_norm: Annotated[
         float, typer.Option(help="Maximum norm of all gradients together.")
@@ -59,12 +59,14 @@ def time_layers(
         {key: listed(key, value) for key, value in options_and_keys.values()} | {"bptt": 1},
         lambda key, value: options[key],
     )
+    sizes = [size for size in study.vocab_sizes if size != "all"]
+    if len(sizes) < len(study.vocab_sizes):
+        raise SoftmaxBenchError("--vocab-sizes: 'all' is for a corpus; give numbers here")
     if too_large := class_limit_mistake(study, word_vectors=False):
         raise SoftmaxBenchError(f"--vocab-sizes: {too_large}")
     groups = [
         # --num-tokens is given as one number; the encoder reads these tokens in streams as usual
         [msgspec.structs.replace(trial, bptt=BPTT) for trial in speed_trials(study, size, "lstm")]
-        for size in study.vocab_sizes
-        if size != "all"
+        for size in sizes
     ]
     run_plan(plan_timing(groups, time_budget, Limits()), out, make_console())

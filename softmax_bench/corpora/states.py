@@ -86,7 +86,8 @@ def load_states(
     size = high + 1 if vocab_size is None else vocab_size
     if low < 0 or high >= size:
         raise SoftmaxBenchError(
-            f"{targets} holds class {low if low < 0 else high}: ids go from 0 to {size - 1}"
+            f"{targets} holds class {low if low < 0 else high}: ids go from 0"
+            + (f" to {size - 1}" if low >= 0 else "")
         )
     if check:
         _check_finite(hidden, states)

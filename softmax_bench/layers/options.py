@@ -29,7 +29,8 @@ class CommonOptions(TypedDict, total=False):
     """Constructor arguments of every layer, besides its sizes and its own options.
 
     * ``class_counts``: (V,) how often each class occurs in the training data. Ids need not be
-      sorted by frequency. Without counts, all classes are assumed to be equally frequent.
+      sorted by frequency. Without counts, all classes are assumed to be equally frequent, but
+      log-uniform noise (the default of sampled softmax) takes ids as sorted, frequent ones first.
     * ``bias``: whether each class has an offset (default true).
     * ``ignore_index``: a target with this value gives no loss and no gradient (default -100).
     * ``reduction``: ``"mean"`` over the targets that are not ignored (default), ``"sum"``, or

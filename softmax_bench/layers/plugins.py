@@ -48,7 +48,11 @@ class Origin:
                 f"cannot import layer {self}: {type(error).__name__}: {error}"
             ) from error
         if not hasattr(module, class_name):
-            classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+            classes = [
+                name
+                for name, value in vars(module).items()
+                if isinstance(value, type) and issubclass(value, OutputLayer)
+            ]
             raise SoftmaxBenchError(
                 f"cannot import layer {self}: the module has no class {class_name!r}"
                 f"{nearest(class_name, classes)}"

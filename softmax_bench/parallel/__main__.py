@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 from enum import StrEnum
 from typing import Annotated
@@ -28,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from softmax_bench.corpora import load_corpus
-from softmax_bench.errors import SoftmaxBenchError
+from softmax_bench.errors import brief_errors
 from softmax_bench.layers import create_layer
 from softmax_bench.lm import (
     LanguageModel,
@@ -183,12 +182,8 @@ def _progress(console: Console) -> Progress:
 
 def main() -> None:
     """Join the processes, train, and leave the group."""
-    try:
-        with joined_processes():
-            typer.run(train)
-    except SoftmaxBenchError as error:
-        print(f"softmax_bench.parallel: {error}", file=sys.stderr)
-        sys.exit(2)
+    with brief_errors("softmax_bench.parallel"), joined_processes():
+        typer.run(train)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def _print_rest(
         else "from the reference results"
     )
     lines = [
-        f"About {clock(seconds)} on this machine with {workers} worker(s): products and "
-        f"bytes at the rates just measured, times {estimator.slowdown:.2g} ({factor}). The "
-        "estimate is often off by a factor of two.",
+        f"About {clock(seconds)} on this machine with {workers} worker{'s' * (workers > 1)}: "
+        f"products and bytes at the rates just measured, times {estimator.slowdown:.2g} ({factor})."
+        " The estimate is often off by a factor of two.",
         f"At most about {most / 1e9:.2g} GB in one process.",
     ]
     for line in lines:
