@@ -110,6 +110,8 @@ def test_time_left(clock: list[float]) -> None:
         going.update(Progress(done=done, total=1000))
     planned_anew = Step(NCE.title, train_job("nce"), State.DUE)
     assert left.estimate([FULL, planned_anew], [going], 1) == pytest.approx(10 + 5)
+    going.update(Progress(done=1001, total=1000))  # the last window is whole
+    assert left.estimate([planned_anew], [going], 1) == 0
 
 
 def test_neither_the_first_moments_nor_a_pause_make_a_rate(clock: list[float]) -> None:

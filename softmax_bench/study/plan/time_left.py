@@ -97,7 +97,8 @@ class TimeLeft:
                 continue
             job = step.job  # recreated with every plan, so compared by equality
             run = next((run for run in running if run.step.job == job), None)
-            share = 1 - run.done / run.total if run is not None and run.total else 1.0
+            # the last window may end beyond the budget
+            share = max(0.0, 1 - run.done / run.total) if run is not None and run.total else 1.0
             if isinstance(job, SpeedJob):
                 timing += share * TIMING_OVERHEAD * job.budget_seconds
             elif isinstance(job, FidelityJob):
