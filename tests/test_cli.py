@@ -188,6 +188,8 @@ def test_advice(
         (["advise", "--vocab", "9", "--layers", "ful"], "did you mean 'full'"),
         (["run", "--vocab-sizes", "1"], "from 2 to 10,000,000"),
         (["run", "--corpus", "no/such/text"], "no text at no/such/text"),
+        (["run", "--corpus", "no/such/text", "--address", "auto"], "is for --executor ray or"),
+        (["plan", "--data-dir", "no/such/folder"], "--data-dir: there is no folder"),
         (["run", "no/such/text"], "to study a text write '--corpus TEXT'"),
         (["time", "--layers", "full(nothing=1)"], "no option 'nothing'"),
         (["time", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),

@@ -56,7 +56,10 @@ def run(
     from softmax_bench.study.texts import summarise_states
 
     console = make_console()
-    if hidden is not None or targets is not None:
+    given = hidden is not None or targets is not None
+    store = request.out or Path("runs/given") if given else request.store
+    where = make_executor(executor, store, workers_of(study), address)
+    if given:
         if request.corpus is not None or request.data_dir is not None:
             raise SoftmaxBenchError("--hidden and --targets take the place of --corpus")
         sizes = None if request.vocab_sizes is None else study.vocab_sizes
@@ -68,16 +71,15 @@ def run(
             markup=False,
             soft_wrap=True,
         )
-        plan, store = plan_given(study, states), request.out or Path("runs/given")
+        plan = plan_given(study, states)
     else:
         plan = plan_study(study, read_texts(study, request.data_dir, console))
-        store = request.store
     run_plan(
         plan,
         store,
         console,
         workers=workers_of(study),
-        executor=make_executor(executor, store, workers_of(study), address),
+        executor=where,
         again=again,
         retry_failed=retry_failed,
         tensorboard=tensorboard,

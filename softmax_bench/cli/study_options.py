@@ -114,9 +114,11 @@ def read_texts(study: Study, data_dir: Path | None, console: Console) -> list[Te
     """Inspect the texts of a study and print their sizes.
 
     Raises:
-        SoftmaxBenchError: There is no such text, it has too few types for the vocabulary, or the
-            vocabulary does not fit into memory.
+        SoftmaxBenchError: There is no such folder or text, it has too few types for the
+            vocabulary, or the vocabulary does not fit into memory.
     """
+    if data_dir is not None and not data_dir.is_dir():
+        raise SoftmaxBenchError(f"--data-dir: there is no folder {data_dir}")
     from softmax_bench.study.check import class_limit_mistake, sample_notes
     from softmax_bench.study.plan.grid import NGRAM_MOST_TOKENS, sources
     from softmax_bench.study.texts import summarise_text
