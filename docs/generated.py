@@ -16,6 +16,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from softmax_bench.cli import app as program
+from softmax_bench.layers import layer_names, parse_spec
 from softmax_bench.study.key_types import expected
 from softmax_bench.study.study import Study
 
@@ -33,6 +34,18 @@ class StudyKeys(SphinxDirective):
             takes = f"*{kind.capitalize()}.*" if kind else ""
             rows.append((f"`{field.name}`", f"{meaning} {takes}", _default(field.default)))
         return _parsed(self, _table(("key", "meaning", "default"), rows))
+
+
+class Layers(SphinxDirective):
+    """``{layers}``: the class of each layer that comes with the package."""
+
+    def run(self) -> list[nodes.Node]:
+        """What the classes say of themselves."""
+        lines = []
+        for name in layer_names():
+            layer, _ = parse_spec(name)
+            lines += ["```{eval-rst}", f".. autoclass:: {layer.__module__}.{layer.__name__}", "```"]
+        return _parsed(self, lines)
 
 
 class Command(SphinxDirective):
@@ -92,4 +105,5 @@ def setup(sphinx: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     sphinx.add_directive("study-keys", StudyKeys)
     sphinx.add_directive("command", Command)
+    sphinx.add_directive("layers", Layers)
     return {"parallel_read_safe": True}

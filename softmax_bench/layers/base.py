@@ -82,13 +82,13 @@ class OutputLayer(CheckedInputs, ABC):
     removed.
     """
     traceable: ClassVar[bool] = False
-    """Whether ``torch.compile`` may trace the layer: it consists of torch's dense operations, with
-    shapes that do not depend on data and without random draws. Otherwise, a compiled model runs it
-    eagerly after a graph break.
+    """Whether ``torch.compile`` may trace the layer, because it consists of torch's dense
+    operations, with shapes that do not depend on data and without random draws. Otherwise, a
+    compiled model runs it eagerly after a graph break.
     """
     capturable: ClassVar[bool] = True
-    """Whether a CUDA graph can hold a training step: the host neither waits for the device nor
-    decides by anything that changes from step to step.
+    """Whether a CUDA graph can hold a training step, because the host neither waits for the device
+    nor decides by anything that changes from step to step.
     """
 
     def __init__(self, in_features: int, num_classes: int, **common: Unpack[CommonOptions]) -> None:
