@@ -24,8 +24,8 @@ class SampledLlama(LlamaForCausalLM):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
-        # Without class counts, negatives are drawn uniformly here. If you have the counts of your
-        # tokens, give them as class_counts, and leave out the noise.
+        # Negatives are drawn uniformly, because from_pretrained does not fill tables of counts. If
+        # you have counts, put a head that is made with them in this one's place after loading.
         self.lm_head = SampledSoftmax(
             config.hidden_size, config.vocab_size, num_samples=256, bias=False,
             noise="uniform",

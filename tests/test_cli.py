@@ -204,6 +204,7 @@ def test_advice(
         (["plan", "--vocab-sizes", "20000000000"], "vocab_sizes: 20,000,000,000 classes take"),
         (["advise", "--vocab", "20000000000"], "that many classes alone take 480 GB"),
         (["fidelity", "--layers", "ful"], "softmax-bench: --layers: unknown layer"),
+        (["fidelity", "--learning-rate", "0"], "softmax-bench: --learning-rate: "),
         (["fidelity", "--encoder", "foo"], "softmax-bench: --encoder: "),
         (["fidelity", "--samples", "4,inf"], "--samples must be numbers separated by commas"),
         (["report", "no/such/results"], "no results at"),
@@ -234,9 +235,11 @@ def test_layers_are_listed(
     assert "num_samples" in printed
     assert call(monkeypatch, "layers", "nce") == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("nce(num_samples: int = 1024, noise: str = unigram")
+    assert printed.startswith("nce(num_samples: int = 1024, noise: str = 'unigram'")
     assert "learned" in printed  # what an option of its own means
     assert "class_counts" in printed  # and one of all
+    assert call(monkeypatch, "layers", "differentiated") == 0
+    assert "class_counts" in capsys.readouterr().out
     monkeypatch.setattr(catalogue, "VOCAB_SIZE", 100)
     assert call(monkeypatch, "layers", "--markdown") == 0
     assert capsys.readouterr().out.startswith("# The output layers")

@@ -28,7 +28,12 @@ HIDDEN_SIZE = 256
 def main() -> None:
     """Run one race here, or all of them, each in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--race", choices=list(RACES), help="all by default")
+    parser.add_argument(
+        "--race",
+        choices=list(RACES),
+        metavar="NAME",
+        help=f"all by default; there are {'; '.join(RACES)}",
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="budget of one meeting")
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()

@@ -9,7 +9,7 @@ from softmax_bench.advise.advice import Advice, as_fast_as, code, reasons, recom
 from softmax_bench.advise.penalties import CHANCE
 from softmax_bench.advise.question import Question
 from softmax_bench.advise.steps import Steps
-from softmax_bench.report.style import terminal_table
+from softmax_bench.report.style import number_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,7 +120,7 @@ def _time(one: Advice) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return f"{number_text(seconds)} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _memory(one: Advice) -> str:

@@ -56,6 +56,8 @@ def fidelity(
     from softmax_bench.study.texts import summarise_text
     from softmax_bench.study.trials.fidelity import check_fidelity
 
+    one_of = {"vocab_sizes": "vocab_size", "encoders": "encoder", "seeds": "seed"}
+    one_of |= {"learning_rates": "learning_rate", "corpus_seed": "seed"}
     study = make_study(
         {
             "corpora": [corpus],
@@ -73,7 +75,7 @@ def fidelity(
             "threads": threads,
             "device": device,
         },
-        lambda key, value: {"encoders": "--encoder"}.get(key, f"--{key.replace('_', '-')}"),
+        lambda key, value: "--" + one_of.get(key, key).replace("_", "-"),
     )
     text = summarise_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
     model = train_trial(study, text, encoder, "full", learning_rate, max_tokens, seed)

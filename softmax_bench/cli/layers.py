@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ def list_layers(
     from rich.table import Table
     from rich.text import Text
 
-    from softmax_bench.layers import CommonOptions
+    from softmax_bench.layers import CommonOptions, OutputLayer
     from softmax_bench.layers.options import layer_options
     from softmax_bench.layers.registry import layer_names, layer_package, parse_spec
 
@@ -34,9 +35,13 @@ def list_layers(
     if name is not None:
         layer, _ = parse_spec(name)
         own = inspect.signature(layer).parameters.values()
-        options = [str(one).replace("'", "") for one in own if one.kind is one.KEYWORD_ONLY]
-        print(f"{name}({', '.join(options)})\n\n{inspect.getdoc(layer)}\n")
-        print(inspect.getdoc(layer.options_type))
+        options = [
+            re.sub(r": '([^']*)'", r": \1", str(one)) for one in own if one.kind is one.KEYWORD_ONLY
+        ]
+        print(f"{name}({', '.join(options)})", inspect.getdoc(layer), sep="\n\n")
+        kinds = [base.options_type for base in layer.__mro__ if issubclass(base, OutputLayer)]
+        for kind in dict.fromkeys(kinds):
+            print("", inspect.getdoc(kind), sep="\n")
         return
     shared = list(CommonOptions.__annotations__)
     table = Table("layer", "good for", "own options", "source")

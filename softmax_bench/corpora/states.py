@@ -86,8 +86,9 @@ def load_states(
     size = high + 1 if vocab_size is None else vocab_size
     if low < 0 or high >= size:
         raise SoftmaxBenchError(
-            f"{targets} holds class {low if low < 0 else high}: ids go from 0"
-            + (f" to {size - 1}" if low >= 0 else "")
+            f"{targets} holds class {low}: ids start at 0"
+            if low < 0
+            else f"{targets} holds class {high}: ids go from 0 to {size - 1}"
         )
     if check:
         _check_finite(hidden, states)

@@ -48,14 +48,14 @@ class Origin:
                 f"cannot import layer {self}: {type(error).__name__}: {error}"
             ) from error
         if not hasattr(module, class_name):
-            classes = [
+            layers = [
                 name
                 for name, value in vars(module).items()
                 if isinstance(value, type) and issubclass(value, OutputLayer)
             ]
             raise SoftmaxBenchError(
                 f"cannot import layer {self}: the module has no class {class_name!r}"
-                f"{nearest(class_name, classes)}"
+                f"{nearest(class_name, layers) if layers else ''}"
             )
         layer = getattr(module, class_name)
         if not (isinstance(layer, type) and issubclass(layer, OutputLayer)):

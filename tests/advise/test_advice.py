@@ -219,13 +219,13 @@ def test_every_layer_has_a_workload() -> None:
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("4GB", 4e9), ("512 MiB", 512 * 2**20), ("1.5g", 1.5e9), ("1000", 1000), ("7kB", 7000)],
+    [("4GB", 4e9), ("512 MiB", 512 * 2**20), ("1.5g", 1.5e9), ("7kB", 7000)],
 )
 def test_amounts_of_memory(text: str, amount: float) -> None:
     assert read_bytes(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "4XB", "GB", "-4GB", "0GB", "4iB"])
+@pytest.mark.parametrize("text", ["", "4XB", "GB", "-4GB", "0GB", "4iB", "1000"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(ValueError, match="write it like 4GB"):
         read_bytes(text)

@@ -58,7 +58,7 @@ GOOD = np.ones((20, 2)), np.zeros(20, int)
         (GOOD[0], np.zeros((20, 1), int), r"not int64 of shape \(20, 1\)"),
         (GOOD[0], np.zeros(19, int), "20 hidden states, but .*t.npy 19 targets"),
         (GOOD[0][:5], GOOD[1][:5], "5 examples cannot be split"),
-        (GOOD[0], GOOD[1] - 1, "holds class -1: ids go from 0 to"),
+        (GOOD[0], GOOD[1] - 1, "holds class -1: ids start at 0"),
         (GOOD[0], GOOD[1] + 4, "holds class 4: ids go from 0 to 3"),
         (np.where(np.arange(20)[:, None] == 11, np.nan, GOOD[0]), GOOD[1], "first in row 11"),
     ],

@@ -168,8 +168,8 @@ def memory_mistake(steps: Iterable[Step]) -> str:
             return (
                 f"{step.title} takes about {needed / 1e9:,.3g} GB, and this machine has "
                 f"{total / 1e9:.3g} GB: choose fewer classes, a smaller hidden_size or fewer "
-                "layers to be timed together, or set memory_limit to what a machine has on which "
-                "trials run"
+                "layers to be timed together, or, in a study, set memory_limit to what a machine "
+                "has on which trials run"
             )
     return ""
 
