@@ -31,6 +31,8 @@ def brief_errors(program: str) -> Iterator[None]:
 def nearest(wrong: str, right: Iterable[str]) -> str:
     """End an error message about an unknown name with the closest known name and all others."""
     known = sorted(right)
+    if not known:
+        return ""
     near = difflib.get_close_matches(wrong, known, n=1)
     hint = f": did you mean {near[0]!r}?" if near else "."
     return f"{hint} Known: {', '.join(known)}"

@@ -56,8 +56,13 @@ def fidelity(
     from softmax_bench.study.texts import summarise_text
     from softmax_bench.study.trials.fidelity import check_fidelity
 
-    one_of = {"vocab_sizes": "vocab_size", "encoders": "encoder", "seeds": "seed"}
-    one_of |= {"learning_rates": "learning_rate", "corpus_seed": "seed"}
+    one_of = {
+        "vocab_sizes": "vocab_size",
+        "encoders": "encoder",
+        "learning_rates": "learning_rate",
+        "seeds": "seed",
+        "corpus_seed": "seed",
+    }
     study = make_study(
         {
             "corpora": [corpus],

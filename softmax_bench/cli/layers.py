@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from softmax_bench.cli.output import make_console
+
+if TYPE_CHECKING:
+    from softmax_bench.layers import OutputLayer
 
 
 def list_layers(
@@ -23,7 +26,7 @@ def list_layers(
     from rich.table import Table
     from rich.text import Text
 
-    from softmax_bench.layers import CommonOptions, OutputLayer
+    from softmax_bench.layers import CommonOptions
     from softmax_bench.layers.options import layer_options
     from softmax_bench.layers.registry import layer_names, layer_package, parse_spec
 
@@ -34,14 +37,7 @@ def list_layers(
         return
     if name is not None:
         layer, _ = parse_spec(name)
-        own = inspect.signature(layer).parameters.values()
-        options = [
-            re.sub(r": '([^']*)'", r": \1", str(one)) for one in own if one.kind is one.KEYWORD_ONLY
-        ]
-        print(f"{name}({', '.join(options)})", inspect.getdoc(layer), sep="\n\n")
-        kinds = [base.options_type for base in layer.__mro__ if issubclass(base, OutputLayer)]
-        for kind in dict.fromkeys(kinds):
-            print("", inspect.getdoc(kind), sep="\n")
+        _explain(layer)
         return
     shared = list(CommonOptions.__annotations__)
     table = Table("layer", "good for", "own options", "source")
@@ -54,3 +50,15 @@ def list_layers(
         cells = [title, layer.good_for, ", ".join(options), layer.source]
         table.add_row(*map(Text, cells))
     make_console().print(table)
+
+
+def _explain(layer: type[OutputLayer]) -> None:
+    """Print a layer's own options, what they mean, and what it shares with others."""
+    own = inspect.signature(layer).parameters.values()
+    options = [
+        re.sub(r": '([^']*)'", r": \1", str(one)) for one in own if one.kind is one.KEYWORD_ONLY
+    ]
+    print(f"{layer.name}({', '.join(options)})", inspect.getdoc(layer), sep="\n\n")
+    shared = [base.options_type for base in layer.__mro__ if hasattr(base, "options_type")]
+    for kind in dict.fromkeys(shared):
+        print("", inspect.getdoc(kind), sep="\n")

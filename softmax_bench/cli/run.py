@@ -61,7 +61,9 @@ def run(
     where = make_executor(executor, store, workers_of(study), address)
     if given:
         if request.corpus is not None or request.data_dir is not None:
-            raise SoftmaxBenchError("--hidden and --targets take the place of --corpus")
+            raise SoftmaxBenchError(
+                "--hidden and --targets take the place of --corpus and --data-dir"
+            )
         sizes = None if request.vocab_sizes is None else study.vocab_sizes
         study, states = summarise_states(study, hidden, targets, sizes)
         console.print(

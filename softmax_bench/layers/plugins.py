@@ -55,7 +55,7 @@ class Origin:
             ]
             raise SoftmaxBenchError(
                 f"cannot import layer {self}: the module has no class {class_name!r}"
-                f"{nearest(class_name, layers) if layers else ''}"
+                f"{nearest(class_name, layers)}"
             )
         layer = getattr(module, class_name)
         if not (isinstance(layer, type) and issubclass(layer, OutputLayer)):

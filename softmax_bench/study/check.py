@@ -114,9 +114,9 @@ def class_limit_mistake(study: Study, *, word_vectors: bool = True) -> str:
             has = "this machine has" if limit is None else "memory_limit is"
             return (
                 f"{size:,} classes take {needed / 1e9:,.0f} GB for parameters and optimiser alone, "
-                f"and {has} {most / 1e9:,.0f} GB: choose fewer classes or a smaller hidden size"
-                + (", or set memory_limit to the memory of the machines that run the trials")
-                * word_vectors
+                f"and {has} {most / 1e9:,.0f} GB: choose fewer classes or a smaller "
+                "hidden_size, or, in a study, set memory_limit to the memory of the machines that "
+                "run the trials"
             )
     return ""
 
