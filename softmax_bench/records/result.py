@@ -98,7 +98,7 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
         if self.clock_change > 0.1:
             reasons.append(f"the processor's frequency changed by {self.clock_change:.0%}")
         if self.switches_per_second > 200:
-            reasons.append(f"it was preempted {self.switches_per_second:.0f} times per second")
+            reasons.append(f"it was preempted {self.switches_per_second:,.0f} times per second")
         return reasons
 
 

@@ -111,7 +111,7 @@ def test_the_first_sentence_carries_its_own_doubt() -> None:
     sentence = headline(frames([disturbed(timed[0]), timed[1], *trained]))
     assert (
         "nce is fastest (100 ms per training step, 10 times full softmax's speed; unreliable, "
-        "because other processes took 42% of the processor meanwhile)"
+        "as the machine was disturbed)"
     ) in sentence
     assert "full has the lowest test perplexity (101, one seed)" in sentence
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]

@@ -58,7 +58,7 @@ def test_layers_against_one_model(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"layer": "nonsense"}, "unknown layer"),
-        ({"num_draws": 15}, "num_draws must be at least 16 for an interval, not 15"),
+        ({"num_draws": 15}, "the number of draws must be at least 16 for an interval, not 15"),
         ({"num_states": 0}, "num_states must be at least 1"),
         ({"sample_counts": (0,)}, "numbers of samples must be positive"),
         ({"learning_rates": ()}, "learning rates must be positive"),

@@ -27,8 +27,8 @@ class Winner:
     value: str
     note: str = ""
     """How far below full softmax, unless level with it, and whether the times were disturbed."""
-    doubt: str = ""
-    """Why the times at this size are unreliable, as a clause; empty if they are reliable."""
+    disturbed: bool = False
+    """Whether the machine was disturbed at this size, which makes times unreliable."""
 
     @property
     def level(self) -> str:
@@ -66,9 +66,7 @@ def winners(results: Results) -> list[Criterion]:
             continue
         measured = table.dropna(subset=column)
         by_size = {
-            int(size): _winner(
-                rows, column, bounds, unit, " and ".join(disturbed.get(int(size), ()))
-            )
+            int(size): _winner(rows, column, bounds, unit, int(size) in disturbed)
             for size, rows in measured.groupby("vocab_size")
             if len(rows) > 1
         }
@@ -87,7 +85,7 @@ def _winner(
     column: str,
     bounds: tuple[str, str] | None,
     unit: str,
-    doubt: str,
+    disturbed: bool,
 ) -> Winner:
     tied = level_with_best(rows, column, bounds)
     best = rows.sort_values(column).iloc[0]
@@ -100,9 +98,9 @@ def _winner(
             if ratio >= 1.5
             else f"{1 - 1 / ratio:.1%} below full"
         )
-    if doubt:
+    if disturbed:
         notes.append("disturbed")
-    return Winner(tied, f"{_number(best[column])}{unit}", ", ".join(notes), doubt)
+    return Winner(tied, f"{_number(best[column])}{unit}", ", ".join(notes), disturbed)
 
 
 def level_with_best(
@@ -147,8 +145,8 @@ def headline(results: Results) -> str:
         part = f"{name} is fastest ({fast[size].value} per training step"
         if name != "full" and pd.notna(at.loc[name, "speedup"]):
             part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
-        if fast[size].doubt:
-            part += f"; unreliable, because {fast[size].doubt} meanwhile"
+        if fast[size].disturbed:
+            part += "; unreliable, as the machine was disturbed"
         part += ")"
         if len(fast[size].layers) > 1:
             part += f", level with {fast[size].level}"

@@ -130,18 +130,20 @@ def _gaps(results: Results) -> list[str]:
 
 
 def _disturbances(results: Results) -> list[str]:
-    """How the machine was disturbed, in at most two sentences per vocabulary size."""
-    caveats = [
-        f"timing at V = {size:,} was disturbed: {', '.join(reasons)}"
-        for size, reasons in disturbed_sizes(latest_speed(results)).items()
-    ]
-    best = best_trials(results)
-    for size, reasons in disturbed_sizes(best).items():
-        layers = best[best["vocab_size"] == size].groupby("layer")
-        disturbed = [str(layer) for layer, trials in layers if disturbances(trials)]
-        of = "" if len(disturbed) == layers.ngroups else f" of {', '.join(disturbed)}"
-        caveats.append(
-            f"training{of} at V = {size:,} was disturbed: {', '.join(reasons)}; its seconds (time "
-            "to the target, perplexity in equal time) are unreliable"
-        )
+    """How the machine was disturbed, at most once for timing and once for training."""
+    caveats = []
+    for what, frame in (
+        ("timing", latest_speed(results)),
+        ("the seconds of training", best_trials(results)),
+    ):
+        sizes = disturbed_sizes(frame)
+        if sizes:
+            rows = frame[frame["vocab_size"].isin(sizes)]
+            layers = rows.groupby("layer")
+            disturbed = [str(layer) for layer, trials in layers if disturbances(trials)]
+            of = "" if len(disturbed) == layers.ngroups else f" of {', '.join(disturbed)}"
+            where = ", ".join(f"{size:,}" for size in sizes)
+            caveats.append(
+                f"{what}{of} at V = {where} cannot be relied on: {', '.join(disturbances(rows))}"
+            )
     return caveats

@@ -16,7 +16,7 @@ MARK = "*"
 """Suffix of an unreliable number."""
 DOUBTS = ("step_doubt", "full_doubt", "train_doubt")
 """Columns of the summary table with reasons for doubt, empty if there are none."""
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OF_STEPS = ("speedup", "gflops", "gbytes", "of_possible")
 
 _COLUMNS = {name: f"disturbance_{name}" for name in Disturbance.__struct_fields__}
@@ -101,7 +101,8 @@ def _in_ranges(doubts: Iterable[str]) -> list[str]:
 
 
 def _range(numbers: Sequence[str]) -> str:
-    low, high = min(numbers, key=float), max(numbers, key=float)
+    in_order = sorted(numbers, key=lambda number: float(number.replace(",", "")))
+    low, high = in_order[0], in_order[-1]
     return low if low == high else f"{low} to {high}"
 
 

@@ -66,7 +66,8 @@ def check_fidelity(trials: Sequence[FidelityTrial]) -> None:
             raise SoftmaxBenchError(f"num_states must be at least 1, not {trial.num_states}")
         if trial.num_draws < LEAST_DRAWS:
             raise SoftmaxBenchError(
-                f"num_draws must be at least {LEAST_DRAWS} for an interval, not {trial.num_draws}"
+                f"the number of draws must be at least {LEAST_DRAWS} for an interval, not "
+                f"{trial.num_draws}"
             )
         if not trial.sample_counts or min(trial.sample_counts) < 1:
             raise SoftmaxBenchError(
