@@ -46,6 +46,8 @@ _COLOURS = {
 PARTS = ("#b8b8b8", "#1b4f72", "#5b9bd5", "#f2c14e", "#c8501e")
 """Colours of the parts of a stacked bar, which also differ in lightness."""
 
+MOST_NAMED = 16
+"""Among more layers than these, the options of one layer share its look."""
 _LONGEST_LABEL = 44
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _NAME = re.compile(r'^    name = "(.+)"$', re.MULTILINE)
@@ -81,15 +83,17 @@ def looks(layers: Iterable[str]) -> dict[str, Look]:
     """The look of each layer of a report.
 
     The colour is that of the layer's family. Members of a family differ by a fixed marker and dash;
-    if these are taken by the same layer with other options, the next ones are used.
+    if these are taken by the same layer with other options, the next ones are used, up to
+    :data:`MOST_NAMED` layers.
     """
     given: dict[str, Look] = {}
-    taken: set[tuple[str, int]] = set()
-    for layer in sorted(set(layers), key=lambda one: (_place(one), one)):
+    taken: dict[tuple[str, int], str] = {}
+    in_order = sorted(set(layers), key=lambda one: (_place(one), one))
+    for layer in in_order:
+        owner = layer if len(in_order) <= MOST_NAMED else family(layer)
         colour, dark, place = _place(layer)
-        while (colour, place) in taken:
+        while taken.setdefault((colour, place), owner) != owner:
             place += 1
-        taken.add((colour, place))
         marker, dash = MARKERS[place % len(MARKERS)], _DASHES[place % len(_DASHES)]
         given[layer] = Look(colour, dark, marker, dash)
     return given

@@ -11,7 +11,7 @@ from softmax_bench.layers import layer_names
 from softmax_bench.records.frames import Results, frames
 from softmax_bench.report.plots import Chart, charts, draw, layers_of
 from softmax_bench.report.plots.draw import spread
-from softmax_bench.report.style import looks
+from softmax_bench.report.style import MOST_NAMED, looks
 from tests.records import speed_record, train_record
 
 FOUR = ["full", "hierarchical", "nce", "sampled"]
@@ -99,6 +99,18 @@ def test_options_of_one_layer_are_joined_by_their_own_front() -> None:
     (panel,) = next(chart for chart in made if chart.name == "price").panels
     lines = [one for one in panel.series if one.name.startswith("front of")]  # type: ignore[union-attr]
     assert [(one.name, one.y) for one in lines] == [("front of sampled", [131.0, 101.0])]
+
+
+def test_many_options_of_a_layer_have_one_label_and_far_layers_are_named_below() -> None:
+    options = [f"nce(num_samples={samples})" for samples in range(MOST_NAMED)]
+    perplexities = {"full": 90.0, "rff": 500.0} | {one: 100.0 + n for n, one in enumerate(options)}
+    trained = [train_record(layer, 10, value) for layer, value in perplexities.items()]
+    timed = [speed_record(layer, 10, 1.0 + place) for place, layer in enumerate(perplexities)]
+    price = next(one for one in charts(frames([*trained, *timed])) if one.name == "price")
+    (panel,) = price.panels
+    labels = [one.name for one in panel.series if one.curve == 0]  # type: ignore[union-attr]
+    assert labels == ["full", "nce", "the front"]
+    assert price.caption.endswith("at more than 2 times the lowest perplexity: rff.")
 
 
 def test_names_in_plots_are_text() -> None:

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 
 from softmax_bench.layers import layer_names
 from softmax_bench.layers.registry import layer_package
-from softmax_bench.report.style import PARTS, family_place, looks
+from softmax_bench.report.style import MOST_NAMED, PARTS, family_place, looks
 
 _FAMILIES = [
     "full", "sampled", "nce", "hierarchical", "adaptive", "kernel", "in_batch", "a.stranger:Layer",
@@ -64,8 +64,16 @@ def test_every_layer_of_ours_has_a_family() -> None:
 def test_every_layer_has_a_look_of_its_own() -> None:
     strangers = [f"their_package.module_{i}:Layer(rank={i})" for i in range(20)]
     variants = [f"nce(num_samples={i})" for i in range(5)]
-    given = looks([*layer_names(), *strangers, *variants])
+    given = looks([*layer_names(), *strangers])
     assert len(set(given.values())) == len(given)
+    few = looks(["full", "nce", *variants])
+    assert len(set(few.values())) == len(few)
+
+
+def test_among_many_the_options_of_a_layer_share_its_look() -> None:
+    variants = [f"nce(num_samples={i})" for i in range(MOST_NAMED)]
+    given = looks(["nce", "blackout", *variants])
+    assert {given[one] for one in variants} == {given["nce"]} != {given["blackout"]}
 
 
 def test_the_look_of_a_layer_depends_on_no_other() -> None:

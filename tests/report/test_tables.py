@@ -155,7 +155,17 @@ def test_times_known_only_roughly_are_told() -> None:
         "V = 1,000 are imprecise, full to 10% (5 repetitions)" in text
         for text in warnings(frames([rough]))
     )
-    assert not any("roughly" in text for text in warnings(frames([record])))
+    assert not any("imprecise" in text for text in warnings(frames([record])))
+    many = [speed_record(f"nce(num_samples={n})", 1000, 1.0) for n in range(1, 9)]
+    many = [
+        msgspec.structs.replace(
+            one, result=msgspec.structs.replace(one.result, phases=rough.result.phases)
+        )
+        for one in many
+    ]
+    assert any(
+        "imprecise, those of 8 layers to 10% or better" in text for text in warnings(frames(many))
+    )
     assert summary_table(frames([record]))["stopped"].tolist() == ["precise"]
 
 

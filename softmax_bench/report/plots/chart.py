@@ -42,7 +42,7 @@ class Series:
     """A staircase instead of a line: ``y`` holds until the next ``x``."""
     markers: bool = True
     curve: int = 0
-    """Distinguishes the curves of one layer (its seeds); only the first is labelled."""
+    """Distinguishes the curves of one layer (its seeds or options); only the first is labelled."""
 
 
 def layer_line(

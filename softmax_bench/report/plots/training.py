@@ -7,11 +7,14 @@ import pandas as pd
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, layer_line
 from softmax_bench.report.plots.vocabulary import size_title
-from softmax_bench.report.style import family
+from softmax_bench.report.style import MOST_NAMED, family
 from softmax_bench.report.tables.price import price_table
 from softmax_bench.report.tables.selection import best_trials, one_study
-from softmax_bench.report.tables.summary import references, summary_table
+from softmax_bench.report.tables.summary import LEAST_SEEDS, references, summary_table
 from softmax_bench.report.tables.tuning import most_rates
+
+FAR = 2
+"""Layers with more than so many times the lowest perplexity would hide how the others differ."""
 
 
 def price(results: Results) -> Chart | None:
@@ -20,23 +23,39 @@ def price(results: Results) -> Chart | None:
     if "train_seconds" not in table or table["train_seconds"].isna().all():
         return None
     trained = table.dropna(subset="train_seconds")
-    panels = [_price_panel(int(size), rows) for size, rows in trained.groupby("vocab_size")]
+    near = trained[~_is_far(trained)]
+    panels = [_price_panel(int(size), rows) for size, rows in near.groupby("vocab_size")]
     tokens = trained["train_tokens"].iloc[0]
+    caption = (
+        "Lower is better, further left is cheaper; the dotted staircase is the front of those that "
+        "no other layer beats in both, and lines join the options of one layer that are its own "
+        f"front. Bars, where there are {LEAST_SEEDS} seeds or more, are 95 % intervals."
+    )
+    worst = trained[_is_far(trained)]
+    if not worst.empty:
+        listed = ", ".join(dict.fromkeys(worst["layer"]))
+        caption += f" Not shown, at more than {FAR} times the lowest perplexity: {listed}."
     return Lines(
         name="price",
         title=f"Quality and training time after {tokens:,.0f} tokens",
-        caption="Lower is better, further left is cheaper; the dotted staircase is the front of "
-        "those that no other layer beats in both, and lines join the options of one layer that are "
-        "its own front. Bars, where there are several seeds, are 95 % intervals.",
+        caption=caption,
         x=Axis("training time [s]", log=True),
         y=Axis("test perplexity", log=True),
         panels=panels,
     )
 
 
+def _is_far(rows: pd.DataFrame) -> pd.Series[bool]:
+    lowest = rows.groupby("vocab_size")["test_perplexity"].transform("min")
+    return rows["test_perplexity"] > FAR * lowest
+
+
 def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
     """A point for each layer, the front of each layer's options, and that of all layers."""
     rows = rows.sort_values("train_seconds")
+    families = rows["layer"].map(family)
+    # Among many, the options of a layer have one label.
+    together = families.duplicated(keep=False) & (len(rows) > MOST_NAMED)
     series = [
         Series(
             name=str(row.layer),
@@ -45,20 +64,22 @@ def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
             y=[row.test_perplexity],
             low=[row.test_low],
             high=[row.test_high],
+            curve=int(one_label),
         )
-        for row in rows.itertuples()
+        for row, one_label in zip(rows.itertuples(), together, strict=True)
     ]
-    for name, options in rows.groupby(rows["layer"].map(family)):
+    for name, options in rows.groupby(families):
         best = _front(options)
-        if len(best) > 1:
+        one_label = together[options.index[0]]
+        if len(best) > 1 or one_label:
             series.append(
                 Series(
-                    name=f"front of {name}",
+                    name=str(name) if one_label else f"front of {name}",
                     layer=str(best["layer"].iloc[0]),
                     x=best["train_seconds"].tolist(),
                     y=best["test_perplexity"].tolist(),
-                    markers=False,
-                    curve=1,
+                    markers=bool(one_label),
+                    curve=int(not one_label),
                 )
             )
     front = _front(rows)

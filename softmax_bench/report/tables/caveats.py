@@ -12,6 +12,7 @@ from softmax_bench.report.tables.disturbed import disturbances, disturbed_sizes,
 from softmax_bench.report.tables.selection import KEY, best_trials, latest_speed, one_study
 from softmax_bench.report.tables.tuning import tuning_table
 
+_MOST_LISTED = 7
 MACHINE = ["processor", "cores", "accelerator"]
 """Fields that identify a machine; threads and versions may change on one."""
 
@@ -34,7 +35,7 @@ def warnings(results: Results) -> list[str]:
                 "chance; --set seeds=0,1,2 shows how much"
             )
         elif seeds.min() == 2:
-            caveats.append("two seeds were run, so intervals are wide and uncertain themselves")
+            caveats.append("two seeds were run, which are too few for intervals")
     caveats += [
         f"the best learning rate of {row.layer} at V = {row.vocab_size:,} ({row.learning_rate:g}) "
         "is at an end of the range that was tried, so a better one may lie beyond"
@@ -107,6 +108,8 @@ def _imprecise(results: Results) -> list[str]:
             f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
             for place, row in zip(rows.index, rows.itertuples(), strict=True)
         )
+        if len(rows) > _MOST_LISTED:
+            imprecise = f"those of {len(rows)} layers to {half[rows.index].max():.0%} or better"
         caveats.append(
             f"step times at V = {size:,} are imprecise, {imprecise}; a larger --time-budget makes "
             "them more precise"

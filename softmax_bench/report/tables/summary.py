@@ -15,6 +15,8 @@ from softmax_bench.report.tables.fidelity import fidelity_table
 from softmax_bench.report.tables.selection import KEY, TUNED, best_trials, latest_speed
 
 PHASES = ("draw", "forward", "backward", "clip", "optimizer", "evaluation", "decoding")
+LEAST_SEEDS = 3
+"""Fewer seeds give no interval: Student's, of two, would be 13 standard errors to either side."""
 _MEMORY = ("activations", "gradients", "optimizer")
 
 
@@ -59,10 +61,11 @@ def summary_table(results: Results) -> pd.DataFrame:
     """One row per layer and vocabulary size, sorted; unmeasured values are missing.
 
     ``excess`` is test perplexity relative to that of the true source, if known, and ``over_full``
-    relative to that of full softmax, with the ends of its interval over seeds; ``speedup`` is the
-    step time of full softmax at the same V relative to the layer's; ``divergence`` and
-    ``gradient_*`` are those of :func:`softmax_bench.report.tables.fidelity.fidelity_table`.
-    ``step_doubt`` and ``train_doubt`` say in words why the times are unreliable.
+    relative to that of full softmax, with the ends of its interval over :data:`LEAST_SEEDS` seeds
+    or more; ``speedup`` is the step time of full softmax at the same V relative to the layer's;
+    ``divergence`` and ``gradient_*`` are those of
+    :func:`softmax_bench.report.tables.fidelity.fidelity_table`. ``step_doubt`` and ``train_doubt``
+    say in words why the times are unreliable.
     """
     table = pd.DataFrame(columns=KEY)
     for part in (_quality(results), _speed(results), _fidelity(results)):
@@ -120,9 +123,7 @@ def _quality(results: Results) -> pd.DataFrame:
     table["seeds"] = groups.size()
     doubts = {key: disturbance_text(rows) for key, rows in groups}
     table["train_doubt"] = [doubts[key] for key in table.index]
-    # Student's interval of the mean over seeds; a single seed has none.
-    spread = groups["test_perplexity"].sem()
-    half = spread * t.ppf(0.975, (table["seeds"] - 1).clip(lower=1))
+    half = _half_interval(groups["test_perplexity"])
     table["test_low"] = table["test_perplexity"] - half
     table["test_high"] = table["test_perplexity"] + half
     table["excess"] = table["test_perplexity"] / table["true_perplexity"]
@@ -139,9 +140,16 @@ def _over_full(best: pd.DataFrame) -> pd.DataFrame:
     if "full" not in nats:
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=KEY))
     pairs = nats.sub(nats["full"], axis=0).stack().dropna().groupby(level=KEY)
-    half = pairs.sem() * t.ppf(0.975, (pairs.size() - 1).clip(lower=1))
+    half = _half_interval(pairs)
     shifts = {"over_full": 0.0, "over_full_low": -half, "over_full_high": half}
     return pd.DataFrame({name: np.exp(pairs.mean() + shift) for name, shift in shifts.items()})
+
+
+def _half_interval(groups: Any) -> pd.Series[float]:
+    """Half of Student's 95 % interval of each group's mean over seeds."""
+    seeds = groups.size()
+    half: pd.Series[float] = groups.sem() * t.ppf(0.975, (seeds - 1).clip(lower=1))
+    return half.where(seeds >= LEAST_SEEDS)
 
 
 def _speed(results: Results) -> pd.DataFrame:
