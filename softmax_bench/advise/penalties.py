@@ -20,7 +20,7 @@ from softmax_bench.report.tables.summary import summary_table
 NEAR = 3.0
 """Findings do not carry over to vocabularies whose size differs by a larger factor."""
 CHANCE = 0.02
-"""Smaller changes are not significant: seeds of one layer differ by up to 0.015 (results/books)."""
+"""Smaller changes are not significant: most layers' seeds differ by up to 0.015 (results/books)."""
 
 
 class Penalty(msgspec.Struct, frozen=True, kw_only=True):
