@@ -32,7 +32,7 @@ class Advice:
     memory_bytes: int
     """Parameters, tables, the optimiser's state, gradients and everything else at the peak."""
     penalty: Penalty | None
-    """Perplexity penalty in the stored study nearest in V; None if no study has this layer."""
+    """Perplexity penalty in the stored study that answers best; None if none has the layer."""
     objection: str
     """Why the layer is ruled out; empty if it is not."""
     doubt: str = ""

@@ -90,12 +90,17 @@ def stored_penalties() -> list[Penalty]:
 
 
 def expected_penalty(spec: str, vocab_size: int) -> Penalty | None:
-    """The penalty from the study nearest in V, by ratio; None if there is none.
+    """The penalty from the study that answers best for V classes; None if there is none.
 
-    Of several at one V, it is that with the longest training, then with the most seeds.
+    Of the studies near in V, it is that with the longest training, because layers differ the more,
+    the longer they are trained (results/wikitext). Lengths of about the same power of two count as
+    equal; then the nearest V decides, then the number of seeds. If none is near, it is the nearest.
     """
-    return min(
-        (penalty for penalty in stored_penalties() if penalty.layer == spec),
-        key=lambda p: (abs(math.log(p.vocab_size / vocab_size)), -p.train_tokens, -p.seeds),
-        default=None,
-    )
+
+    def order(penalty: Penalty) -> tuple[bool, float, float, int]:
+        distance = abs(math.log(penalty.vocab_size / vocab_size))
+        near = penalty.is_near(vocab_size)
+        length = round(math.log2(penalty.train_tokens)) if near else 0
+        return not near, -length, distance, -penalty.seeds
+
+    return min((one for one in stored_penalties() if one.layer == spec), key=order, default=None)

@@ -151,6 +151,21 @@ def test_of_studies_at_one_vocabulary_the_longest_then_that_with_most_seeds_coun
     assert expected_penalty("nce", 1000) is known[2]
 
 
+def test_of_studies_near_in_vocabulary_the_longest_counts_then_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = expected_penalty("nce", 1000)
+    assert one is not None
+    known = [
+        msgspec.structs.replace(one, vocab_size=size, train_tokens=tokens)
+        for size, tokens in ((1000, 1_000_000), (2000, 1_100_000), (2500, 10**7), (9000, 10**8))
+    ]
+    monkeypatch.setattr("softmax_bench.advise.penalties.stored_penalties", lambda: known)
+    assert expected_penalty("nce", 1000) is known[2]
+    assert expected_penalty("nce", 700) is known[0]
+    assert expected_penalty("nce", 100) is known[0]
+
+
 @pytest.mark.parametrize(("size", "is_far"), [(3000, False), (3100, True)])
 def test_a_penalty_from_another_size_is_called_an_extrapolation(size: int, is_far: bool) -> None:
     advice = ranked(question=Question(size, 8, 20))
