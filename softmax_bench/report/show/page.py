@@ -22,7 +22,7 @@ from softmax_bench.report.show.page_sections import (
     scaling_rows,
     tuning_rows,
 )
-from softmax_bench.report.style import MOST_NAMED, PARTS, Look
+from softmax_bench.report.style import PARTS, Look
 from softmax_bench.report.tables.caveats import MACHINE, warnings
 from softmax_bench.report.tables.disturbed import MARK, cell_doubt, mark_notes
 from softmax_bench.report.tables.price import price_table
@@ -66,7 +66,6 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(_data(charts, looks, table[shown])),
         looks=looks,
-        most_named=MOST_NAMED,
         numbers={layer: number for number, layer in enumerate(looks)},
         parts=PARTS,
         headline=headline(results),

@@ -180,7 +180,8 @@ for (const layer of Object.keys(data.looks)) {
     } }, swatch(layer), html("span", {}, layer)));
 }
 chips.append(html("button", { type: "button", click: () => { hidden.clear(); refresh(); } }, "all"));
-document.getElementById("toolbar").open = innerWidth > 700;
+// On a telephone, or with many layers, it would hide the plots.
+document.getElementById("toolbar").open = innerWidth > 700 && Object.keys(data.looks).length <= 16;
 
 // --- the table ---
 
