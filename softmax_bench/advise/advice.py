@@ -125,7 +125,7 @@ def reasons(choice: Advice, advice: Sequence[Advice]) -> list[str]:
         direction = "above" if penalty.change > 0 else "below"
         comparison = f"was {abs(penalty.change):.1%} {direction}"
         if abs(penalty.change) <= CHANCE:
-            comparison = f"did not differ significantly ({penalty.change:+.1%}) from"
+            comparison = f"did not differ significantly ({penalty.change:+z.1%}) from"
         sentences.append(
             f"Its perplexity {comparison} full softmax's in {penalty}. Yours will depend on the "
             "data, the vocabulary and the length of training."

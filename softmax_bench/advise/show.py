@@ -97,7 +97,7 @@ def _print_table(advice: Sequence[Advice], choice: Advice | None, console: Conso
     for one in advice:
         penalty = "not known"
         if one.penalty is not None:
-            penalty = f"{one.penalty.change:+.1%}"
+            penalty = f"{one.penalty.change:+z.1%}"
             if 0 < abs(one.penalty.change) <= CHANCE:
                 penalty += ", chance"
             elif not one.penalty.is_near(one.work.vocab_size):

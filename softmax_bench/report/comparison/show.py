@@ -115,8 +115,8 @@ def _ratio(ratio: float, low: float, high: float) -> str:
 def _change(ratio: float, low: float, high: float) -> str:
     if np.isnan(ratio):
         return ""
-    bounds = "" if np.isnan(low) else f" ({low - 1:+.1%} to {high - 1:+.1%})"
-    return f"{ratio - 1:+.1%}{bounds}"
+    bounds = "" if np.isnan(low) else f" ({low - 1:+z.1%} to {high - 1:+z.1%})"
+    return f"{ratio - 1:+z.1%}{bounds}"
 
 
 def _number(value: Any, digits: int = 3) -> str:
