@@ -23,17 +23,19 @@ def price(results: Results) -> Chart | None:
     if "train_seconds" not in table or table["train_seconds"].isna().all():
         return None
     trained = table.dropna(subset="train_seconds")
-    near = trained[~_is_far(trained)]
-    panels = [_price_panel(int(size), rows) for size, rows in near.groupby("vocab_size")]
+    lowest = trained.groupby("vocab_size")["test_perplexity"].transform("min")
+    is_far = trained["test_perplexity"] > FAR * lowest
+    panels = [
+        _price_panel(int(size), rows) for size, rows in trained[~is_far].groupby("vocab_size")
+    ]
     tokens = trained["train_tokens"].iloc[0]
     caption = (
         "Lower is better, further left is cheaper; the dotted staircase is the front of those that "
         "no other layer beats in both, and lines join the options of one layer that are its own "
         f"front. Bars, where there are {LEAST_SEEDS} seeds or more, are 95 % intervals."
     )
-    worst = trained[_is_far(trained)]
-    if not worst.empty:
-        listed = ", ".join(dict.fromkeys(worst["layer"]))
+    if is_far.any():
+        listed = ", ".join(trained.loc[is_far, "layer"].unique())
         caption += f" Not shown, at more than {FAR} times the lowest perplexity: {listed}."
     return Lines(
         name="price",
@@ -43,11 +45,6 @@ def price(results: Results) -> Chart | None:
         y=Axis("test perplexity", log=True),
         panels=panels,
     )
-
-
-def _is_far(rows: pd.DataFrame) -> pd.Series[bool]:
-    lowest = rows.groupby("vocab_size")["test_perplexity"].transform("min")
-    return rows["test_perplexity"] > FAR * lowest
 
 
 def _price_panel(size: int, rows: pd.DataFrame) -> Panel:

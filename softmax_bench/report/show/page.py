@@ -22,7 +22,7 @@ from softmax_bench.report.show.page_sections import (
     scaling_rows,
     tuning_rows,
 )
-from softmax_bench.report.style import PARTS, Look
+from softmax_bench.report.style import MOST_NAMED, PARTS, Look
 from softmax_bench.report.tables.caveats import MACHINE, warnings
 from softmax_bench.report.tables.disturbed import MARK, cell_doubt, mark_notes
 from softmax_bench.report.tables.price import price_table
@@ -102,6 +102,7 @@ def _data(charts: Sequence[Chart], looks: Mapping[str, Look], table: pd.DataFram
             layer: {"number": number, "marker": look.marker, "dash": look.dash}
             for number, (layer, look) in enumerate(looks.items())
         },
+        "most_named": MOST_NAMED,
         "table": _split(table),
     }
     # NaN and infinity become null.

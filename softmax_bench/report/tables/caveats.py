@@ -104,12 +104,13 @@ def _imprecise(results: Results) -> list[str]:
     half = rough(steps)
     caveats = []
     for size, rows in steps.loc[half.index].groupby("vocab_size"):
-        imprecise = ", ".join(
-            f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
-            for place, row in zip(rows.index, rows.itertuples(), strict=True)
-        )
         if len(rows) > _MOST_LISTED:
             imprecise = f"those of {len(rows)} layers to {half[rows.index].max():.0%} or better"
+        else:
+            imprecise = ", ".join(
+                f"{row.layer} to {half[place]:.0%} ({row.repetitions} repetitions)"
+                for place, row in zip(rows.index, rows.itertuples(), strict=True)
+            )
         caveats.append(
             f"step times at V = {size:,} are imprecise, {imprecise}; a larger --time-budget makes "
             "them more precise"

@@ -181,7 +181,7 @@ for (const layer of Object.keys(data.looks)) {
 }
 chips.append(html("button", { type: "button", click: () => { hidden.clear(); refresh(); } }, "all"));
 // On a telephone, or with many layers, it would hide the plots.
-document.getElementById("toolbar").open = innerWidth > 700 && Object.keys(data.looks).length <= 16;
+document.getElementById("toolbar").open = innerWidth > 700 && Object.keys(data.looks).length <= data.most_named;
 
 // --- the table ---
 
