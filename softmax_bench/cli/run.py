@@ -52,12 +52,14 @@ def run(
     Finished trials are skipped, and the same command resumes an interrupted study.
     """
     study = request.read()
+    from softmax_bench.records.store import check_store
     from softmax_bench.study.plan.grid import plan_given, plan_study, workers_of
     from softmax_bench.study.texts import summarise_states
 
     console = make_console()
     given = hidden is not None or targets is not None
     store = request.out or Path("runs/given") if given else request.store
+    check_store(store)
     where = make_executor(executor, store, workers_of(study), address)
     if given:
         if request.corpus is not None or request.data_dir is not None:

@@ -30,10 +30,12 @@ def tune(
         changes.append(f"tune_tokens={tokens}")
     study = request.read(changes)
     from softmax_bench.records.frames import load_results
+    from softmax_bench.records.store import check_store
     from softmax_bench.report.tables.tuning import print_tuning, tuning_table
     from softmax_bench.study.plan.grid import plan_tuning, workers_of
 
     console, store = make_console(), request.store
+    check_store(store)
     run_plan(
         plan_tuning(study, read_texts(study, request.data_dir, console)),
         store,

@@ -113,23 +113,33 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(one, name)
 
 
+def check_store(folder: Path) -> None:
+    """Check that a store can be written, or created if there is none; nothing is left behind.
+
+    Raises:
+        SoftmaxBenchError: It cannot.
+    """
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        if disk_full(error):
+            raise
+        what = f"{nearest} is a file" if nearest.is_file() else f"{nearest}: {error.strerror}"
+        raise SoftmaxBenchError(
+            f"cannot write results into {folder} ({what}); name another folder with --out"
+        ) from error
+
+
 def make_store(folder: Path) -> None:
     """Create the folder of a store, and check that it is writable.
 
     Raises:
         SoftmaxBenchError: It is not.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        if disk_full(error):
-            raise
-        what = "there is a file of that name" if folder.is_file() else error.strerror
-        raise SoftmaxBenchError(
-            f"cannot write results into {folder}: {what}; name another folder with --out"
-        ) from error
+    check_store(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_record(path: Path) -> Stored:
