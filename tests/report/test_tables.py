@@ -205,8 +205,8 @@ def test_training_and_timing_of_unlike_studies_do_not_share_a_row() -> None:
     assert table["vocab_size"].tolist() == [500]
     assert "step_ms" not in table
     told = " ".join(warnings(results))
-    assert "1 train record(s) are left out: their embedding_size, hidden_size" in told
-    assert "1 speed record(s) are left out: their hidden_size differ from those of the" in told
+    assert "train records left out: 1; their embedding_size, hidden_size differ from" in told
+    assert "speed records left out: 1; their hidden_size differ from those of the" in told
     timed_last = frames([second, *first[:1], day(first[1], 3)])
     assert summary_table(timed_last)["vocab_size"].tolist() == [4000]
     assert summary_table(timed_last)["test_perplexity"].tolist() == [91.0]

@@ -35,11 +35,7 @@ def one_configuration(frame: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, lis
     if same.all():
         return frame, []
     differing = [name for name in fields if configurations[name].nunique() > 1]
-    left_out = frame.loc[~same, "id"].nunique()
-    return frame[same], [
-        f"{left_out} {kind} record(s) are left out: their {', '.join(differing)} differ from the "
-        "latest, and only equal settings are compared"
-    ]
+    return frame[same], [_left_out(frame[~same], kind, differing, "the latest")]
 
 
 _SHARED = ("hidden_size", "num_tokens", "optimizer", "clip_norm", "device", "dtype")
@@ -86,11 +82,14 @@ def _like(frame: pd.DataFrame, one: pd.Series, kind: str) -> tuple[pd.DataFrame,
     if same.all():
         return frame, []
     other = "trained models" if kind == "speed" else "timings"
-    return frame[same], [
-        f"{frame.loc[~same, 'id'].nunique()} {kind} record(s) are left out: their "
-        f"{', '.join(differing)} differ from those of the {other}, and only equal settings are "
-        "compared"
-    ]
+    return frame[same], [_left_out(frame[~same], kind, differing, f"those of the {other}")]
+
+
+def _left_out(rows: pd.DataFrame, kind: str, differing: list[str], others: str) -> str:
+    return (
+        f"{kind} records left out: {rows['id'].nunique()}; their {', '.join(differing)} differ "
+        f"from {others}, and only equal settings are compared"
+    )
 
 
 def configuration_fields(kind: str) -> tuple[str, ...]:
