@@ -46,6 +46,7 @@ def fidelity(
     """Compare each layer with full softmax: its gradient, its samples and what it learns."""
     from softmax_bench.layers import split_specs
     from softmax_bench.records.frames import load_results
+    from softmax_bench.records.store import check_store
     from softmax_bench.records.trial import FidelityTrial
     from softmax_bench.report import write_report
     from softmax_bench.report.tables.fidelity import print_fidelity
@@ -82,6 +83,7 @@ def fidelity(
         },
         lambda key, value: "--" + one_of.get(key, key).replace("_", "-"),
     )
+    check_store(out)
     text = summarise_text(Text(spec=corpus, vocab_size=vocab_size, seed=seed))
     model = train_trial(study, text, encoder, "full", learning_rate, max_tokens, seed)
     trials = [

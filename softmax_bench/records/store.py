@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -119,17 +119,10 @@ def check_store(folder: Path) -> None:
     Raises:
         SoftmaxBenchError: It cannot.
     """
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    try:
+    with _refused(folder):
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
-    except OSError as error:
-        if disk_full(error):
-            raise
-        what = f"{nearest} is a file" if nearest.is_file() else f"{nearest}: {error.strerror}"
-        raise SoftmaxBenchError(
-            f"cannot write results into {folder} ({what}); name another folder with --out"
-        ) from error
 
 
 def make_store(folder: Path) -> None:
@@ -138,8 +131,25 @@ def make_store(folder: Path) -> None:
     Raises:
         SoftmaxBenchError: It is not.
     """
-    check_store(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    """Say of which folder an error of the file system is, and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error):
+            raise
+        a_file = isinstance(error, FileExistsError | NotADirectoryError) and folder.is_file()
+        what = "there is a file of that name" if a_file else error.strerror
+        raise SoftmaxBenchError(
+            f"cannot write results into {folder}: {what}; name another folder with --out"
+        ) from error
 
 
 def read_record(path: Path) -> Stored:

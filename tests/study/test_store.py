@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from softmax_bench.records.store import (
     DamagedRecordError,
     DiskFullError,
     LaterRecordError,
+    check_store,
     make_store,
     read_record,
     read_store,
@@ -212,15 +214,22 @@ def test_a_failure_that_names_no_trial_does_not_stop_the_others(
     assert list(read_store(tmp_path).damaged) == [tmp_path / "bad.failed.json"]
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/results"])
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/results", "x" * 300])
+@pytest.mark.parametrize("refuse", [check_store, make_store])
 def test_a_folder_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, refuse: Callable[[Path], None]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("kept")
     with pytest.raises(SoftmaxBenchError, match=r"cannot write results into .*--out"):
-        make_store(Path(place))
+        refuse(Path(place))
     assert Path("file").read_text() == "kept"
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "below")
+    with pytest.raises(SoftmaxBenchError, match=r"cannot write results into .*--out"):
+        make_store(tmp_path / "link")
 
 
 def test_a_folder_is_writable_and_left_empty(tmp_path: Path) -> None:
