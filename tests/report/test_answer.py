@@ -4,7 +4,7 @@ import msgspec
 
 from softmax_bench.records.frames import frames
 from softmax_bench.records.record import SpeedRecord, TrainRecord
-from softmax_bench.report.show.answer import headline, winners
+from softmax_bench.report.show.answer import Answer, answer, winners
 from tests.records import disturbed, speed_record, train_record
 
 
@@ -24,14 +24,16 @@ def test_winners_and_ties() -> None:
     assert fastest.value == "100 ms"
     assert fastest.note == "10 times less than full"
     assert won["lowest test perplexity"].layers == ["full"]
-    sentence = headline(results)
-    assert "nce is fastest (100 ms per training step, 10 times full softmax's speed)" in sentence
-    assert "level with sampled" in sentence
-    assert (
-        "after 1,000 tokens full has the lowest test perplexity (101, one seed); the fastest "
-        "layer's is 19.8% higher. Training has not converged: twice the tokens would lower "
-        "perplexity by up to 50%, and the order may change."
-    ) in sentence
+    said = answer(results)
+    assert said.finding == (
+        "At V = 10, nce is fastest (100 ms per training step, 10 times full softmax's speed), "
+        "level with sampled, and full has the lowest test perplexity (101); the fastest layer's is "
+        "19.8% higher."
+    )
+    assert said.reserve == (
+        "Perplexities are those of one seed. Training has not converged after 1,000 tokens: twice "
+        "the tokens would lower perplexity by up to 50%, and the order may change."
+    )
     assert won["lowest test perplexity"].note == "not converged"
 
 
@@ -52,21 +54,23 @@ def converged(record: TrainRecord) -> TrainRecord:
 def test_what_more_training_cannot_take_back_is_said_without_reserve() -> None:
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
     both = frames([converged(record) for record in trained])
-    assert headline(both) == "At V = 10, full has the lowest test perplexity (101, one seed)."
+    one_seed = "Perplexities are those of one seed."
+    assert answer(both) == Answer("At V = 10, full has the lowest test perplexity (101).", one_seed)
     linear = [train_record(layer, 10, 100.0, schedule="linear") for layer in ("full", "nce")]
-    sentence = headline(frames(linear))
-    assert sentence.endswith(". Training has not converged, and the order may change.")
+    assert answer(frames(linear)).reserve == (
+        f"{one_seed} Training has not converged after 1,000 tokens, and the order may change."
+    )
 
 
 def test_one_layer_wins_nothing() -> None:
     results = frames([speed_record("full", 10, 1.0)])
     assert winners(results) == []
-    assert headline(results) == "There is only one layer, so there is nothing to compare."
+    assert answer(results) == Answer("There is only one layer, so there is nothing to compare.")
 
 
 def test_timings_alone() -> None:
     results = frames([speed_record("full", 10, 1.0), speed_record("nce", 10, 2.0)])
-    assert headline(results) == "At V = 10, full is fastest (1,000 ms per training step)."
+    assert answer(results) == Answer("At V = 10, full is fastest (1,000 ms per training step).")
 
 
 def test_the_fastest_may_be_no_worse() -> None:
@@ -78,9 +82,8 @@ def test_the_fastest_may_be_no_worse() -> None:
             speed_record("nce", 10, 0.1),
         ]
     )
-    assert (
-        "and after 1,000 tokens no worse than full, whose test perplexity of 101 is lowest"
-        in headline(results)
+    assert answer(results).finding.endswith(
+        "and no worse than full, whose test perplexity of 101 is lowest."
     )
 
 
@@ -104,16 +107,12 @@ def test_winners_by_seconds_are_marked_where_any_layer_was_disturbed() -> None:
     assert [name for name, marked in busy_timing.items() if marked] == ["fastest training step"]
 
 
-def test_the_first_sentence_carries_its_own_doubt() -> None:
+def test_the_answer_carries_its_own_doubt() -> None:
     timed = [speed_record("full", 10, 1.0), speed_record("nce", 10, 0.1)]
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
-    assert "unreliable" not in headline(frames([*timed, *trained]))
-    sentence = headline(frames([disturbed(timed[0]), timed[1], *trained]))
-    assert (
-        "nce is fastest (100 ms per training step, 10 times full softmax's speed; unreliable, "
-        "as the machine was disturbed)"
-    ) in sentence
-    assert "full has the lowest test perplexity (101, one seed)" in sentence
+    assert "unreliable" not in answer(frames([*timed, *trained])).reserve
+    doubtful = answer(frames([disturbed(timed[0]), timed[1], *trained]))
+    assert doubtful.reserve.startswith("The machine was disturbed, so the times are unreliable. ")
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]
     more = [train_record("nce", 10, 120.0 + seed, seed=seed) for seed in range(3)]
-    assert "full has the lowest test perplexity (102);" in headline(frames([*timed, *seeds, *more]))
+    assert "seed" not in answer(frames([*timed, *seeds, *more])).reserve

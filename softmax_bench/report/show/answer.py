@@ -120,54 +120,69 @@ def level_with_best(
     return [best["layer"], *[layer for layer in level if layer != best["layer"]]]
 
 
-def headline(results: Results) -> str:
-    """The answer in one sentence, for the largest measured vocabulary."""
+@dataclass(frozen=True)
+class Answer:
+    """Which layers are best at the largest measured vocabulary, in words."""
+
+    finding: str
+    """One sentence."""
+    reserve: str = ""
+    """Sentences on what the finding rests on and why it may change; empty if it is beyond doubt."""
+
+
+def answer(results: Results) -> Answer:
+    """The answer, for the largest measured vocabulary."""
     table = summary_table(results)
     by_criterion = {criterion.name: criterion.winners for criterion in winners(results)}
     fast = by_criterion.get("fastest training step", {})
     good = by_criterion.get("lowest test perplexity", {})
-    both = set(fast) & set(good)
-    size = max(both or set(fast) or set(good), default=None)
+    size = max(set(fast) & set(good) or set(fast) or set(good), default=None)
     if size is None and "divergence" in table:
         nearest = table.loc[table["divergence"].idxmin()]
-        return (
+        return Answer(
             f"At V = {nearest['vocab_size']:,}, {nearest['layer']} ends closest to the full model, "
             f"{_number(nearest['divergence'])} nats apart."
         )
     if size is None:
-        return "There is only one layer, so there is nothing to compare."
+        return Answer("There is only one layer, so there is nothing to compare.")
     at = table[table["vocab_size"] == size].set_index("layer")
-    unsettled = _unsettled(results, size) if size in good else None
-    after = "" if unsettled is None else f"after {at['train_tokens'].min():,.0f} tokens "
-    parts = []
+    parts, reserves = [], []
     if size in fast:
-        name = fast[size].layers[0]
-        part = f"{name} is fastest ({fast[size].value} per training step"
-        if name != "full" and pd.notna(at.loc[name, "speedup"]):
-            part += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
+        parts.append(_fastest(fast[size], at))
         if fast[size].disturbed:
-            part += "; unreliable, as the machine was disturbed"
-        part += ")"
-        if len(fast[size].layers) > 1:
-            part += f", level with {fast[size].level}"
-        parts.append(part)
-    if size in good and size in fast and fast[size].layers[0] in good[size].layers[1:]:
-        best = good[size].layers[0]
-        part = f"{after}no worse than {best}, whose test perplexity of {good[size].value} is lowest"
-        parts.append(part + (" (one seed)" if at["seeds"].min() == 1 else ""))
-    elif size in good:
-        name = good[size].layers[0]
-        part = f"{after}{name} has the lowest test perplexity ({good[size].value}"
-        part += ", one seed)" if at["seeds"].min() == 1 else ")"
-        if len(good[size].layers) > 1:
-            part += f", level with {good[size].level}"
-        if size in fast and fast[size].layers[0] != name:
-            loss = at.loc[fast[size].layers[0], "test_perplexity"]
-            if pd.notna(loss):
-                change = loss / at.loc[name, "test_perplexity"] - 1
-                part += f"; the fastest layer's is {change:.1%} higher"
-        parts.append(part)
-    return f"At V = {size:,}, " + ", and ".join(parts) + "." + (unsettled or "")
+            reserves.append("The machine was disturbed, so the times are unreliable.")
+    if size in good:
+        parts.append(_lowest(good[size], fast.get(size), at))
+        if at["seeds"].min() == 1:
+            reserves.append("Perplexities are those of one seed.")
+        reserves.extend(filter(None, [_unsettled(results, size)]))
+    return Answer(f"At V = {size:,}, {', and '.join(parts)}.", " ".join(reserves))
+
+
+def _fastest(winner: Winner, at: pd.DataFrame) -> str:
+    """Which layer is fastest, in words."""
+    name = winner.layers[0]
+    words = f"{name} is fastest ({winner.value} per training step"
+    if name != "full" and pd.notna(at.loc[name, "speedup"]):
+        words += f", {_number(at.loc[name, 'speedup'])} times full softmax's speed"
+    return f"{words}){_level(winner)}"
+
+
+def _lowest(winner: Winner, fastest: Winner | None, at: pd.DataFrame) -> str:
+    """Which layer has the lowest perplexity, in words, and how much worse the fastest one is."""
+    name = winner.layers[0]
+    quick = None if fastest is None else fastest.layers[0]
+    if quick in winner.layers[1:]:
+        return f"no worse than {name}, whose test perplexity of {winner.value} is lowest"
+    words = f"{name} has the lowest test perplexity ({winner.value}){_level(winner)}"
+    if quick in (None, name) or pd.isna(loss := at.loc[quick, "test_perplexity"]):
+        return words
+    change = loss / at.loc[name, "test_perplexity"] - 1
+    return f"{words}; the fastest layer's is {change:.1%} higher"
+
+
+def _level(winner: Winner) -> str:
+    return f", level with {winner.level}" if winner.level else ""
 
 
 def _unsettled(results: Results, size: int) -> str | None:
@@ -180,7 +195,8 @@ def _unsettled(results: Results, size: int) -> str | None:
     would = (
         "" if pd.isna(gain) else f": twice the tokens would lower perplexity by up to {gain:.0%}"
     )
-    return f" Training has not converged{would}, and the order may change."
+    tokens = f"{prices['equal_tokens'].min():,.0f} tokens"
+    return f"Training has not converged after {tokens}{would}, and the order may change."
 
 
 def _listed(names: list[str]) -> str:

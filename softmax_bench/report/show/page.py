@@ -13,7 +13,7 @@ import pandas as pd
 
 from softmax_bench.records.frames import Results
 from softmax_bench.report.plots import Chart, chart_frame
-from softmax_bench.report.show.answer import headline, level_with_best, winners
+from softmax_bench.report.show.answer import answer, level_with_best, winners
 from softmax_bench.report.show.command import commands
 from softmax_bench.report.show.method import method
 from softmax_bench.report.show.page_sections import (
@@ -68,7 +68,7 @@ def render_page(results: Results, charts: Sequence[Chart], looks: Mapping[str, L
         looks=looks,
         numbers={layer: number for number, layer in enumerate(looks)},
         parts=PARTS,
-        headline=headline(results),
+        answer=answer(results),
         subtitle=_subtitle(results),
         criteria=winners(results),
         sizes=sizes,

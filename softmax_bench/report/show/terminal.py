@@ -10,7 +10,7 @@ from rich.text import Text
 from softmax_bench.records.frames import Results
 from softmax_bench.report import plots
 from softmax_bench.report.plots.chart import Axis, Chart, Lines, Panel, Series, Stack
-from softmax_bench.report.show.answer import headline
+from softmax_bench.report.show.answer import answer
 from softmax_bench.report.style import family_place, number_text, printable, short
 from softmax_bench.report.tables.caveats import warnings
 from softmax_bench.report.tables.shown import print_table
@@ -27,7 +27,10 @@ _GREY = "#888888"
 
 def print_summary(results: Results, console: Console) -> None:
     """Print the answer, the table and the caveats."""
-    console.print(Text(printable(headline(results)), style="bold"))
+    said = answer(results)
+    console.print(Text(printable(said.finding), style="bold"))
+    if said.reserve:
+        console.print(Text(printable(said.reserve)))
     print_table(summary_table(results), console)
     for warning in warnings(results):
         console.print(Text(printable(f"Warning: {warning}."), style="yellow"))
