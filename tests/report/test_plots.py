@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from softmax_bench.layers import layer_names
 from softmax_bench.records.frames import Results, frames
 from softmax_bench.report.plots import Chart, charts, draw, layers_of
+from softmax_bench.report.plots.chart import Panel
 from softmax_bench.report.plots.draw import spread
 from softmax_bench.report.style import MOST_NAMED, looks
 from tests.records import speed_record, train_record
@@ -88,6 +89,26 @@ def test_bits_per_byte_and_the_price_in_perplexity_are_drawn_against_v() -> None
     made = {chart.name: chart for chart in charts(frames(known))}
     (panel,) = made["bits-per-byte"].panels
     assert {one.layer: one.y for one in panel.series} == {"full": [2.0, 2.0], "nce": [2.0, 2.0]}  # type: ignore[union-attr]
+
+
+def test_bits_per_byte_for_time_joins_the_vocabularies_of_a_layer_and_has_one_front() -> None:
+    ends = {("full", 10): (40.0, 2.5), ("full", 100): (400.0, 2.0), ("nce", 10): (30.0, 3.0),
+            ("nce", 100): (20.0, 2.5)}  # fmt: skip
+    records = []
+    for (layer, size), (seconds, bits) in ends.items():
+        record = train_record(layer, size, 99.0)
+        assert record.result.test is not None
+        test = msgspec.structs.replace(record.result.test, bits_per_byte=bits)
+        result = msgspec.structs.replace(record.result, test=test, train_seconds=seconds)
+        records.append(msgspec.structs.replace(record, result=result))
+    made = {chart.name: chart for chart in charts(frames(records))}
+    (panel,) = made["bits-per-byte-for-time"].panels
+    assert isinstance(panel, Panel)
+    assert {one.name: (one.x, one.y) for one in panel.series} == {
+        "full": ([40, 400], [2.5, 2.0]),
+        "nce": ([30, 20], [3.0, 2.5]),
+        "the front": ([20, 40, 400, 400], [2.5, 2.5, 2.0, 2.0]),
+    }
 
 
 def test_options_of_one_layer_are_joined_by_their_own_front() -> None:

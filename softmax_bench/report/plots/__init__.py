@@ -14,6 +14,7 @@ CHARTS: list[Callable[[Results], Chart | None]] = [
     speed.step_time,
     quality.over_full,
     quality.bits_per_byte,
+    training.bits_per_byte_for_time,
     quality.excess_perplexity,
     quality.adjusted_perplexity,
     quality.perplexity,

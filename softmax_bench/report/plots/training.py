@@ -79,22 +79,50 @@ def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
                     curve=int(not one_label),
                 )
             )
-    front = _front(rows)
-    series.append(
-        Series(
-            name="the front",
-            x=[*front["train_seconds"].tolist(), rows["train_seconds"].max()],
-            y=[*front["test_perplexity"].tolist(), front["test_perplexity"].iloc[-1]],
-            step=True,
-            markers=False,
-        )
-    )
+    series.append(_staircase(rows, "test_perplexity"))
     return Panel(size_title(size), series, size)
 
 
-def _front(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, by ascending training time, that no faster row beats in perplexity."""
-    return rows[rows["test_perplexity"] <= rows["test_perplexity"].cummin()]
+def _front(rows: pd.DataFrame, column: str = "test_perplexity") -> pd.DataFrame:
+    """The rows, by ascending training time, that no faster row beats in a column."""
+    return rows[rows[column] <= rows[column].cummin()]
+
+
+def _staircase(rows: pd.DataFrame, column: str) -> Series:
+    """The lowest value that can be had within any training time."""
+    front = _front(rows, column)
+    return Series(
+        name="the front",
+        x=[*front["train_seconds"].tolist(), rows["train_seconds"].max()],
+        y=[*front[column].tolist(), front[column].iloc[-1]],
+        step=True,
+        markers=False,
+    )
+
+
+def bits_per_byte_for_time(results: Results) -> Chart | None:
+    """Bits per byte against training seconds: one line per layer, through its vocabularies."""
+    table = summary_table(results)
+    if "bits_per_byte" not in table or "train_seconds" not in table:
+        return None
+    rows = table.dropna(subset=["bits_per_byte", "train_seconds"]).sort_values("train_seconds")
+    sizes = sorted(rows["vocab_size"].unique())
+    if len(sizes) < 2:
+        return None
+    series = []
+    for layer, at in rows.sort_values("vocab_size").groupby("layer"):
+        series.append(layer_line(layer, at["train_seconds"], at["bits_per_byte"]))
+    return Lines(
+        name="bits-per-byte-for-time",
+        title="Which vocabulary, with which layer, for a given training time?",
+        caption="Each line joins the vocabularies of one layer in ascending order: V = "
+        f"{', '.join(f'{size:,}' for size in sizes)}. Lower is better, further left is cheaper; "
+        "the dotted staircase is the front of those that nothing else beats in both. Every "
+        "vocabulary predicts the same bytes.",
+        x=Axis("training time [s]", log=True),
+        y=Axis("bits per byte"),
+        panels=[Panel("", [*series, _staircase(rows, "bits_per_byte")])],
+    )
 
 
 def learning_curves(results: Results) -> Chart | None:
