@@ -80,6 +80,9 @@ def test_bits_per_byte_and_the_price_in_perplexity_are_drawn_against_v() -> None
     (panel,) = made["over-full"].panels
     lines = {one.layer: one.y for one in panel.series}  # type: ignore[union-attr]
     assert lines == {"full": [1.0, 1.0], "nce": pytest.approx([1.1, 1.1])}
+    axes = draw(made["over-full"], looks(["full", "nce"])).axes[0]
+    at_ten = {drawn[0].get_transform().transform((10, 1))[0] for drawn in axes.containers}
+    assert len(at_ten) == 2  # so that their intervals can be told
     known = []
     for record in records:
         assert record.result.test is not None

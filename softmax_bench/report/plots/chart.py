@@ -80,6 +80,8 @@ class Lines(_Titled):
     x: Axis
     y: Axis
     panels: list[Panel]
+    apart: bool = False
+    """Whether lines are moved aside a little, so that intervals at the same place can be told."""
     kind: str = "lines"
 
 

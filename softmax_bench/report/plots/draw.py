@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from softmax_bench.report.plots.chart import Axis, Chart, Dots, Lines, Panel, Rows, Series, Stack
 from softmax_bench.report.style import GREY, INK, PARTS, Look, number_text, short, two_digits
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _LINE = 0.17
 """Vertical space between labels, in inches."""
+_APART = 14
+"""Points over which lines are spread that are drawn apart."""
 _PANELS = 3
 """Most panels side by side; of more, the first, the middle and the last are drawn."""
 _ROOM = 90
@@ -67,7 +70,7 @@ def _labels(panel: Panel | Rows) -> int:
 
 def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look]) -> None:
     axes.set(xscale="log" if chart.x.log else "linear", yscale="log" if chart.y.log else "linear")
-    for series in panel.series:
+    for place, series in enumerate(panel.series):
         style = _style(series, looks)
         x, y = np.array(series.x), np.array(series.y)
         error = None
@@ -77,7 +80,12 @@ def _draw_lines(axes: Axes, chart: Lines, panel: Panel, looks: Mapping[str, Look
         if series.step:
             axes.step(x, y, where="post", **style)
         else:
-            axes.errorbar(x, y, yerr=error, capsize=2, **style)
+            drawn = axes.errorbar(x, y, yerr=error, capsize=2, **style)
+            if chart.apart:
+                points = _APART * ((place + 0.5) / len(panel.series) - 0.5)
+                aside = ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
+                for artist in drawn.get_children():
+                    artist.set_transform(axes.transData + aside)
     for x_at, y_at, _ in panel.rings:
         axes.plot(
             x_at, y_at, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK, zorder=4

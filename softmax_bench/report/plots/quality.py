@@ -57,6 +57,7 @@ def over_full(results: Results) -> Chart | None:
         "Bars, where there are several seeds, are 95 % intervals.",
         y=Axis("test perplexity / that of full softmax", log=True),
         bounds=("over_full_low", "over_full_high"),
+        apart=True,
     )
 
 

@@ -19,6 +19,7 @@ def against_vocabulary(
     beside: pd.DataFrame | None = None,
     notes: dict[str, str] | None = None,
     rings: list[tuple[float, float, str]] | None = None,
+    apart: bool = False,
 ) -> Chart | None:
     """One line per layer and per ``reference`` in ``beside``; dots if there is only one V.
 
@@ -35,6 +36,7 @@ def against_vocabulary(
         beside: References: the same columns, with their names in ``reference``.
         notes: Text beside the name of a layer.
         rings: Positions to mark: x, y and a description.
+        apart: Whether to draw lines apart, so that intervals at the same V can be told.
     """
     if column not in table or table[column].isna().all():
         return None
@@ -79,7 +81,7 @@ def against_vocabulary(
     ticks = [(float(size), size_name(size)) for size in sizes]
     x = Axis("vocabulary size V", log=True, ticks=ticks)
     panel = Panel("", series, rings=rings or [])
-    return Lines(name=name, title=title, caption=caption, x=x, y=y, panels=[panel])
+    return Lines(name=name, title=title, caption=caption, x=x, y=y, panels=[panel], apart=apart)
 
 
 def _bound(row: dict[str, float], bounds: tuple[str, str] | None, place: int) -> float | None:

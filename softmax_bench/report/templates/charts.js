@@ -127,7 +127,8 @@ const DRAW = {
       const look = lookOf(one.layer);
       const group = svg("g", { class: `series own-${look.number}`, "data-group": number });
       const shown = one.x.map((_, n) => n).filter((n) => (!state.logx || one.x[n] > 0) && (!state.logy || one.y[n] > 0));
-      const places = shown.map((n) => [x.at(one.x[n]), y.at(one.y[n])]);
+      const aside = chart.apart ? 18 * ((number + 0.5) / series.length - 0.5) : 0;
+      const places = shown.map((n) => [x.at(one.x[n]) + aside, y.at(one.y[n])]);
       const path = places.map(([px, py], n) => (n === 0 ? `M${px} ${py}` : one.step ? `H${px}V${py}` : `L${px} ${py}`)).join("");
       if (places.length > 1) group.append(svg("path", { class: "line", d: path, "stroke-dasharray": look.dash.map((v) => v * 1.8).join(" ") }));
       shown.forEach((n, place) => {
