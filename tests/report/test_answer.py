@@ -116,3 +116,5 @@ def test_the_answer_carries_its_own_doubt() -> None:
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]
     more = [train_record("nce", 10, 120.0 + seed, seed=seed) for seed in range(3)]
     assert "seed" not in answer(frames([*timed, *seeds, *more])).reserve
+    some = answer(frames([*timed, *seeds, more[0]])).reserve
+    assert some.startswith("Some perplexities are those of one seed. ")

@@ -154,7 +154,8 @@ def answer(results: Results) -> Answer:
     if size in good:
         parts.append(_lowest(good[size], fast.get(size), at))
         if at["seeds"].min() == 1:
-            reserves.append("Perplexities are those of one seed.")
+            which = "Perplexities" if at["seeds"].max() == 1 else "Some perplexities"
+            reserves.append(f"{which} are those of one seed.")
         reserves.extend(filter(None, [_unsettled(results, size)]))
     return Answer(f"At V = {size:,}, {', and '.join(parts)}.", " ".join(reserves))
 
