@@ -37,7 +37,7 @@ CUT_OFF = """() => {
 """What a reader cannot see; what scrolls shows by a shadow that it does."""
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1100, 1280, 1400])
 def test_nothing_is_cut_off(width: int) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     cut: dict[str, list[str]] = {}
