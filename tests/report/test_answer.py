@@ -112,9 +112,13 @@ def test_the_answer_carries_its_own_doubt() -> None:
     trained = [train_record("full", 10, 100.0), train_record("nce", 10, 120.0)]
     assert "unreliable" not in answer(frames([*timed, *trained])).reserve
     doubtful = answer(frames([disturbed(timed[0]), timed[1], *trained]))
+    assert "nce is fastest (100 ms per training step, 10 times full softmax's" in doubtful.finding
+    assert "full has the lowest test perplexity (101)" in doubtful.finding
     assert doubtful.reserve.startswith("The machine was disturbed, so the times are unreliable. ")
     seeds = [train_record("full", 10, 100.0 + seed, seed=seed) for seed in range(3)]
     more = [train_record("nce", 10, 120.0 + seed, seed=seed) for seed in range(3)]
-    assert "seed" not in answer(frames([*timed, *seeds, *more])).reserve
+    three = answer(frames([*timed, *seeds, *more]))
+    assert "full has the lowest test perplexity (102);" in three.finding
+    assert "seed" not in three.reserve
     some = answer(frames([*timed, *seeds, more[0]])).reserve
     assert some.startswith("Some perplexities are those of one seed. ")

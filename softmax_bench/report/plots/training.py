@@ -66,7 +66,7 @@ def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
         for row, one_label in zip(rows.itertuples(), together, strict=True)
     ]
     for name, options in rows.groupby(families):
-        best = _front(options)
+        best = _front(options, "test_perplexity")
         one_label = together[options.index[0]]
         if len(best) > 1 or one_label:
             series.append(
@@ -83,7 +83,7 @@ def _price_panel(size: int, rows: pd.DataFrame) -> Panel:
     return Panel(size_title(size), series, size)
 
 
-def _front(rows: pd.DataFrame, column: str = "test_perplexity") -> pd.DataFrame:
+def _front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """The rows, by ascending training time, that no faster row beats in a column."""
     return rows[rows[column] <= rows[column].cummin()]
 

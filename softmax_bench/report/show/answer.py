@@ -156,7 +156,8 @@ def answer(results: Results) -> Answer:
         if at["seeds"].min() == 1:
             which = "Perplexities" if at["seeds"].max() == 1 else "Some perplexities"
             reserves.append(f"{which} are those of one seed.")
-        reserves.extend(filter(None, [_unsettled(results, size)]))
+        if (unsettled := _unsettled(results, size)) is not None:
+            reserves.append(unsettled)
     return Answer(f"At V = {size:,}, {', and '.join(parts)}.", " ".join(reserves))
 
 
